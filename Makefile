@@ -1,0 +1,187 @@
+# railccl: `make demo` shows it, `make check` proves it, `make help` lists the rest.
+
+CC      ?= gcc
+AR      ?= ar
+BUILD   ?= build
+PREFIX  ?= /usr/local
+LIBDIR  ?= $(PREFIX)/lib
+DESTDIR ?=
+V       ?= 0
+OPT     ?= -O2 -g
+SAN     ?=
+JOBS    ?= $(shell nproc)
+
+VERSION := $(shell cat VERSION)
+ARCH    := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+Q       := $(if $(filter 0,$(V)),@)
+say      = $(if $(filter 0,$(V)),@printf '  %-5s %s\n' $(1) $(2))
+
+WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wundef \
+           -Wvla -Wformat=2 -Wwrite-strings -Werror
+CFLAGS_ := -std=c11 -D_GNU_SOURCE $(OPT) $(SAN) $(WARN) -fPIC -fvisibility=hidden -fno-math-errno -ffp-contract=off \
+           -fno-strict-aliasing -pthread -Iinclude -Isrc -MMD -MP -DRAILCCL_VERSION='"$(VERSION)"'
+
+SRC     := $(sort $(shell find src -name '*.c'))
+ifneq ($(ARCH),x86_64)
+SRC     := $(filter-out %_avx2.c %_avx512.c,$(SRC))
+endif
+OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+LIB     := $(BUILD)/lib/libnccl.so.2
+ARCHIVE := $(BUILD)/librail.a
+# libsodium is linked in statically and hidden.
+SODIUM  ?= $(shell $(CC) -print-file-name=libsodium.a)
+
+PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
+PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
+TOOLOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
+TOOL    := $(if $(TOOLOBJ),$(BUILD)/bin/railccl)
+TESTSRC := $(sort $(shell find tests -name 'test_*.c'))
+TESTS   := $(TESTSRC:%.c=$(BUILD)/%)
+SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+
+all: $(LIB) $(PERF) $(TOOL) ## build the library and the programs (default)
+
+# ---- compiling and linking ------------------------------------------------------------------------------------------
+
+$(BUILD)/%_avx2.o: FILE_CFLAGS += -mavx2 -mf16c
+$(BUILD)/%_avx512.o: FILE_CFLAGS += -mavx2 -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
+# The arithmetic is hundreds of kernels out of one template: optimised where speed counts, and without debug information,
+# which would cost half of its compile time.
+$(BUILD)/src/device/%.o: FILE_CFLAGS += -g0 $(if $(SAN),-O1,-O3)
+# One template makes all three files: under sanitizers the portable one is watched, which takes a minute to compile; the
+# others are compared with it bit by bit.
+$(BUILD)/src/device/%_avx2.o $(BUILD)/src/device/%_avx512.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
+$(BUILD)/tests/%.o: FILE_CFLAGS += -Itests -I. -Wno-missing-prototypes
+
+$(BUILD)/%.o: %.c
+	$(call say,CC,$<)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(CFLAGS_) $(FILE_CFLAGS) $(CFLAGS) -c $< -o $@
+
+# Rewritten when the list of objects changes, so that a removed file leaves the archive too.
+$(BUILD)/objects.list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(OBJ)' | cmp -s - $@ || echo '$(OBJ)' >$@
+
+$(ARCHIVE): $(OBJ) $(BUILD)/objects.list
+	$(call say,AR,$@)
+	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
+
+# nodelete: the service thread may outlive a dlclose().
+$(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $(OBJ) $(SODIUM) -Wl,-soname,libnccl.so.2 \
+	    -Wl,--version-script=src/api/exports.map -Wl,--exclude-libs,ALL $(if $(SAN),,-Wl,-z,defs) -Wl,-z,now \
+	    -Wl,-z,nodelete -Wl,--gc-sections $(LDFLAGS)
+	$(Q)ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
+
+$(PERF): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
+	    -lm -ldl $(LDFLAGS)
+
+$(TOOL): $(TOOLOBJ) $(ARCHIVE)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(TOOLOBJ) $(ARCHIVE) $(SODIUM) -lm -ldl $(LDFLAGS)
+
+# The parts of the benchmarks, for their tests.
+$(BUILD)/libperf.a: $(PERFOBJ)
+	$(Q)rm -f $@ && $(AR) rcs $@ $^
+$(filter $(BUILD)/tests/perf/%,$(TESTS)): $(BUILD)/libperf.a
+
+# A test is one program on cmocka: tests/LAYER/test_NAME.c, linked with the hidden archive and tests/support/.
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(SUPPORT) $(ARCHIVE)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) $(filter %/libperf.a,$^) $(ARCHIVE) $(SODIUM) -lcmocka -lm -ldl $(LDFLAGS)
+
+tests: $(TESTS)
+
+# ---- showing and proving --------------------------------------------------------------------------------------------
+
+# What `make check` runs beside all test programs and tests/*/check_*.sh.
+HOUSE   := run include_rule headers ptx clang install arm64
+
+demo: ## 4 processes as 2 hosts of 2 ranks: AllReduce from 8 B to 128 MiB, verified
+	$(Q)scripts/deps.sh demo
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all
+	$(Q)BUILD=$(BUILD) scripts/demo.sh
+
+check: ## everything that proves the library, under 15 minutes on 2 cores
+	$(Q)scripts/deps.sh check
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) all tests
+	$(Q)BUILD=$(BUILD) CC=$(CC) tests/run.sh --all $(HOUSE:%=house/check_%.sh)
+
+check-long: ## the same with the big matrices
+	$(Q)RAILCCL_TEST_LONG=1 TEST_LIMIT_S=3600 $(MAKE) --no-print-directory check
+
+# Runs every test program and check script (or those named in T="plan/test_x ..."); last line counts their cases.
+check-run: tests $(if $(T),,all)
+	$(Q)BUILD=$(BUILD) tests/run.sh $(T)
+
+# ASan watches UBSan's ground too; `make ubsan` is the build without ASan's shadow, nearer to the real timing. TSan of
+# gcc 12 does not find its shadow when the kernel randomises more than 28 bits of addresses: hence setarch -R. Ranks as
+# processes are forked from a process with a service thread, which TSan tolerates only with die_after_fork=0.
+asan: ## the tests under AddressSanitizer, LeakSanitizer and UBSan
+	$(Q)$(MAKE) --no-print-directory sanitized KIND=asan SAN="-fsanitize=address,undefined $(SANFLAGS)"
+ubsan: ## the tests under UBSan
+	$(Q)$(MAKE) --no-print-directory sanitized KIND=ubsan SAN="-fsanitize=undefined $(SANFLAGS)"
+tsan: ## the tests that have threads under ThreadSanitizer
+	$(Q)$(MAKE) --no-print-directory sanitized KIND=tsan SAN="-fsanitize=thread -fno-omit-frame-pointer" \
+	    RUNNER="$(shell setarch -R true 2>/dev/null && echo setarch -R)" T="$(or $(T),$(THREADED))"
+# Plans and arithmetic know no threads, and TSan makes them ten times slower for nothing.
+# Where ranks are processes, and processes fork under threads, it sees nothing and refuses.
+FORKING  := $(addprefix core/test_,abort announce bad_calls death limits lost_rank mismatch scale) \
+            $(addprefix bootstrap/test_,launch launch_mpi hosts many)
+THREADED = $(filter-out plan/% device/% abi/% perf/% $(FORKING),$(TESTSRC:tests/%.c=%))
+SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
+sanitized:
+	$(Q)scripts/deps.sh check
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-$(KIND) SAN="$(SAN)" all tests
+	$(Q)BUILD=build-$(KIND) TEST_LIMIT_S=$${TEST_LIMIT_S:-900} ASAN_OPTIONS=detect_stack_use_after_return=1:$$ASAN_OPTIONS \
+	    UBSAN_OPTIONS=print_stacktrace=1:$$UBSAN_OPTIONS \
+	    TSAN_OPTIONS=die_after_fork=0:second_deadlock_stack=1:$$TSAN_OPTIONS TEST_RUNNER="$(RUNNER)" tests/run.sh $(T)
+
+perf: all ## measure AllReduce on this machine
+	$(Q)BUILD=$(BUILD) scripts/perf.sh
+
+# Reaches inside the library, so it is linked with the archive and is no part of `make perf`.
+bench-combine: $(BUILD)/tests/device/bench_combine ## arithmetic on host memory: GB/s per type, shape and path
+	$(Q)$<
+$(BUILD)/tests/device/bench_combine: $(BUILD)/tests/device/bench_combine.o $(ARCHIVE)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $^ $(SODIUM) -ldl
+
+# ---- installing -----------------------------------------------------------------------------------------------------
+
+HEADERS := nccl.h nccl_device.h railccl.h
+
+install: all ## into $(DESTDIR)$(PREFIX): library, headers, programs, pkg-config files
+	install -d $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(PREFIX)/include $(DESTDIR)$(PREFIX)/bin
+	install -m 755 $(LIB) $(DESTDIR)$(LIBDIR)/libnccl.so.2
+	ln -sf libnccl.so.2 $(DESTDIR)$(LIBDIR)/libnccl.so
+	install -m 644 $(HEADERS:%=include/%) $(DESTDIR)$(PREFIX)/include
+	for p in $(PERF) $(TOOL); do install -m 755 $$p $(DESTDIR)$(PREFIX)/bin || exit 1; done
+	for p in nccl railccl; do \
+	    sed -e 's|@prefix@|$(PREFIX)|' -e 's|@libdir@|$(LIBDIR)|' -e 's|@version@|$(VERSION)|' scripts/$$p.pc.in \
+	        >$(DESTDIR)$(LIBDIR)/pkgconfig/$$p.pc || exit 1; \
+	done
+
+uninstall: ## what install put there
+	rm -f $(DESTDIR)$(LIBDIR)/libnccl.so.2 $(DESTDIR)$(LIBDIR)/libnccl.so $(HEADERS:%=$(DESTDIR)$(PREFIX)/include/%) \
+	    $(patsubst $(BUILD)/%,$(DESTDIR)$(PREFIX)/%,$(PERF) $(TOOL)) \
+	    $(DESTDIR)$(LIBDIR)/pkgconfig/nccl.pc $(DESTDIR)$(LIBDIR)/pkgconfig/railccl.pc
+
+clean: ## every build folder
+	rm -rf $(BUILD) build-asan build-ubsan build-tsan build-clang build-arm64
+
+help: ## this list
+	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' Makefile | sed 's/$$(DESTDIR)$$(PREFIX)/PREFIX/' | expand -t 20
+	@echo '  Variables: BUILD=build CC=gcc PREFIX=/usr/local LIBDIR= DESTDIR= OPT="-O2 -g" V=1 T="layer/test_name ..."'
+
+-include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
+.PHONY: all tests demo check check-long check-run asan ubsan tsan sanitized perf bench-combine install uninstall clean help FORCE
+.SECONDARY:
+.DELETE_ON_ERROR:

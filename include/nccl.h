@@ -1,0 +1,489 @@
+/* nccl.h - the NCCL interface, version 2.30.7, as railccl provides it.
+ *
+ * Same names, values, sizes and offsets as NVIDIA's header of that version, so programs compiled against either run
+ * with either library. No CUDA header is needed; CUDA's may be included before or after this one.
+ *
+ * Words used below. n is the number of ranks of the communicator. `count` is in elements of `datatype`, sizes are in
+ * bytes. A buffer lies in the memory of the rank's device: GPU memory on a GPU rank, ordinary memory on a host rank
+ * (RAILCCL_DEVICE). It belongs to the caller, who leaves it alone until the operation is complete.
+ *
+ * Completion. Operations are queued on `stream` and complete in its order. On a host rank the streams NULL, legacy
+ * and per-thread all mean that the operation is complete when the call returns.
+ *
+ * Results. Every call returns one of ncclResult_t; ncclGetLastError() says what went wrong and what to do about it.
+ * A call that this release does not provide yet returns ncclInvalidUsage and its text says so; nothing answers
+ * ncclSuccess without having done its work. Calls marked "not provided yet" below are of that kind.
+ *
+ * Threads. One thread at a time inside the calls of one communicator, except ncclCommGetAsyncError and ncclCommAbort,
+ * which any thread may call at any time. Different communicators are independent. A group belongs to its thread.
+ *
+ * Profiling. Each ncclName is a weak name for pncclName: a tool may define ncclName itself and call pncclName. */
+#ifndef NCCL_H_
+#define NCCL_H_
+
+#include <limits.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define NCCL_MAJOR 2
+#define NCCL_MINOR 30
+#define NCCL_PATCH 7
+#define NCCL_SUFFIX ""
+
+/* One integer per version, rising with it: 2.8 and older had one digit for the minor number, 2.9 and newer have two. */
+#define NCCL_VERSION(X, Y, Z) \
+    (((X) <= 2 && (Y) <= 8) ? (X) * 1000 + (Y) * 100 + (Z) : (X) * 10000 + (Y) * 100 + (Z))
+#define NCCL_VERSION_CODE 23007
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* CUDA's own declaration is the same; repeating it is an error only in C99. */
+#if !defined(__DRIVER_TYPES_H__) && !defined(__CUDA_RUNTIME_API_H__)
+typedef struct CUstream_st *cudaStream_t;
+#endif
+
+typedef struct ncclComm *ncclComm_t;            /* a communicator; made by the init calls, freed by Destroy or Abort */
+typedef struct ncclWindow_vidmem *ncclWindow_t; /* a buffer registered with all ranks of a communicator */
+#define NCCL_COMM_NULL NULL
+
+/* Carries what the ranks need to find one another. Opaque; copy it byte by byte by any means you have. */
+#define NCCL_UNIQUE_ID_BYTES 128
+typedef struct { char internal[NCCL_UNIQUE_ID_BYTES]; } ncclUniqueId;
+
+typedef enum {
+    ncclSuccess = 0,
+    ncclUnhandledCudaError = 1, /* the GPU driver refused */
+    ncclSystemError = 2,        /* the operating system or the network refused */
+    ncclInternalError = 3,      /* a bug in the library */
+    ncclInvalidArgument = 4,    /* a bad value was passed; communicator and group stay usable */
+    ncclInvalidUsage = 5,       /* good values at the wrong moment, or a call that is not provided */
+    ncclRemoteError = 6,        /* another rank died, failed, disagreed, or did not come in time */
+    ncclInProgress = 7,         /* non-blocking communicators: ask ncclCommGetAsyncError again */
+    ncclTimeout = 8,            /* never returned by railccl: programs built before 2.30 take 8 for ncclNumResults */
+    ncclNumResults = 9
+} ncclResult_t;
+
+typedef enum {
+    ncclInt8 = 0, ncclChar = 0,
+    ncclUint8 = 1,
+    ncclInt32 = 2, ncclInt = 2,
+    ncclUint32 = 3,
+    ncclInt64 = 4,
+    ncclUint64 = 5,
+    ncclFloat16 = 6, ncclHalf = 6,
+    ncclFloat32 = 7, ncclFloat = 7,
+    ncclFloat64 = 8, ncclDouble = 8,
+    ncclBfloat16 = 9,
+    ncclFloat8e4m3 = 10,
+    ncclFloat8e5m2 = 11,
+    ncclNumTypes = 12
+} ncclDataType_t;
+
+/* Values from ncclNumOps to ncclMaxRedOp are operators made at run time by ncclRedOpCreatePreMulSum. */
+typedef enum {
+    ncclSum = 0,
+    ncclProd = 1,
+    ncclMax = 2,
+    ncclMin = 3,
+    ncclAvg = 4, /* floating point: inputs times 1/n are summed; integers: the sum is divided by n at the end */
+    ncclNumOps = 5,
+    ncclMaxRedOp = 0x7fffffff
+} ncclRedOp_t;
+
+/* ---- Configuration of a communicator ---------------------------------------------------------------------------- */
+
+#define NCCL_API_MAGIC 0xcafebeef
+#define NCCL_CONFIG_UNDEF_INT INT_MIN /* "I do not say": the default, or the environment, decides */
+#define NCCL_CONFIG_UNDEF_PTR NULL
+#define NCCL_UNDEF_FLOAT -1.0f
+
+#define NCCL_CTA_POLICY_DEFAULT 0x00
+#define NCCL_CTA_POLICY_EFFICIENCY 0x01
+#define NCCL_CTA_POLICY_ZERO 0x02
+
+/* Initialise with NCCL_CONFIG_INITIALIZER, then set what you mean. `size` and `version` tell the library which
+ * generation of this structure the program was compiled with; all since 2.14 are understood, and of a newer one the
+ * part known here. Where an environment variable exists for a field, the variable wins. */
+typedef struct ncclConfig_v23000 {
+    size_t size;            /* by the initialiser */
+    unsigned int magic;     /* by the initialiser */
+    unsigned int version;   /* by the initialiser */
+    int blocking;           /* 1 (default): calls return when done; 0: they may return ncclInProgress */
+    int cgaClusterSize;     /* blocks per cluster, >= 0; no effect on a host rank */
+    int minCTAs;            /* fewest channels, >= 1 */
+    int maxCTAs;            /* most channels, >= minCTAs */
+    const char *netName;    /* which network transport, e.g. "Socket"; copied */
+    int splitShare;         /* 1: communicators made by ncclCommSplit share the parent's resources */
+    int trafficClass;       /* class of network packets (InfiniBand, RoCE) */
+    const char *commName;   /* a name for messages; copied */
+    int collnetEnable;      /* 1: reductions in switches; no effect here */
+    int CTAPolicy;          /* NCCL_CTA_POLICY_* */
+    int shrinkShare;        /* 1: communicators made by ncclCommShrink share the parent's resources */
+    int nvlsCTAs;           /* blocks for multicast memory, >= 1; no effect on a host rank */
+    int nChannelsPerNetPeer; /* channels per network peer, >= 1 */
+    int nvlinkCentricSched; /* 1: prefer NVLink in point-to-point schedules */
+    int graphUsageMode;     /* 0: no CUDA graphs, 1: one graph at a time, 2: graphs mixed with plain launches */
+    int numRmaCtx;          /* contexts for one-sided operations, >= 0 */
+    int maxP2pPeers;        /* point-to-point peers to make room for, >= 1 */
+    int graphStreamOrdering; /* 1: captured operations keep the order of the stream */
+} ncclConfig_t;
+
+#define NCCL_CONFIG_INITIALIZER                                                                                        \
+    {                                                                                                                  \
+        sizeof(ncclConfig_t), NCCL_API_MAGIC, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT /* blocking */,                 \
+            NCCL_CONFIG_UNDEF_INT /* cgaClusterSize */, NCCL_CONFIG_UNDEF_INT /* minCTAs */,                           \
+            NCCL_CONFIG_UNDEF_INT /* maxCTAs */, NCCL_CONFIG_UNDEF_PTR /* netName */,                                  \
+            NCCL_CONFIG_UNDEF_INT /* splitShare */, NCCL_CONFIG_UNDEF_INT /* trafficClass */,                          \
+            NCCL_CONFIG_UNDEF_PTR /* commName */, NCCL_CONFIG_UNDEF_INT /* collnetEnable */,                           \
+            NCCL_CONFIG_UNDEF_INT /* CTAPolicy */, NCCL_CONFIG_UNDEF_INT /* shrinkShare */,                            \
+            NCCL_CONFIG_UNDEF_INT /* nvlsCTAs */, NCCL_CONFIG_UNDEF_INT /* nChannelsPerNetPeer */,                     \
+            NCCL_CONFIG_UNDEF_INT /* nvlinkCentricSched */, NCCL_CONFIG_UNDEF_INT /* graphUsageMode */,                \
+            NCCL_CONFIG_UNDEF_INT /* numRmaCtx */, NCCL_CONFIG_UNDEF_INT /* maxP2pPeers */,                            \
+            NCCL_CONFIG_UNDEF_INT /* graphStreamOrdering */,                                                           \
+    }
+
+/* ---- Version, errors, log --------------------------------------------------------------------------------------- */
+
+/* Writes NCCL_VERSION_CODE of the library that is running. ncclInvalidArgument: version is NULL. Any thread. */
+ncclResult_t ncclGetVersion(int *version);
+
+/* A fixed text for a result; never NULL, never to be freed; "unknown result code" for other values. Any thread. */
+const char *ncclGetErrorString(ncclResult_t result);
+
+/* The text of the last failure in this process, "" when there was none; never NULL. `comm` may be NULL: it is not
+ * looked at. The text is the calling thread's copy: valid until its next call of this function. Any thread. */
+const char *ncclGetLastError(ncclComm_t comm);
+
+/* Reads NCCL_DEBUG and its sisters from the environment again. Any thread. */
+void ncclResetDebugInit(void) __attribute__((deprecated("set NCCL_DEBUG before the first call instead")));
+
+/* ---- Making communicators --------------------------------------------------------------------------------------- */
+
+/* Opens this process's meeting point and writes an id that leads there. Call it on one rank and pass the 128 bytes to
+ * the others by any means; the process must live until all ranks have joined. One id makes one communicator.
+ * With NCCL_COMM_ID=address:port nothing is opened here: rank 0 listens at that address in ncclCommInitRank.
+ * ncclInvalidArgument: NULL. ncclSystemError: no usable network interface, or no socket to be had. Any thread. */
+ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId);
+
+/* Joins rank `rank` of `nranks` (0 <= rank < nranks) to the communicator of `commId`; returns when all ranks have
+ * joined. *comm is written on success only and belongs to the caller. On a GPU rank the current device is taken.
+ * ncclInvalidArgument: NULL, or rank out of range. ncclRemoteError: the root is not reachable, ranks are missing at the
+ * deadline (the text names them), or two ranks gave the same number. Not inside a group with other kinds of calls. */
+ncclResult_t ncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank);
+
+/* The same with a configuration; NULL means defaults. ncclInvalidArgument also for a configuration without its magic
+ * number or with a value out of range: the text names the field. With config->blocking = 0 the call may return
+ * ncclInProgress and *comm is written at once; ask ncclCommGetAsyncError until it says otherwise. */
+ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config);
+
+/* The same with a list of `nId` >= 1 ids, the same list on every rank. NCCL spreads a large start over them; here the
+ * ranks join in a tree below the first, and the others are not used. */
+ncclResult_t ncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myrank, int nId, ncclUniqueId *commIds,
+                                      ncclConfig_t *config);
+
+/* Makes a communicator of `ndev` ranks, all in this process, and writes rank i's handle to comm[i]. devlist[i] is rank
+ * i's device, NULL means 0 .. ndev-1; host ranks have no device and take any list. */
+ncclResult_t ncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
+
+/* A new id led by a member of a living communicator, for ncclCommGrow. Not provided yet. */
+ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
+
+/* Adds ranks to a communicator: members pass it with rank -1, new ranks pass NULL and their number.
+ * Not provided yet. */
+ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
+                          ncclConfig_t *config);
+
+/* Members that pass the same color >= 0 make a communicator of their own, ordered by key, then by old rank;
+ * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective. Not provided yet. */
+#define NCCL_SPLIT_NOCOLOR -1
+ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newcomm, ncclConfig_t *config);
+
+/* Makes a communicator of all ranks but the `excludeRanksCount` listed ones, who do not call. Not provided yet. */
+#define NCCL_SHRINK_DEFAULT 0x00
+#define NCCL_SHRINK_ABORT 0x01 /* stop the parent's operations first */
+ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,
+                            ncclConfig_t *config, int shrinkFlags);
+
+/* ---- Ending communicators and hearing of failures --------------------------------------------------------------- */
+
+/* Completes what was queued and says goodbye to the other ranks. Collective. Afterwards only ncclCommDestroy,
+ * ncclCommAbort and ncclCommGetAsyncError may be called. */
+ncclResult_t ncclCommFinalize(ncclComm_t comm);
+
+/* Frees the communicator; finalizes first if that was not done. NULL is allowed and does nothing. */
+ncclResult_t ncclCommDestroy(ncclComm_t comm);
+
+/* Stops whatever the communicator is doing, in bounded time, and frees it. Calls of other threads that are inside this
+ * communicator return with an error. NULL is allowed and does nothing. Any thread. */
+ncclResult_t ncclCommAbort(ncclComm_t comm);
+
+/* Stops the operations of a communicator and keeps it for ncclCommShrink and ncclCommDestroy. Not provided yet. */
+#define NCCL_REVOKE_DEFAULT 0x00
+ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags);
+
+/* Writes the state of the communicator: ncclSuccess, ncclInProgress, or the first failure. Any thread. */
+ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError);
+
+/* ---- Asking a communicator -------------------------------------------------------------------------------------- */
+
+/* Write n, the device number (-1 on a host rank), and the rank 0 .. n-1. ncclInvalidArgument: NULL, or no
+ * communicator. */
+ncclResult_t ncclCommCount(const ncclComm_t comm, int *count);
+ncclResult_t ncclCommCuDevice(const ncclComm_t comm, int *device);
+ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank);
+
+/* ---- Memory ----------------------------------------------------------------------------------------------------- */
+
+/* `size` bytes of memory on the current device (ordinary page-aligned memory on a machine without one); freed with
+ * ncclMemFree by any thread. ncclMemFree(NULL) does nothing. ncclSystemError, ncclUnhandledCudaError: no memory. */
+ncclResult_t ncclMemAlloc(void **ptr, size_t size);
+ncclResult_t ncclMemFree(void *ptr);
+
+/* Registers [buff, buff + size) so that operations may use it without staging; the handle ends with Deregister, which
+ * must come before the memory is freed. Not provided yet. */
+ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle);
+ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
+
+/* Registers a buffer with all ranks of a communicator; collective. Not provided yet. */
+#define NCCL_WIN_DEFAULT 0x00
+#define NCCL_WIN_COLL_SYMMETRIC 0x01  /* every rank passes the same offset in its symmetric memory */
+#define NCCL_WIN_STRICT_ORDERING 0x02 /* writes into the window appear in order */
+#define NCCL_WIN_REQUIRED_ALIGNMENT 4096
+ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags);
+ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
+/* Writes the address that was given to ncclCommWindowRegister. Not provided yet. */
+ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
+
+/* Gives memory back while a communicator is idle, and takes it again. Not provided yet. */
+#define NCCL_SUSPEND_MEM 0x01
+ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags);
+ncclResult_t ncclCommResume(ncclComm_t comm);
+
+typedef enum {
+    ncclStatGpuMemSuspend = 0,   /* bytes that ncclCommSuspend would give back */
+    ncclStatGpuMemSuspended = 1, /* 1 while suspended, else 0 */
+    ncclStatGpuMemPersist = 2,   /* bytes that stay */
+    ncclStatGpuMemTotal = 3      /* bytes altogether */
+} ncclCommMemStat_t;
+/* Writes one figure about the communicator's GPU memory. Not provided yet. */
+ncclResult_t ncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
+
+/* ---- Operators made at run time --------------------------------------------------------------------------------- */
+
+typedef enum {
+    ncclScalarDevice = 0,       /* read when the operation runs */
+    ncclScalarHostImmediate = 1 /* read before the call returns */
+} ncclScalarResidence_t;
+
+/* Makes the operator sum over ranks of scalar * input. `scalar` points to one element of `datatype`; ranks may pass
+ * different ones. The operator is valid on this rank of this communicator, for this type, until ncclRedOpDestroy, which
+ * may come before operations that use it are complete. */
+ncclResult_t ncclRedOpCreatePreMulSum(ncclRedOp_t *op, void *scalar, ncclDataType_t datatype,
+                                      ncclScalarResidence_t residence, ncclComm_t comm);
+ncclResult_t ncclRedOpDestroy(ncclRedOp_t op, ncclComm_t comm);
+
+/* ---- Collectives ------------------------------------------------------------------------------------------------ */
+
+/* All ranks call the same collectives in the same order with the same count, type, operator and root. With count 0 a
+ * collective does nothing and succeeds. Errors of all of them: ncclInvalidArgument (bad communicator, type, operator,
+ * root, stream, or NULL buffer), ncclInvalidUsage, ncclRemoteError (a rank is gone; see ncclCommGetAsyncError). */
+
+/* recvbuff[i] = op over all ranks of sendbuff[i], 0 <= i < count, with identical bits on all ranks.
+ * In place: sendbuff == recvbuff; otherwise the buffers must not overlap. */
+ncclResult_t ncclAllReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
+                           ncclComm_t comm, cudaStream_t stream);
+
+/* The same, at `root` only; recvbuff is not looked at on other ranks. Not provided yet. */
+ncclResult_t ncclReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
+                        int root, ncclComm_t comm, cudaStream_t stream);
+
+/* recvbuff[i] = root's sendbuff[i]; sendbuff is looked at on the root only. In place: equal on the root.
+ * Not provided yet. */
+ncclResult_t ncclBroadcast(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                           ncclComm_t comm, cudaStream_t stream);
+
+/* ncclBroadcast in place. Not provided yet. */
+ncclResult_t ncclBcast(void *buff, size_t count, ncclDataType_t datatype, int root, ncclComm_t comm,
+                       cudaStream_t stream);
+
+/* Rank r gets recvbuff[i] = op over all ranks of sendbuff[r * recvcount + i]; sendbuff has n * recvcount elements.
+ * In place: recvbuff == sendbuff + rank * recvcount. Not provided yet. */
+ncclResult_t ncclReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, ncclDataType_t datatype,
+                               ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
+
+/* recvbuff[r * sendcount + i] = rank r's sendbuff[i]; recvbuff has n * sendcount elements.
+ * In place: sendbuff == recvbuff + rank * sendcount. Not provided yet. */
+ncclResult_t ncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype,
+                           ncclComm_t comm, cudaStream_t stream);
+
+/* recvbuff[r * count + i] = rank r's sendbuff[rank * count + i]; both have n * count elements. Not in place.
+ * Not provided yet. */
+ncclResult_t ncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
+                          cudaStream_t stream);
+
+/* The root gets recvbuff[r * count + i] = rank r's sendbuff[i]; elsewhere recvbuff is not looked at.
+ * In place: the root's sendbuff == recvbuff + root * count. Not provided yet. */
+ncclResult_t ncclGather(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                        ncclComm_t comm, cudaStream_t stream);
+
+/* Rank r gets recvbuff[i] = root's sendbuff[r * count + i]; elsewhere sendbuff is not looked at.
+ * In place: the root's recvbuff == sendbuff + root * count. Not provided yet. */
+ncclResult_t ncclScatter(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                         ncclComm_t comm, cudaStream_t stream);
+
+/* ---- Point to point and one-sided ------------------------------------------------------------------------------- */
+
+/* Sends `count` elements to `peer`, who must post the matching receive. Zero elements are a real message. Operations
+ * between two ranks match in posting order; put those that depend on one another into one group. Not provided yet. */
+ncclResult_t ncclSend(const void *sendbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
+                      cudaStream_t stream);
+ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
+                      cudaStream_t stream);
+
+/* Writes `count` elements into `peer`'s window at byte offset `peerWinOffset`, then raises signal (sigIdx, ctx) there.
+ * flags must be 0. Not provided yet. */
+ncclResult_t ncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t peerWin,
+                           size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
+                           cudaStream_t stream);
+/* The signal alone. Not provided yet. */
+ncclResult_t ncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream);
+
+/* Wait until opCnt more signals (sigIdx, ctx) have come from peer. */
+typedef struct {
+    int opCnt;
+    int peer;
+    int sigIdx;
+    int ctx;
+} ncclWaitSignalDesc_t;
+/* Waits for all nDesc descriptions. Not provided yet. */
+ncclResult_t ncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream);
+
+/* ---- Groups ----------------------------------------------------------------------------------------------------- */
+
+/* Between Start and End the calls of this thread are collected; the outermost End starts them all together. Groups
+ * nest. Errors of collected calls come back from End. Init calls are grouped only with init calls. */
+ncclResult_t ncclGroupStart(void);
+ncclResult_t ncclGroupEnd(void);
+
+typedef struct ncclSimInfo_v22200 {
+    size_t size;          /* by the initialiser */
+    unsigned int magic;   /* by the initialiser */
+    unsigned int version; /* by the initialiser */
+    float estimatedTime;  /* microseconds */
+} ncclSimInfo_t;
+#define NCCL_SIM_INFO_INITIALIZER { sizeof(ncclSimInfo_t), 0x74685283, NCCL_VERSION_CODE, NCCL_UNDEF_FLOAT }
+
+/* Ends the group without running it and writes how long it would take. Not provided yet. */
+ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
+
+/* ---- Parameters ------------------------------------------------------------------------------------------------- */
+
+/* Reading the library's parameters (environment variables) from a program. Not provided yet; `railccl env` prints
+ * them. */
+typedef struct ncclParamHandle *ncclParamHandle_t;
+ncclResult_t ncclParamBind(ncclParamHandle_t *out, const char *key);
+ncclResult_t ncclParamGetI8(ncclParamHandle_t h, int8_t *out);
+ncclResult_t ncclParamGetI16(ncclParamHandle_t h, int16_t *out);
+ncclResult_t ncclParamGetI32(ncclParamHandle_t h, int32_t *out);
+ncclResult_t ncclParamGetI64(ncclParamHandle_t h, int64_t *out);
+ncclResult_t ncclParamGetU8(ncclParamHandle_t h, uint8_t *out);
+ncclResult_t ncclParamGetU16(ncclParamHandle_t h, uint16_t *out);
+ncclResult_t ncclParamGetU32(ncclParamHandle_t h, uint32_t *out);
+ncclResult_t ncclParamGetU64(ncclParamHandle_t h, uint64_t *out);
+ncclResult_t ncclParamGetStr(ncclParamHandle_t h, const char **out);
+ncclResult_t ncclParamGet(ncclParamHandle_t h, void *out, int maxLen, int *len);
+ncclResult_t ncclParamGetParameter(const char *key, const char **value, int *valueLen);
+ncclResult_t ncclParamGetAllParameterKeys(const char ***table, int *tableLen);
+void ncclParamDumpAll(void);
+
+/* ---- The same calls under the names that a profiling tool calls -------------------------------------------------- */
+
+ncclResult_t pncclGetVersion(int *version);
+const char *pncclGetErrorString(ncclResult_t result);
+const char *pncclGetLastError(ncclComm_t comm);
+void pncclResetDebugInit(void) __attribute__((deprecated("set NCCL_DEBUG before the first call instead")));
+ncclResult_t pncclGetUniqueId(ncclUniqueId *uniqueId);
+ncclResult_t pncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank);
+ncclResult_t pncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config);
+ncclResult_t pncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myrank, int nId, ncclUniqueId *commIds,
+                                       ncclConfig_t *config);
+ncclResult_t pncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
+ncclResult_t pncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
+ncclResult_t pncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
+                           ncclConfig_t *config);
+ncclResult_t pncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newcomm, ncclConfig_t *config);
+ncclResult_t pncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,
+                             ncclConfig_t *config, int shrinkFlags);
+ncclResult_t pncclCommFinalize(ncclComm_t comm);
+ncclResult_t pncclCommDestroy(ncclComm_t comm);
+ncclResult_t pncclCommAbort(ncclComm_t comm);
+ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags);
+ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError);
+ncclResult_t pncclCommCount(const ncclComm_t comm, int *count);
+ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int *device);
+ncclResult_t pncclCommUserRank(const ncclComm_t comm, int *rank);
+ncclResult_t pncclMemAlloc(void **ptr, size_t size);
+ncclResult_t pncclMemFree(void *ptr);
+ncclResult_t pncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle);
+ncclResult_t pncclCommDeregister(const ncclComm_t comm, void *handle);
+ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags);
+ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
+ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
+ncclResult_t pncclCommSuspend(ncclComm_t comm, int flags);
+ncclResult_t pncclCommResume(ncclComm_t comm);
+ncclResult_t pncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
+ncclResult_t pncclRedOpCreatePreMulSum(ncclRedOp_t *op, void *scalar, ncclDataType_t datatype, ncclScalarResidence_t
+                                       residence, ncclComm_t comm);
+ncclResult_t pncclRedOpDestroy(ncclRedOp_t op, ncclComm_t comm);
+ncclResult_t pncclAllReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
+                            ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
+                         int root, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclBroadcast(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                            ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclBcast(void *buff, size_t count, ncclDataType_t datatype, int root, ncclComm_t comm, cudaStream_t
+                        stream);
+ncclResult_t pncclReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, ncclDataType_t datatype,
+                                ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype, ncclComm_t
+                            comm, cudaStream_t stream);
+ncclResult_t pncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
+                           cudaStream_t stream);
+ncclResult_t pncclGather(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                         ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclScatter(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
+                          ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclSend(const void *sendbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
+                       cudaStream_t stream);
+ncclResult_t pncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm, cudaStream_t
+                       stream);
+ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t
+                            peerWin, size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
+                            cudaStream_t stream);
+ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream);
+ncclResult_t pncclGroupStart(void);
+ncclResult_t pncclGroupEnd(void);
+ncclResult_t pncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
+ncclResult_t pncclParamBind(ncclParamHandle_t *out, const char *key);
+ncclResult_t pncclParamGetI8(ncclParamHandle_t h, int8_t *out);
+ncclResult_t pncclParamGetI16(ncclParamHandle_t h, int16_t *out);
+ncclResult_t pncclParamGetI32(ncclParamHandle_t h, int32_t *out);
+ncclResult_t pncclParamGetI64(ncclParamHandle_t h, int64_t *out);
+ncclResult_t pncclParamGetU8(ncclParamHandle_t h, uint8_t *out);
+ncclResult_t pncclParamGetU16(ncclParamHandle_t h, uint16_t *out);
+ncclResult_t pncclParamGetU32(ncclParamHandle_t h, uint32_t *out);
+ncclResult_t pncclParamGetU64(ncclParamHandle_t h, uint64_t *out);
+ncclResult_t pncclParamGetStr(ncclParamHandle_t h, const char **out);
+ncclResult_t pncclParamGet(ncclParamHandle_t h, void *out, int maxLen, int *len);
+ncclResult_t pncclParamGetParameter(const char *key, const char **value, int *valueLen);
+ncclResult_t pncclParamGetAllParameterKeys(const char ***table, int *tableLen);
+void pncclParamDumpAll(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

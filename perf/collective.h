@@ -1,0 +1,54 @@
+/* collective.h - one table per collective: everything that tells one benchmark from its sisters.
+ *
+ * A new benchmark is a file NAME_perf.c with such a table and a main() that hands it to perf_main(). */
+#ifndef PERF_COLLECTIVE_H
+#define PERF_COLLECTIVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "nccl.h"
+
+/* Element counts for one row of the table, per rank. Offsets are where the send and the receive buffer begin inside the
+ * one buffer of an in-place call. */
+struct perf_shape {
+    size_t send, receive;     /* sizes of the two buffers */
+    size_t parameter;         /* the count passed to the call, shown as "count" */
+    size_t inplace_send_rank; /* send buffer at this many elements times the rank */
+    size_t inplace_receive_rank;
+};
+
+/* A stretch of what rank `rank` must have in its receive buffer afterwards. */
+struct perf_block {
+    size_t offset, count; /* in the receive buffer */
+    int source;           /* the rank whose input this is, or VALUES_REDUCED: the reduction over all ranks */
+    size_t first;         /* number of the first element in the source's input */
+};
+
+struct perf_call {
+    const void *send;
+    void *receive;
+    size_t count;
+    ncclDataType_t type;
+    ncclRedOp_t op;
+    int root;
+    ncclComm_t comm;
+    cudaStream_t stream;
+};
+
+struct perf_collective {
+    const char *name; /* "all_reduce" */
+    bool uses_op, uses_root;
+    /* `elements`: how many fit into the size asked for. */
+    struct perf_shape (*shape)(size_t elements, int n_ranks);
+    /* busbw / algbw; algbw is the size shown in the row (the larger buffer) per time. */
+    double (*bus_factor)(int n_ranks);
+    ncclResult_t (*call)(const struct perf_call *call);
+    /* Fills *out with stretch number `index` of what `rank` must receive; false when there is none. */
+    bool (*expect)(size_t elements, int n_ranks, int rank, int root, int index, struct perf_block *out);
+};
+
+/* The whole program. Exit status: 0 all right, 1 wrong results or a failed call, 2 bad usage, 3 time-out. */
+int perf_main(const struct perf_collective *collective, int argc, char **argv);
+
+#endif

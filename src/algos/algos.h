@@ -1,0 +1,82 @@
+/* algos.h - the planners: pure functions from (shape, rank, channel) to a plan. No I/O, no clock, no threads, no
+ * allocation. One file per algorithm. */
+#ifndef RAIL_ALGOS_ALGOS_H
+#define RAIL_ALGOS_ALGOS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "plan/plan.h"
+#include "topo/shape.h"
+
+/* Writes this rank's AllReduce plan. Returns false, with nothing written, when the algorithm does not fit the shape
+ * (one-shot and two-shot need a single node of at most 64 ranks, doubling fewer than 256 ranks; every algorithm needs at
+ * least 2 ranks). */
+typedef bool (*plan_writer)(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+
+bool one_shot_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool two_shot_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool ring_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool doubling_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out); /* double binary */
+
+/* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */
+bool exchange_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool exchange_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool ring_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool ring_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+
+typedef bool (*plan_writer_rooted)(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root,
+                                   struct plan *out);
+bool exchange_broadcast(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool exchange_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool exchange_gather(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool exchange_scatter(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool two_shot_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool chain_broadcast(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool chain_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool chain_gather(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool chain_scatter(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool tree_broadcast(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool tree_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+
+/* Any of them. Collectives without a root ignore it. False also when the collective has no such algorithm. */
+bool plan_write(enum plan_collective collective, enum plan_algorithm algorithm, const struct shape *shape,
+                uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool plan_exists(enum plan_collective collective, enum plan_algorithm algorithm);
+
+extern const plan_writer plan_writers_allreduce[PLAN_ALGORITHMS];
+extern const char *const plan_algorithm_names[PLAN_ALGORITHMS]; /* "oneshot", "twoshot", "ring", "tree", "doubling" */
+
+/* What every rank of a communicator agrees on at init: all chooser inputs that are not arguments of the call. Plain
+ * data, same bytes on every rank, compared by hash. */
+struct choice_table {
+    uint64_t one_shot_max_bytes;  /* single node: one-shot up to here */
+    uint64_t two_shot_max_bytes;  /* single node: two-shot up to here, ring above (UINT64_MAX: always) */
+    uint64_t doubling_max_bytes;  /* several nodes: doubling up to here, then tree */
+    uint64_t tree_max_bytes;      /* several nodes: tree up to here, ring above */
+    uint32_t window_bytes;        /* bytes of one window of one rank (a two-shot or one-shot round) */
+    uint32_t shm_slot_bytes;      /* bytes of one slot, links in shared memory */
+    uint32_t net_slot_bytes;      /* bytes of one slot when any link of the communicator is a network link */
+    uint32_t net_channels;        /* channels when any link is a network link */
+    int32_t forced_algorithm;     /* enum plan_algorithm, or -1 */
+    uint32_t forced_channels;     /* 0 = not forced */
+};
+
+struct choice {
+    enum plan_algorithm algorithm;
+    uint32_t n_channels;
+    uint64_t piece_bytes; /* longest piece */
+};
+
+/* First proposals for a shape, each derived in choose.c; measured values replace them. */
+void choice_table_default(struct choice_table *out, const struct shape *shape);
+/* Of the values, field by field: the same on every byte order and padding. */
+uint64_t choice_table_hash(const struct choice_table *table);
+
+/* Pure: the same answer on every rank. `bytes` is count * element bytes. */
+struct choice choose_allreduce(const struct choice_table *table, const struct shape *shape, uint64_t bytes);
+struct choice choose_plan(enum plan_collective collective, const struct choice_table *table, const struct shape *shape,
+                          uint64_t bytes);
+
+#endif

@@ -1,0 +1,224 @@
+/* choose.c - which plan, on how many channels, with how long pieces: a pure function of the message size, the
+ * shape and a table that all ranks agreed on, so that all ranks answer alike.
+ *
+ * AllReduce:
+ *     one node, n <= 64:      one-shot  |  two-shot  |  ring         by size: fewest exchanges first, then fewest bytes
+ *     everything else:             doubling  |  tree  |  ring        by size: fewest hops first, then fewest bytes */
+#include "algos/algos.h"
+
+#include <string.h>
+
+#include "plan/collective.h"
+
+/* Pieces are cut on cache lines; also the shortest piece worth naming. */
+#define LINE_BYTES 64u
+/* What a hop could have moved during its fixed cost; (seconds per hop) x (bytes per second). Network: some 25 us
+ * (TCP loopback, sleeping receiver) x 3 GB/s (each way, both ways busy), and rounded. Memory: a hand-over between
+ * threads that share cores, 1 us by yielding, x 10 GB/s. Development machine, 2 cores of a virtual machine. */
+#define NET_HOP_BYTES 65536u
+#define SHM_HOP_BYTES 8192u
+/* A channel below one hop's worth costs more than it carries. */
+#define CHANNEL_MIN_BYTES NET_HOP_BYTES
+#define PEERS_MAX 64u
+/* doubling.c has links for 7 partners and a fold. */
+#define DOUBLING_END 256u
+
+static uint32_t log2_floor(uint32_t x)
+{
+    uint32_t k = 0;
+    while (x >>= 1) k++;
+    return k;
+}
+
+static uint64_t square_root(uint64_t x)
+{
+    uint64_t root = 0;
+    for (uint64_t bit = (uint64_t)1 << 31; bit > 0; bit >>= 1)
+        if ((root + bit) * (root + bit) <= x) root += bit;
+    return root;
+}
+
+static uint64_t line_floor(uint64_t bytes) { return bytes < LINE_BYTES ? LINE_BYTES : bytes / LINE_BYTES * LINE_BYTES; }
+static bool fits_windows(const struct shape *shape) { return shape->n_nodes == 1 && shape->n_ranks <= PEERS_MAX; }
+static uint32_t hop_bytes(const struct shape *shape) { return shape->n_nodes > 1 ? NET_HOP_BYTES : SHM_HOP_BYTES; }
+
+/* one_shot_max: against two-shot, one-shot saves an exchange and reads n S instead of about 4 S; with an exchange worth
+ *   SHM_HOP_BYTES that pays up to some 4 SHM_HOP_BYTES / n. Not below 1 KiB, where reading costs nothing.
+ * two_shot_max: no limit; it moves the fewest bytes there are, in two exchanges instead of a ring's 2(n-1).
+ * tree_max: ring 2(n-1)(h + S/n), tree 2 log2(n) h + 3 S or so (in bytes at link speed, h = hop bytes): the tree's
+ *   fewer hops pay until S = 2 h (n - 1 - log2 n); never at n = 2.
+ * doubling_max: log2(n) hops of S bytes against the tree's 2 log2(n) hops and 2 S a rank: (log2 n - 2) S / h hops more
+ *   bytes against log2(n) hops fewer, so up to S = h log2(n) / (log2(n) - 2), never less than h. Two ranks swap S each
+ *   way whatever they do, and doubling does it in one hop: no limit.
+ * window: a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB
+ *   a core) together with the peers' windows it is read with.
+ * slots: the unit of pipelining of a link: several hops' worth (network), and a fraction of L2 (memory). */
+void choice_table_default(struct choice_table *out, const struct shape *shape)
+{
+    uint32_t n = shape->n_ranks > 0 ? shape->n_ranks : 1;
+    uint32_t hops_saved = n - 1 - log2_floor(n);
+    memset(out, 0, sizeof *out);
+    out->one_shot_max_bytes = 4 * SHM_HOP_BYTES / n > 1024 ? 4 * SHM_HOP_BYTES / n : 1024;
+    out->two_shot_max_bytes = UINT64_MAX;
+    out->doubling_max_bytes = n <= 2 ? UINT64_MAX : hop_bytes(shape);
+    out->tree_max_bytes = 2 * (uint64_t)hop_bytes(shape) * hops_saved;
+    out->window_bytes = 256 << 10;
+    out->shm_slot_bytes = 64 << 10;
+    out->net_slot_bytes = 256 << 10;
+    out->net_channels = 4;
+    out->forced_algorithm = -1;
+    out->forced_channels = 0;
+}
+
+/* FNV-1a, 64 bits, over the fields as little-endian 64-bit words. */
+uint64_t choice_table_hash(const struct choice_table *table)
+{
+    const uint64_t words[] = {
+        table->one_shot_max_bytes, table->two_shot_max_bytes, table->doubling_max_bytes,
+        table->tree_max_bytes,
+        table->window_bytes,       table->shm_slot_bytes,     table->net_slot_bytes,
+        table->net_channels,       (uint64_t)(int64_t)table->forced_algorithm,
+        table->forced_channels,
+    };
+    uint64_t hash = 0xcbf29ce484222325u;
+    for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
+        for (int byte = 0; byte < 8; byte++) hash = (hash ^ (words[k] >> (8 * byte) & 0xff)) * 0x100000001b3u;
+    return hash;
+}
+
+static enum plan_algorithm natural_algorithm(const struct choice_table *table, const struct shape *shape,
+                                             uint64_t bytes)
+{
+    if (fits_windows(shape)) {
+        if (bytes <= table->one_shot_max_bytes) return PLAN_ONE_SHOT;
+        return bytes <= table->two_shot_max_bytes ? PLAN_TWO_SHOT : PLAN_RING;
+    }
+    if (bytes <= table->doubling_max_bytes && shape->n_ranks < DOUBLING_END) return PLAN_DOUBLING;
+    return bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
+}
+
+static enum plan_algorithm algorithm_choose(const struct choice_table *table, const struct shape *shape, uint64_t bytes)
+{
+    int32_t forced = table->forced_algorithm;
+    bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
+    if (forced < 0 || forced >= PLAN_ALGORITHMS || (needs_windows && !fits_windows(shape)) ||
+        (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_END))
+        return natural_algorithm(table, shape, bytes);
+    return (enum plan_algorithm)forced;
+}
+
+/* Window rounds are numbered per node, so plans with windows run on one channel. In one node a ring gains nothing from
+ * a second channel (the same cores copy), a tree its second tree. */
+static uint32_t channels_choose(const struct choice_table *table, const struct shape *shape,
+                                enum plan_algorithm algorithm, uint64_t bytes)
+{
+    if (algorithm == PLAN_ONE_SHOT || algorithm == PLAN_TWO_SHOT) return 1;
+    if (table->forced_channels > 0) return table->forced_channels;
+    uint32_t most = shape->n_nodes > 1 ? table->net_channels : algorithm == PLAN_TREE ? 2 : 1;
+    uint64_t full = bytes / CHANNEL_MIN_BYTES;
+    uint32_t n = full < most ? (uint32_t)full : most;
+    if (algorithm == PLAN_TREE && n > 1) n -= n % 2; /* both trees carry the same */
+    return n > 0 ? n : 1;
+}
+
+/* The longest piece of a ring or tree.
+ * A ring in lockstep keeps all ranks busy at every step, and a round of p-byte pieces takes 2(n-1)(h + p): T = S/(n p)
+ * rounds of that, which only shrinks as p grows. So pieces are as long as a slot; channels do the overlapping.
+ * A tree is a pipeline D = 2 log2 n hops deep: the first piece takes D (h + p), the S/p - 1 others h + p each. With
+ * T(p) = D p + S h / p + constants, the best p is sqrt(S h / D); longer pieces drain badly, shorter ones pay hops. */
+static uint64_t link_piece(const struct choice_table *table, const struct shape *shape, enum plan_algorithm algorithm,
+                           uint64_t channel_bytes)
+{
+    uint64_t slot = shape->n_nodes > 1 ? table->net_slot_bytes : table->shm_slot_bytes;
+    if (algorithm == PLAN_RING || algorithm == PLAN_DOUBLING) return line_floor(slot);
+    uint64_t hop = hop_bytes(shape), depth = 2 * (uint64_t)log2_floor(shape->n_ranks);
+    if (depth == 0 || channel_bytes / depth >= slot * slot / hop) return line_floor(slot);
+    uint64_t best = line_floor(square_root(channel_bytes * hop / depth));
+    return best < slot ? best : line_floor(slot);
+}
+
+struct choice choose_allreduce(const struct choice_table *table, const struct shape *shape, uint64_t bytes)
+{
+    struct choice c = {.algorithm = algorithm_choose(table, shape, bytes)};
+    c.n_channels = channels_choose(table, shape, c.algorithm, bytes);
+    switch (c.algorithm) {
+    case PLAN_ONE_SHOT:
+        c.piece_bytes = line_floor(table->window_bytes);
+        break;
+    case PLAN_TWO_SHOT:
+        c.piece_bytes = line_floor(table->window_bytes / shape->n_ranks);
+        break;
+    default:
+        c.piece_bytes = link_piece(table, shape, c.algorithm, bytes / c.n_channels);
+        break;
+    }
+    return c;
+}
+
+/* ---- the other collectives ----
+ *
+ * The same considerations with other numbers. S is count's bytes: one block.
+ *     one node:  one exchange moves each byte once (AllGather, Broadcast, Gather, Scatter: every rank copies what it
+ *                gets; ReduceScatter: every rank combines its block), so it serves every size; Reduce like AllReduce
+ *                shares the combining in two exchanges when that is worth one more.
+ *     Broadcast, Reduce elsewhere: 1 + log2(n-1) hops on trees against n - 1 on the chain, S sent per rank on both, but
+ *                the chain crosses from node to node once: the tree up to what its hops save, as for AllReduce.
+ *     AllGather, ReduceScatter, Gather, Scatter elsewhere: the ring, the least bytes. */
+
+static enum plan_algorithm natural_plan(enum plan_collective collective, const struct choice_table *table,
+                                        const struct shape *shape, uint64_t bytes)
+{
+    bool windows = fits_windows(shape) && bytes <= table->two_shot_max_bytes;
+    bool tree = collective == PLAN_BROADCAST || collective == PLAN_REDUCE;
+    if (windows && (collective != PLAN_REDUCE || bytes <= table->one_shot_max_bytes)) return PLAN_ONE_SHOT;
+    if (windows) return PLAN_TWO_SHOT;
+    return tree && bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
+}
+
+static enum plan_algorithm plan_choose(enum plan_collective collective, const struct choice_table *table,
+                                       const struct shape *shape, uint64_t bytes)
+{
+    int32_t forced = table->forced_algorithm;
+    bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
+    if (forced < 0 || forced >= PLAN_ALGORITHMS || !plan_exists(collective, (enum plan_algorithm)forced) ||
+        (needs_windows && !fits_windows(shape)))
+        return natural_plan(collective, table, shape, bytes);
+    return (enum plan_algorithm)forced;
+}
+
+/* Chains and trees are pipelines; blocks walk a ring in lockstep. As in link_piece, with other depths. */
+static uint64_t pipeline_piece(const struct choice_table *table, const struct shape *shape, uint64_t depth,
+                               uint64_t channel_bytes)
+{
+    uint64_t slot = shape->n_nodes > 1 ? table->net_slot_bytes : table->shm_slot_bytes, hop = hop_bytes(shape);
+    if (depth == 0 || channel_bytes / depth >= slot * slot / hop) return line_floor(slot);
+    uint64_t best = line_floor(square_root(channel_bytes * hop / depth));
+    return best < slot ? best : line_floor(slot);
+}
+
+static uint64_t piece_choose(enum plan_collective collective, const struct choice_table *table,
+                             const struct shape *shape, enum plan_algorithm algorithm, uint64_t channel_bytes)
+{
+    uint32_t n = shape->n_ranks;
+    /* a window holds a round: of every rank's block where the input has them, of its own elsewhere */
+    if (algorithm == PLAN_TWO_SHOT) return line_floor(table->window_bytes / n);
+    if (algorithm == PLAN_ONE_SHOT)
+        return line_floor(collective_kind(collective).input_blocks ? table->window_bytes / n : table->window_bytes);
+    if (collective != PLAN_BROADCAST && collective != PLAN_REDUCE) return pipeline_piece(table, shape, 0, 0);
+    return pipeline_piece(table, shape, algorithm == PLAN_TREE ? 1 + log2_floor(n - 1) : n - 1, channel_bytes);
+}
+
+/* The trees are two, and every root has its own links: no more channels than trees. */
+#define TREE_CHANNELS 2u
+
+struct choice choose_plan(enum plan_collective collective, const struct choice_table *table, const struct shape *shape,
+                          uint64_t bytes)
+{
+    if (collective == PLAN_ALLREDUCE) return choose_allreduce(table, shape, bytes);
+    uint64_t moved = bytes * collective_blocks(collective, shape->n_ranks);
+    struct choice c = {.algorithm = plan_choose(collective, table, shape, bytes)};
+    c.n_channels = channels_choose(table, shape, c.algorithm, moved);
+    if (c.algorithm == PLAN_TREE && c.n_channels > TREE_CHANNELS) c.n_channels = TREE_CHANNELS;
+    c.piece_bytes = piece_choose(collective, table, shape, c.algorithm, bytes / c.n_channels);
+    return c;
+}

@@ -1,0 +1,20 @@
+/* comm_handle.h - ncclComm_t is a struct comm behind an opaque name. */
+#ifndef RAIL_API_COMM_HANDLE_H
+#define RAIL_API_COMM_HANDLE_H
+
+#include "core/comm.h"
+#include "nccl.h"
+
+static inline struct comm *comm_of(ncclComm_t handle) { return (struct comm *)(void *)handle; }
+static inline ncclComm_t handle_of(struct comm *comm) { return (ncclComm_t)(void *)comm; }
+
+/* On a host rank the streams NULL, legacy (1) and per-thread (2) all mean "complete on return". */
+static inline enum rail_result stream_check(cudaStream_t stream, const char *call)
+{
+    if ((uintptr_t)stream <= 2) return RAIL_OK;
+    return rail_fail(RAIL_E_ARGUMENT,
+                     "%s: stream %p: this communicator works on host memory and knows no CUDA streams; pass NULL", call,
+                     (void *)stream);
+}
+
+#endif

@@ -1,0 +1,68 @@
+/* bootstrap.h - how the ranks of a communicator find one another, and the slow, reliable side channel between them.
+ *
+ * The unique id carries the root's addresses and a 256-bit secret. Every connection proves knowledge of the secret both
+ * ways (keyed BLAKE2b over fresh nonces) before anything else is read. The root tells every rank its parent; from then
+ * on the ranks talk over a tree (fan-out BOOTSTRAP_FANOUT): all-gather and barrier in O(log n) rounds. The tree's
+ * connections stay open for the life of the communicator: they carry failure news and end-of-file of dead processes.
+ *
+ * A half-open, silent or wrong connection is dropped after its own deadline, counted and logged, and disturbs
+ * nobody. */
+#ifndef RAIL_BOOTSTRAP_BOOTSTRAP_H
+#define RAIL_BOOTSTRAP_BOOTSTRAP_H
+
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/result.h"
+
+enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 64 };
+
+/* ncclGetUniqueId: opens the root's listener in this process (or uses NCCL_COMM_ID) and writes the id. The root serves
+ * one communicator, then ends; it also ends after RAILCCL_ROOT_TIMEOUT_S without one. */
+enum rail_result bootstrap_root_create(uint8_t id[BOOTSTRAP_ID_BYTES]);
+
+struct bootstrap;
+
+struct bootstrap_config {
+    const uint8_t *id; /* BOOTSTRAP_ID_BYTES */
+    uint32_t rank, n_ranks;
+    struct rail_deadline deadline;
+    const _Atomic uint32_t *stop; /* becomes non-zero when the user aborts; looked at at least every 50 ms */
+};
+
+/* Joins: returns when this rank has its place in the tree. Errors name what happened: root unreachable (address and
+ * errno), wrong secret, duplicate rank, different n_ranks, different version, and at the deadline the missing ranks
+ * (as far as the root knows them). */
+enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bootstrap **out);
+
+/* Collective over all ranks, in call order. `table` has n_ranks entries of bytes_each; own entry filled in. */
+enum rail_result bootstrap_allgather(struct bootstrap *b, void *table, size_t bytes_each,
+                                     struct rail_deadline deadline);
+enum rail_result bootstrap_barrier(struct bootstrap *b, struct rail_deadline deadline);
+
+/* The communicator's secret (derived from the id's with everything that identifies this communicator). */
+const uint8_t *bootstrap_secret(const struct bootstrap *b);
+
+/* From now on the service thread listens on the tree. `lost` is called on it, once, with the first failure heard of:
+ * the culprit's rank and one line of text, the same on every rank whenever the news can travel. */
+struct bootstrap_watch {
+    void (*lost)(void *owner, uint32_t culprit, enum rail_result result, const char *text);
+    void *owner;
+    /* At rank 0, on the service thread: a rank's report. May be NULL. */
+    void (*reported)(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
+};
+enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch watch);
+
+/* Tells every rank that `culprit` failed. Any thread; does not block. */
+void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result result, const char *text);
+
+/* Sends some bytes to rank 0 (not from rank 0 itself). Any thread; does not block. May be lost: say it again. */
+void bootstrap_report(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
+
+/* Says goodbye (so that closing is not taken for a death) and frees. Bounded time. */
+void bootstrap_close(struct bootstrap *b);
+
+/* Testing and telemetry: connections dropped because they failed to prove the secret or kept silent. */
+uint64_t bootstrap_refused(void);
+
+#endif

@@ -1,0 +1,251 @@
+/* collective.c - choose, lay out, run, wait. */
+#include "core/collective.h"
+
+#include <string.h>
+
+#include "base/futex.h"
+#include "engine/calls.h"
+#include "engine/express.h"
+#include "engine/signature.h"
+#include "plan/collective.h"
+
+/* Survivors are to be released within two seconds; news needs milliseconds, on a crowded machine some hundreds. */
+#define REPORT_EVERY_NS (200 * RAIL_NS_PER_MS)
+#define NEWS_PATIENCE_NS RAIL_NS_PER_S
+
+void comm_enter(struct comm *comm)
+{
+    atomic_store_explicit(&comm->inside, 1, memory_order_relaxed);
+    if (comm->policy.network) net_enter();
+}
+
+void comm_leave(struct comm *comm)
+{
+    if (comm->policy.network) net_leave();
+    atomic_store_explicit(&comm->inside, 0, memory_order_release);
+}
+
+/* A link that ends is mostly the echo of something that the bootstrap's tree tells better: who failed, and why. The two
+ * come by different sockets; the news may be some hops behind. */
+static void await_news(struct comm *comm)
+{
+    struct rail_deadline patience = rail_deadline_in_ns(NEWS_PATIENCE_NS);
+    while (!atomic_load_explicit(&comm->fault.stop, memory_order_relaxed) && !rail_deadline_passed(patience))
+        (void)rail_futex_wait(&comm->fault.stop, 0, RAIL_NS_PER_MS);
+}
+
+enum rail_result comm_failed(struct comm *comm, enum rail_result result)
+{
+    if (result == RAIL_E_REMOTE) await_news(comm);
+    enum rail_result known = fault_result(&comm->fault);
+    if (known != RAIL_OK) return known;
+    const char *text = rail_own_error();
+    if (fault_raise(&comm->fault, result, text)) bootstrap_tell(comm->bootstrap, comm->rank, result, text);
+    return result;
+}
+
+/* ---- checks ---- */
+
+/* What this rank's part is in bytes. 0 and not looked at where it gives, or gets, nothing. */
+struct extent {
+    size_t block, input, output;
+};
+
+static struct extent extent_of(const struct comm *comm, const struct collective *a)
+{
+    struct collective_kind kind = collective_kind(a->kind);
+    struct extent e = {.block = a->count * rail_type_bytes((enum rail_type)a->type)};
+    bool root = (uint32_t)a->root == comm->rank;
+    if (!kind.root_gives || root) e.input = kind.input_blocks ? e.block * comm->n_ranks : e.block;
+    if (!kind.root_gets || root) e.output = kind.output_blocks ? e.block * comm->n_ranks : e.block;
+    return e;
+}
+
+/* The addresses of my own block in both buffers are the same. */
+static bool in_place(const struct comm *comm, const struct collective *a, const struct extent *e)
+{
+    struct collective_kind kind = collective_kind(a->kind);
+    size_t mine = comm->rank * e->block;
+    return e->input && e->output &&
+           (uintptr_t)a->input + (kind.input_blocks ? mine : 0) == (uintptr_t)a->output + (kind.output_blocks ? mine : 0);
+}
+
+static enum rail_result overlap_check(const struct comm *comm, const struct collective *a, const struct extent *e)
+{
+    struct collective_kind kind = collective_kind(a->kind);
+    uintptr_t in = (uintptr_t)a->input, out = (uintptr_t)a->output;
+    if (!e->input || !e->output || in_place(comm, a, e)) return RAIL_OK;
+    if (in + e->input <= out || out + e->output <= in) return RAIL_OK;
+    return rail_fail(RAIL_E_ARGUMENT,
+                     "%s: sendbuff %p and recvbuff %p overlap in part (%zu and %zu bytes); for in place pass %s, else "
+                     "separate buffers",
+                     a->call, a->input, a->output, e->input, e->output,
+                     kind.input_blocks    ? "recvbuff == sendbuff + rank * count elements"
+                     : kind.output_blocks ? "sendbuff == recvbuff + rank * count elements"
+                                          : "the same address");
+}
+
+static enum rail_result resolve(const struct comm *comm, const struct collective *a, struct rail_combine *how)
+{
+    if (collective_kind(a->kind).reduces)
+        return redop_resolve(&comm->redops, a->call, a->op, a->type, comm->n_ranks, how);
+    *how = (struct rail_combine){.type = (enum rail_type)a->type, .op = RAIL_SUM}; /* copies, to the bit */
+    return RAIL_OK;
+}
+
+enum rail_result collective_check(const struct comm *comm, const struct collective *a)
+{
+    if (a->type < 0 || a->type >= RAIL_TYPES)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: datatype %d: valid are 0 (ncclInt8) to %d (ncclFloat8e5m2)", a->call,
+                         a->type, RAIL_TYPES - 1);
+    if (collective_kind(a->kind).rooted && (a->root < 0 || (uint32_t)a->root >= comm->n_ranks))
+        return rail_fail(RAIL_E_ARGUMENT, "%s: root %d: valid are 0 to %u, the ranks of the communicator", a->call,
+                         a->root, comm->n_ranks - 1);
+    size_t element = rail_type_bytes((enum rail_type)a->type);
+    if (a->count > SIGNATURE_COUNT_MAX)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: count %zu of %zu-byte elements: at most %llu; split the call", a->call,
+                         a->count, element, SIGNATURE_COUNT_MAX);
+    struct extent e = extent_of(comm, a);
+    if ((e.input && !a->input) || (e.output && !a->output))
+        return rail_fail(RAIL_E_ARGUMENT, "%s: %s is NULL (count %zu)", a->call,
+                         e.input && !a->input ? "sendbuff" : "recvbuff", a->count);
+    struct rail_combine how;
+    RAIL_TRY(resolve(comm, a, &how));
+    return overlap_check(comm, a, &e);
+}
+
+/* ---- running ---- */
+
+/* One rank: the input, with the pre- and post-operation applied. */
+static enum rail_result alone(const struct collective *a, const struct rail_combine *how)
+{
+    void *const dst[1] = {a->output};
+    const void *const src[1] = {a->input};
+    if (how->scaled || how->divide > 1 || a->input != a->output)
+        rail_combine(how, dst, 1, src, 1, how->scaled, true, a->count);
+    return RAIL_OK;
+}
+
+static uint64_t signature_of(const struct collective *a)
+{
+    struct collective_kind kind = collective_kind(a->kind);
+    unsigned op = !kind.reduces ? 0u : a->op < REDOP_FIRST_CREATED ? (unsigned)a->op : 5u;
+    return signature_make(signature_collective(a->kind), (unsigned)a->type, op, kind.rooted ? (uint32_t)a->root : 0,
+                          a->count);
+}
+
+static enum rail_result lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
+                                struct host_op *op)
+{
+    size_t element = rail_type_bytes(how->type);
+    struct collective_kind kind = collective_kind(a->kind);
+    struct choice choice = choose_plan(a->kind, &comm->table, &comm->shape, a->count * element);
+    struct extent e = extent_of(comm, a);
+    struct instance *const *instances;
+    RAIL_TRY(wires_instances(&comm->wires, a->kind, kind.rooted ? (uint32_t)a->root : 0, &choice, &instances));
+    const struct plan *plan = &instances[0]->plan;
+    struct host_call call = {
+        .input = a->input,
+        .output = a->output,
+        .how = *how,
+        .split = {.count = a->count,
+                  .grain = SHM_LINE / element,
+                  .piece_max = choice.piece_bytes / element,
+                  .n_channels = choice.n_channels,
+                  .n_pieces = plan->n_pieces / collective_blocks(a->kind, comm->n_ranks)},
+        .blocks = {comm->shape.order, kind.input_blocks, kind.output_blocks},
+        .signature = signature_of(a),
+        /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
+        .direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)),
+    };
+    return host_op_start(op, &comm->node, &call, instances);
+}
+
+enum rail_result collective_start(struct comm *comm, const struct collective *a, struct host_op *op)
+{
+    struct rail_combine how;
+    op->n_left = op->n_runs = 0;
+    RAIL_TRY(fault_result(&comm->fault));
+    if (comm->n_ranks > 1) calls_begin(&comm->node, signature_of(a));
+    if (a->count == 0) return RAIL_OK;
+    RAIL_TRY(resolve(comm, a, &how));
+    if (comm->n_ranks == 1) return alone(a, &how);
+    enum rail_result result = lay_out(comm, a, &how, op);
+    if (result != RAIL_OK) return comm_failed(comm, result);
+    return collective_progress(comm, op);
+}
+
+enum rail_result collective_progress(struct comm *comm, struct host_op *op)
+{
+    enum rail_result result = host_op_progress(op);
+    if (__builtin_expect(result != RAIL_OK && result != RAIL_NOT_YET, 0)) return comm_failed(comm, result);
+    if (result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed))
+        return fault_result(&comm->fault);
+    return result;
+}
+
+/* What I am in, to rank 0, which compares (comm.c). */
+static void report(struct comm *comm)
+{
+    union {
+        struct calls_history history;
+        uint8_t bytes[BOOTSTRAP_REPORT_BYTES];
+    } r = {.bytes = {0}};
+    _Static_assert(sizeof r == BOOTSTRAP_REPORT_BYTES, "a history fits a report");
+    if (rail_now_ns() < comm->next_report_ns) return;
+    comm->next_report_ns = rail_now_ns() + REPORT_EVERY_NS;
+    calls_history_of(&comm->node, comm->node.self, &r.history);
+    bootstrap_report(comm->bootstrap, r.bytes);
+}
+
+enum rail_result collective_suspect(struct comm *comm)
+{
+    enum rail_result result = calls_compare_node(&comm->node);
+    if (result == RAIL_OK) result = fault_result(&comm->fault);
+    if (result != RAIL_OK) return comm_failed(comm, result);
+    if (comm->shape.n_nodes > 1 && comm->rank != 0) report(comm);
+    return RAIL_OK;
+}
+
+static enum rail_result drive(struct comm *comm, struct host_op *op)
+{
+    struct waiter w = {0};
+    enum rail_result result;
+    while ((result = collective_progress(comm, op)) == RAIL_NOT_YET) {
+        if (comm->policy.network && net_progress()) {
+            wait_restart(&w, &comm->node.segment, comm->node.self);
+            continue;
+        }
+        wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
+        if (__builtin_expect(wait_is_long(&w), 0)) RAIL_TRY(collective_suspect(comm));
+    }
+    wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);
+    return result;
+}
+
+static enum rail_result run_express(struct comm *comm, const struct collective *a)
+{
+    struct rail_combine how;
+    RAIL_TRY(fault_result(&comm->fault));
+    RAIL_TRY(redop_resolve(&comm->redops, a->call, a->op, a->type, comm->n_ranks, &how));
+    uint64_t signature = signature_of(a);
+    calls_begin(&comm->node, signature);
+    enum rail_result result = express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input,
+                                                a->output, a->count, signature);
+    return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
+}
+
+enum rail_result collective_run(struct comm *comm, const struct collective *a)
+{
+    enum rail_result result;
+    comm_enter(comm);
+    if (comm->express && a->kind == PLAN_ALLREDUCE && a->count && a->count * rail_type_bytes((enum rail_type)a->type) <= SHM_EXPRESS_BYTES) {
+        result = run_express(comm, a);
+    } else {
+        struct host_op op;
+        result = collective_start(comm, a, &op);
+        if (result == RAIL_NOT_YET) result = drive(comm, &op);
+    }
+    comm_leave(comm);
+    return result;
+}

@@ -1,0 +1,38 @@
+/* collective.h - one collective from the caller's arguments to its completion. */
+#ifndef RAIL_CORE_COLLECTIVE_H
+#define RAIL_CORE_COLLECTIVE_H
+
+#include "core/comm.h"
+
+/* One call, as the caller gave it. */
+struct collective {
+    const char *call; /* "ncclAllReduce": for messages */
+    enum plan_collective kind;
+    const void *input;
+    void *output;
+    size_t count;  /* elements, of a block where buffers have a block per rank; the same on all ranks */
+    int type, op;  /* op only where the kind reduces, root only where it has one */
+    int root;
+};
+
+/* Checks everything that needs the communicator; called at once also inside a group. */
+enum rail_result collective_check(const struct comm *comm, const struct collective *args);
+
+/* Runs it to its end. */
+enum rail_result collective_run(struct comm *comm, const struct collective *args);
+
+/* The same in two steps, for a caller that drives several at once. RAIL_OK from start: already done. */
+enum rail_result collective_start(struct comm *comm, const struct collective *args, struct host_op *op);
+enum rail_result collective_progress(struct comm *comm, struct host_op *op);
+
+/* For a caller that has waited for long: did the ranks call different things? */
+enum rail_result collective_suspect(struct comm *comm);
+
+/* While a thread works for the communicator, an abort from another thread waits for it to leave. */
+void comm_enter(struct comm *comm);
+void comm_leave(struct comm *comm);
+
+/* Turns a failure inside a call into the communicator's fault, tells the other ranks, returns what to report. */
+enum rail_result comm_failed(struct comm *comm, enum rail_result result);
+
+#endif

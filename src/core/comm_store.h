@@ -1,0 +1,13 @@
+/* comm_store.h - memory of communicators, never given back to malloc: a handle that was destroyed can still be read, so
+ * that using it is an error with a name and not a crash. */
+#ifndef RAIL_CORE_COMM_STORE_H
+#define RAIL_CORE_COMM_STORE_H
+
+#include "core/comm.h"
+
+/* Zeroed; NULL when out of memory. */
+struct comm *comm_store_take(void);
+/* `comm->magic` is 0 already. */
+void comm_store_give(struct comm *comm);
+
+#endif

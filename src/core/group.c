@@ -1,0 +1,310 @@
+/* group.c - collects calls, then drives them as one progress set. */
+#include "core/group.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+enum call_state { CALL_WAITING, CALL_RUNNING, CALL_DONE };
+
+struct call {
+    struct call *next; /* of the same communicator, in call order */
+    struct collective args;
+    enum call_state state;
+    struct host_op op;
+};
+
+/* The calls of one communicator. */
+struct queue {
+    struct queue *next;
+    struct comm *comm;
+    struct call *first, *last;
+    enum rail_result result;
+};
+
+struct joining {
+    struct joining *next;
+    struct comm_request request;
+    uint8_t id[BOOTSTRAP_ID_BYTES];
+    struct comm **out;
+    struct comm *made;
+    pthread_t thread;
+    bool started;
+    enum rail_result result;
+    char text[512]; /* the thread's last error */
+};
+
+static _Thread_local struct {
+    int depth;
+    struct queue *queues;
+    struct joining *joins;
+    enum rail_result refused; /* the first failure inside */
+    char why[512];
+} group;
+
+bool group_open(void) { return group.depth > 0; }
+
+enum rail_result group_noted(enum rail_result result)
+{
+    if (result == RAIL_OK || group.depth == 0 || group.refused != RAIL_OK) return result;
+    group.refused = result;
+    snprintf(group.why, sizeof group.why, "%s", rail_own_error());
+    return result;
+}
+
+static void joins_free(struct joining *joins)
+{
+    while (joins) {
+        struct joining *next = joins->next;
+        free(joins);
+        joins = next;
+    }
+}
+
+static void queues_free(struct queue *queues)
+{
+    while (queues) {
+        struct queue *next = queues->next;
+        while (queues->first) {
+            struct call *later = queues->first->next;
+            free(queues->first);
+            queues->first = later;
+        }
+        free(queues);
+        queues = next;
+    }
+}
+
+/* ---- a thread that ends inside a group ---- */
+
+static pthread_key_t end_of_thread;
+
+static void forget(void *unused)
+{
+    (void)unused;
+    joins_free(group.joins);
+    queues_free(group.queues);
+}
+
+static void make_key(void) { pthread_key_create(&end_of_thread, forget); }
+
+void group_start(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_key);
+    if (group.depth++ == 0) pthread_setspecific(end_of_thread, &group);
+}
+
+/* ---- joins ---- */
+
+enum rail_result group_add_join(const struct comm_request *request, struct comm **out)
+{
+    struct joining *j = calloc(1, sizeof *j);
+    if (!j) return rail_fail(RAIL_E_SYSTEM, "ncclGroupStart: out of memory for one more call");
+    memcpy(j->id, request->id, sizeof j->id);
+    j->request = *request;
+    j->request.id = j->id;
+    j->out = out;
+    j->next = group.joins;
+    group.joins = j;
+    return RAIL_OK;
+}
+
+static void *join_main(void *arg)
+{
+    struct joining *j = arg;
+    j->result = comm_create(&j->request, &j->made);
+    if (j->result != RAIL_OK) snprintf(j->text, sizeof j->text, "%s", rail_own_error());
+    return NULL;
+}
+
+static enum rail_result joins_collect(struct joining *joins)
+{
+    enum rail_result result = RAIL_OK;
+    char text[512] = "";
+    for (struct joining *j = joins; j; j = j->next) {
+        if (j->started) pthread_join(j->thread, NULL);
+        if (j->result != RAIL_OK && result == RAIL_OK) {
+            result = j->result;
+            memcpy(text, j->text, sizeof text);
+        }
+    }
+    for (struct joining *j = joins; j; j = j->next) {
+        if (result == RAIL_OK)
+            *j->out = j->made;
+        else if (j->made)
+            comm_abort(j->made);
+    }
+    return result == RAIL_OK ? RAIL_OK : rail_fail_quietly(result, "%s", text);
+}
+
+static enum rail_result joins_run(struct joining *joins)
+{
+    for (struct joining *j = joins; j; j = j->next) {
+        int error = pthread_create(&j->thread, NULL, join_main, j);
+        j->started = error == 0;
+        if (!error) continue;
+        j->result = RAIL_E_SYSTEM;
+        snprintf(j->text, sizeof j->text, "ncclGroupEnd: pthread_create for rank %u: %s", j->request.rank,
+                 strerror(error));
+    }
+    enum rail_result result = joins_collect(joins);
+    joins_free(joins);
+    return result;
+}
+
+/* ---- collectives ---- */
+
+static struct queue *queue_of(struct comm *comm)
+{
+    struct queue **at = &group.queues;
+    for (; *at; at = &(*at)->next)
+        if ((*at)->comm == comm) return *at;
+    *at = calloc(1, sizeof **at);
+    if (*at) (*at)->comm = comm;
+    return *at;
+}
+
+enum rail_result group_add_collective(struct comm *comm, const struct collective *args)
+{
+    struct queue *q = queue_of(comm);
+    struct call *c = q ? malloc(sizeof *c) : NULL;
+    if (!c) return rail_fail(RAIL_E_SYSTEM, "ncclGroupStart: out of memory for one more call");
+    c->next = NULL;
+    c->args = *args;
+    c->state = CALL_WAITING;
+    if (q->last)
+        q->last->next = c;
+    else
+        q->first = c;
+    q->last = c;
+    return RAIL_OK;
+}
+
+/* Runs a communicator's calls as far as they go. RAIL_OK: all done. */
+static enum rail_result queue_progress(struct queue *q)
+{
+    while (q->first) {
+        struct call *c = q->first;
+        enum rail_result result = c->state == CALL_WAITING ? collective_start(q->comm, &c->args, &c->op)
+                                                           : collective_progress(q->comm, &c->op);
+        c->state = CALL_RUNNING;
+        if (result != RAIL_OK) return result;
+        q->first = c->next;
+        free(c);
+    }
+    return RAIL_OK;
+}
+
+/* As in wait.c: a rank this late may have called something else. */
+#define LONG_NS (100 * RAIL_NS_PER_MS)
+
+/* Several communicators have several doorbells: after spinning and yielding, short naps instead of a futex. */
+static void nap(struct waiter *w, const struct wait_policy *policy)
+{
+    if (w->looks++ < policy->spins) {
+        wait_relax();
+        return;
+    }
+    uint64_t now = rail_now_ns();
+    if (!w->since_ns) w->since_ns = now;
+    if (!w->began_ns) w->began_ns = now;
+    if (now - w->since_ns < policy->awake_ns) {
+        sched_yield();
+        return;
+    }
+    struct timespec t = {0, 100000};
+    nanosleep(&t, NULL);
+    w->late = now - w->began_ns >= LONG_NS;
+    if (w->late) w->began_ns = now; /* the next look at the peers' calls is due as late again */
+}
+
+/* One look at every queue. True while something is left. */
+static bool look(struct queue *queues, enum rail_result *failure)
+{
+    bool left = false;
+    for (struct queue *q = queues; q; q = q->next) {
+        if (q->result != RAIL_NOT_YET) continue;
+        q->result = queue_progress(q);
+        if (q->result == RAIL_NOT_YET)
+            left = true;
+        else if (q->result != RAIL_OK && *failure == RAIL_OK)
+            *failure = q->result;
+    }
+    return left;
+}
+
+static enum rail_result suspect(const struct queue *queues)
+{
+    for (const struct queue *q = queues; q; q = q->next)
+        if (q->result == RAIL_NOT_YET) RAIL_TRY(collective_suspect(q->comm));
+    return RAIL_OK;
+}
+
+/* A failed communicator fails the group's others: their peers will not get what they wait for. */
+static void fail_all(struct queue *queues, enum rail_result failure)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    for (struct queue *q = queues; q; q = q->next)
+        if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, failure, text))
+            bootstrap_tell(q->comm->bootstrap, q->comm->rank, failure, text);
+    rail_fail_quietly(failure, "%s", text);
+}
+
+static enum rail_result queues_run(struct queue *queues)
+{
+    struct waiter w = {0};
+    enum rail_result failure = RAIL_OK;
+    bool network = false;
+    for (struct queue *q = queues; q; q = q->next) RAIL_TRY(comm_check(q->comm, "ncclGroupEnd"));
+    for (struct queue *q = queues; q; q = q->next) {
+        comm_enter(q->comm);
+        network |= q->comm->policy.network;
+        q->result = RAIL_NOT_YET;
+    }
+    while (look(queues, &failure) && failure == RAIL_OK) {
+        if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
+        bool moved = network && net_progress();
+        if (queues->next && moved)
+            w = (struct waiter){0};
+        else if (queues->next)
+            nap(&w, &queues->comm->policy);
+        else if (moved)
+            wait_restart(&w, &queues->comm->node.segment, queues->comm->node.self);
+        else
+            wait_pause(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
+    }
+    if (!queues->next) wait_end(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
+    if (failure != RAIL_OK) fail_all(queues, failure);
+    for (struct queue *q = queues; q; q = q->next) comm_leave(q->comm);
+    return failure;
+}
+
+enum rail_result group_end(void)
+{
+    if (group.depth == 0)
+        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: this thread has no open group; call ncclGroupStart first");
+    if (--group.depth > 0) return RAIL_OK;
+    struct joining *joins = group.joins;
+    struct queue *queues = group.queues;
+    enum rail_result refused = group.refused;
+    group.joins = NULL;
+    group.queues = NULL;
+    group.refused = RAIL_OK;
+    pthread_setspecific(end_of_thread, NULL);
+    if (refused != RAIL_OK) {
+        joins_free(joins);
+        queues_free(queues);
+        return rail_fail_quietly(refused, "%s; none of the group's calls was started", group.why);
+    }
+    enum rail_result joined = joins ? joins_run(joins) : RAIL_OK;
+    enum rail_result ran = queues ? queues_run(queues) : RAIL_OK;
+    queues_free(queues);
+    return joined != RAIL_OK ? joined : ran;
+}

@@ -1,0 +1,87 @@
+/* table.c - environment over built-in values. All variables read here must agree on all ranks, which init checks. */
+#include "core/table.h"
+
+#include <string.h>
+#include <strings.h>
+
+#include "base/params.h"
+#include "engine/host.h"
+
+/* Two slots are what plans need; two more keep a link busy while credit travels. */
+#define SLOTS 4
+
+static void override64(uint64_t *value, enum rail_param param)
+{
+    if (rail_param_is_set(param) && rail_param_int(param) >= 0) *value = (uint64_t)rail_param_int(param);
+}
+
+/* Sizes are cut in cache lines. */
+static void override_bytes(uint32_t *value, enum rail_param param)
+{
+    if (rail_param_is_set(param) && rail_param_int(param) >= SHM_LINE)
+        *value = (uint32_t)(rail_param_int(param) / SHM_LINE * SHM_LINE);
+}
+
+uint32_t table_slots(bool network)
+{
+    int64_t asked = rail_param_int(RAIL_PARAM_NET_SLOTS);
+    if (!network || asked < 0) return SLOTS;
+    return asked < 2 ? 2 : asked > SHM_MAX_SLOTS ? SHM_MAX_SLOTS : (uint32_t)asked;
+}
+
+/* One name, or the first name in NCCL_ALGO's list that we have. */
+static int algorithm_named(const char *text)
+{
+    for (int a = 0; a < PLAN_ALGORITHMS; a++) {
+        const char *name = plan_algorithm_names[a];
+        size_t length = strlen(name);
+        for (const char *at = text; *at; at++) {
+            bool starts = at == text || at[-1] == ',' || at[-1] == ':';
+            if (starts && strncasecmp(at, name, length) == 0 && (!at[length] || strchr(",;", at[length]))) return a;
+        }
+    }
+    return -1;
+}
+
+static enum rail_result force_algorithm(struct choice_table *t)
+{
+    const char *ours = rail_param_str(RAIL_PARAM_ALGO), *theirs = rail_param_str(RAIL_PARAM_NCCL_ALGO);
+    if (ours) {
+        t->forced_algorithm = algorithm_named(ours);
+        if (t->forced_algorithm < 0)
+            return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_ALGO=%s: valid are oneshot, twoshot, ring, tree, doubling", ours);
+    } else if (theirs && theirs[0] != '^' && !strstr(theirs, ";")) {
+        t->forced_algorithm = algorithm_named(theirs);
+    }
+    return RAIL_OK;
+}
+
+static void force_channels(struct choice_table *t, const struct shape *shape, const struct comm_config *config)
+{
+    int64_t low = rail_param_int(RAIL_PARAM_NCCL_MIN_NCHANNELS), high = rail_param_int(RAIL_PARAM_NCCL_MAX_NCHANNELS);
+    if (low < 0 && config->min_channels != CONFIG_UNSET) low = config->min_channels;
+    if (high < 0 && config->max_channels != CONFIG_UNSET) high = config->max_channels;
+    int64_t natural = shape->n_nodes > 1 ? t->net_channels : 1;
+    if (low > natural) t->forced_channels = (uint32_t)low;
+    if (high > 0 && high < natural) t->forced_channels = (uint32_t)high;
+    if (t->forced_channels > HOST_MAX_CHANNELS) t->forced_channels = HOST_MAX_CHANNELS;
+}
+
+enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config)
+{
+    choice_table_default(out, shape);
+    override64(&out->one_shot_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
+    override64(&out->two_shot_max_bytes, RAIL_PARAM_TWOSHOT_MAX_BYTES);
+    override64(&out->doubling_max_bytes, RAIL_PARAM_DOUBLING_MAX_BYTES);
+    override64(&out->tree_max_bytes, RAIL_PARAM_TREE_MAX_BYTES);
+    override_bytes(&out->window_bytes, RAIL_PARAM_WINDOW_BYTES);
+    override_bytes(&out->shm_slot_bytes, RAIL_PARAM_SHM_SLOT_BYTES);
+    override_bytes(&out->net_slot_bytes, RAIL_PARAM_NET_SLOT_BYTES);
+    if (rail_param_int(RAIL_PARAM_NET_CHANNELS) > 0)
+        out->net_channels = (uint32_t)rail_param_int(RAIL_PARAM_NET_CHANNELS);
+    if (out->net_channels > HOST_MAX_CHANNELS) out->net_channels = HOST_MAX_CHANNELS;
+    uint32_t least_window = SHM_LINE * (shape->n_ranks < 64 ? shape->n_ranks : 64); /* a line per piece */
+    if (out->window_bytes < least_window) out->window_bytes = least_window;
+    force_channels(out, shape, config);
+    return force_algorithm(out);
+}

@@ -1,0 +1,173 @@
+/* host.c - the door to arithmetic on host memory: picks the path once, keeps the caller's floating-point settings out
+ * of the values, and hands each call to its kernel. */
+#include "device/host.h"
+
+#include <stdatomic.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+#include "base/log.h"
+#include "base/params.h"
+#include "device/host_paths.h"
+
+/* ---- which path ----------------------------------------------------------------------------------------------- */
+
+#if defined(__x86_64__)
+static bool cpu_has_avx2(void)
+{
+    unsigned a, b, c = 0, d;
+    __builtin_cpu_init();
+    return __builtin_cpu_supports("avx2") && __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
+static bool cpu_has_avx512(void)
+{
+    return cpu_has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+}
+#endif
+
+enum { MOST_PATHS = 3 };
+
+/* Fills paths[] best last; returns how many. Cheap and without state, so that any thread may do it at any time. */
+static int paths_list(const struct rail_combine_path *paths[MOST_PATHS])
+{
+    int n = 0;
+    paths[n++] = &rail_combine_path_portable;
+#if defined(__x86_64__)
+    if (cpu_has_avx2()) paths[n++] = &rail_combine_path_avx2;
+    if (cpu_has_avx512()) paths[n++] = &rail_combine_path_avx512;
+#endif
+    return n;
+}
+
+const char *const *rail_combine_paths(void)
+{
+    /* Every prefix of the list of names that a CPU can have. */
+    static const char *const names[MOST_PATHS][MOST_PATHS + 1] = {
+        {"portable"}, {"portable", "avx2"}, {"portable", "avx2", "avx512"}};
+    const struct rail_combine_path *paths[MOST_PATHS];
+    return names[paths_list(paths) - 1];
+}
+
+static const struct rail_combine_path *path_find(const char *name)
+{
+    const struct rail_combine_path *paths[MOST_PATHS];
+    int n = paths_list(paths);
+    for (int k = 0; k < n; k++)
+        if (!strcmp(paths[k]->name, name)) return paths[k];
+    return NULL;
+}
+
+static _Atomic(const struct rail_combine_path *) path_chosen; /* NULL until the first use; all writers write the same */
+
+static const struct rail_combine_path *path_choose(void)
+{
+    const struct rail_combine_path *paths[MOST_PATHS];
+    const struct rail_combine_path *best = paths[paths_list(paths) - 1];
+    const char *wanted = rail_param_str(RAIL_PARAM_SIMD);
+    const struct rail_combine_path *path = wanted ? path_find(wanted) : NULL;
+    if (wanted && !path) RAIL_WARN("RAILCCL_SIMD=%s: this CPU cannot run that path; using %s", wanted, best->name);
+    if (!path) path = best;
+    atomic_store_explicit(&path_chosen, path, memory_order_release);
+    return path;
+}
+
+bool rail_combine_force(const char *name)
+{
+    const struct rail_combine_path *path = name ? path_find(name) : NULL;
+    if (name && !path) return false;
+    atomic_store_explicit(&path_chosen, path, memory_order_release);
+    return true;
+}
+
+static const struct rail_combine_path *path_get(void)
+{
+    const struct rail_combine_path *path = atomic_load_explicit(&path_chosen, memory_order_acquire);
+    return __builtin_expect(path != NULL, 1) ? path : path_choose();
+}
+
+const char *rail_combine_path(void) { return path_get()->name; }
+
+/* ---- the caller's floating-point settings ---------------------------------------------------------------------- */
+
+/* The thread may belong to a program that flushes subnormals (-ffast-math does so at start-up), rounds in another
+ * direction or traps: then values would depend on who calls. Settings other than the default are put aside for the
+ * length of a call; reading them costs a nanosecond. */
+#if defined(__x86_64__)
+enum { FLOAT_FLAGS = 0x3f, FLOAT_DEFAULT = 0x1f80 }; /* MXCSR: sticky flags; all traps masked, nearest even */
+
+static inline uint64_t float_settings_enter(void)
+{
+    unsigned old = _mm_getcsr();
+    if (__builtin_expect((old & ~(unsigned)FLOAT_FLAGS) != FLOAT_DEFAULT, 0)) _mm_setcsr(FLOAT_DEFAULT);
+    return old;
+}
+
+static inline void float_settings_leave(uint64_t old)
+{
+    if (__builtin_expect(((unsigned)old & ~(unsigned)FLOAT_FLAGS) != FLOAT_DEFAULT, 0)) _mm_setcsr((unsigned)old);
+}
+#elif defined(__aarch64__)
+static inline uint64_t float_settings_enter(void)
+{
+    uint64_t old;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(old)::"memory");
+    if (__builtin_expect(old != 0, 0)) __asm__ volatile("msr fpcr, %0" ::"r"((uint64_t)0) : "memory");
+    return old;
+}
+
+static inline void float_settings_leave(uint64_t old)
+{
+    if (__builtin_expect(old != 0, 0)) __asm__ volatile("msr fpcr, %0" ::"r"(old) : "memory");
+}
+#else
+static inline uint64_t float_settings_enter(void) { return 0; }
+static inline void float_settings_leave(uint64_t old) { (void)old; }
+#endif
+
+/* ---- the call --------------------------------------------------------------------------------------------------- */
+
+static bool type_is_float(enum rail_type type) { return type >= RAIL_F16; }
+
+static bool type_is_signed(enum rail_type type) { return type == RAIL_I8 || type == RAIL_I32 || type == RAIL_I64; }
+
+/* The scalar as the kernels want it: see struct rail_combine_job. */
+static uint64_t scale_bits(const struct rail_combine *how)
+{
+    if (!type_is_float(how->type) || how->type == RAIL_F32 || how->type == RAIL_F64) return how->scale;
+    float value = rail_to_float(how->type, how->scale);
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                  uint64_t scale_mask, bool finish, size_t count)
+{
+    const uint64_t used = n_src >= 64 ? UINT64_MAX : (1ull << n_src) - 1;
+    struct rail_combine_job job = {
+        .dst = (uint8_t *const *)dst,
+        .src = (const uint8_t *const *)src,
+        .n_dst = n_dst,
+        .n_src = n_src,
+        .is_signed = type_is_signed(how->type),
+        .scale_mask = how->scaled ? scale_mask & used : 0,
+        .divide = finish && how->divide > 1 && !type_is_float(how->type) ? how->divide : 0,
+        .bytes = count * rail_type_bytes(how->type),
+    };
+    if (job.bytes == 0) return;
+    if (n_src == 1 && !job.scale_mask && !job.divide) {
+        for (int d = 0; d < n_dst; d++)
+            if (dst[d] != src[0]) memcpy(dst[d], src[0], job.bytes);
+        return;
+    }
+    if (job.scale_mask) job.scale = scale_bits(how);
+    const struct rail_combine_path *path = path_get();
+    uint64_t settings = float_settings_enter();
+    path->kernel[how->type][how->op](&job);
+    float_settings_leave(settings);
+}

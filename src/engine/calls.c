@@ -1,0 +1,78 @@
+/* calls.c - comparing what ranks called. */
+#include "engine/calls.h"
+
+#include "engine/signature.h"
+
+#define REMEDY "All ranks must make the same calls in the same order"
+
+void calls_close(struct host_node *node)
+{
+    struct shm_calls *mine = &node->segment.controls[node->self].calls;
+    atomic_store_explicit(&mine->closed, node->calls + 1, memory_order_release);
+    shm_notify_all(&node->segment, node->self);
+}
+
+/* The slot of a call is written before its number: a copy during which the number stood still is right but for the slot
+ * of the next call, which calls_compare leaves out. */
+void calls_history_of(const struct host_node *node, uint32_t peer, struct calls_history *out)
+{
+    const struct shm_calls *calls = &node->segment.controls[peer].calls;
+    *out = (struct calls_history){.rank = node->ranks[peer]};
+    out->closed = atomic_load_explicit(&calls->closed, memory_order_acquire);
+    for (int attempt = 0; attempt < 8; attempt++) { /* a rank that begins calls this fast is not the one in trouble */
+        uint64_t number = atomic_load_explicit(&calls->number, memory_order_acquire);
+        for (int i = 0; i < SHM_CALLS; i++)
+            out->signature[i] = atomic_load_explicit(&calls->signature[i], memory_order_acquire);
+        if (atomic_load_explicit(&calls->number, memory_order_acquire) != number) continue;
+        out->number = number;
+        return;
+    }
+}
+
+static enum rail_result differ(uint64_t number, uint32_t rank_a, uint64_t a, uint32_t rank_b, uint64_t b)
+{
+    char one[96], other[96];
+    signature_describe(a, one, sizeof one);
+    signature_describe(b, other, sizeof other);
+    return rail_fail(RAIL_E_USAGE, "ranks called different things: rank %u: %s; rank %u: %s (call %llu of this "
+                     "communicator). " REMEDY, rank_a, one, rank_b, other, (unsigned long long)number);
+}
+
+/* `a` waits in a call that `b` closed its communicator without. */
+static enum rail_result closed(const struct calls_history *a, const struct calls_history *b)
+{
+    char text[96];
+    signature_describe(a->signature[a->number % SHM_CALLS], text, sizeof text);
+    return rail_fail(RAIL_E_USAGE, "rank %u closed its communicator after %llu calls; rank %u waits for it in call "
+                     "%llu: %s. " REMEDY, b->rank, (unsigned long long)b->closed - 1, a->rank, (unsigned long long)a->number,
+                     text);
+}
+
+enum rail_result calls_compare(const struct calls_history *a, const struct calls_history *b)
+{
+    uint64_t last = a->number < b->number ? a->number : b->number, most = a->number + b->number - last;
+    uint64_t first = most > SHM_CALLS - 2 ? most - (SHM_CALLS - 2) : 1;
+    for (uint64_t n = first; n <= last; n++)
+        if (a->signature[n % SHM_CALLS] != b->signature[n % SHM_CALLS])
+            return differ(n, b->rank, b->signature[n % SHM_CALLS], a->rank, a->signature[n % SHM_CALLS]);
+    if (b->closed && a->number >= b->closed) return closed(a, b);
+    return RAIL_OK;
+}
+
+enum rail_result calls_compare_node(const struct host_node *node)
+{
+    struct calls_history mine, theirs;
+    calls_history_of(node, node->self, &mine);
+    for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++) {
+        calls_history_of(node, p, &theirs);
+        RAIL_TRY(calls_compare(&mine, &theirs));
+    }
+    return RAIL_OK;
+}
+
+/* A peer's data may be of a later call than mine: then the calls of the same number tell better what went wrong. */
+enum rail_result calls_differ(const struct host_node *node, uint32_t rank, uint64_t theirs, uint64_t mine)
+{
+    enum rail_result better = calls_compare_node(node);
+    return better != RAIL_OK ? better : differ(node->calls, rank, theirs, node->ranks[node->self], mine);
+}

@@ -1,0 +1,44 @@
+/* calls.h - which call each rank is in: numbered for the life of the communicator, with its signature, on a line of the
+ * shared segment that its rank writes at the start of each call and nobody reads while all is well.
+ *
+ * Ranks that call different things mostly find out where their data meet. Where the two calls take different paths the
+ * data never meet and both would wait for ever; so whoever has waited for long compares histories: with its node's
+ * peers directly, with other nodes by sending its own to rank 0. */
+#ifndef RAIL_ENGINE_CALLS_H
+#define RAIL_ENGINE_CALLS_H
+
+#include "engine/host.h"
+
+/* A rank's last calls. Plain bytes: it travels. */
+struct calls_history {
+    uint32_t rank, reserved;
+    uint64_t number;               /* of the last call begun; 0: none, or it could not be read */
+    uint64_t closed;               /* 0, or calls made + 1: no more will come */
+    uint64_t signature[SHM_CALLS]; /* of call n at n modulo SHM_CALLS */
+};
+
+/* The next call of this rank begins. Two stores into a line of its own. */
+static inline void calls_begin(struct host_node *node, uint64_t signature)
+{
+    struct shm_calls *mine = &node->segment.controls[node->self].calls;
+    uint64_t number = ++node->calls;
+    atomic_store_explicit(&mine->signature[number % SHM_CALLS], signature, memory_order_relaxed);
+    atomic_store_explicit(&mine->number, number, memory_order_release);
+}
+
+/* No more calls come from this rank. */
+void calls_close(struct host_node *node);
+
+/* Any thread. */
+void calls_history_of(const struct host_node *node, uint32_t peer, struct calls_history *out);
+
+/* RAIL_OK when the two did the same as far as both go, one may be behind; else RAIL_E_USAGE with both in words. */
+enum rail_result calls_compare(const struct calls_history *a, const struct calls_history *b);
+
+/* Mine with those of my node's peers. */
+enum rail_result calls_compare_node(const struct host_node *node);
+
+/* For data of another call than mine: the error, in the best words there are. */
+enum rail_result calls_differ(const struct host_node *node, uint32_t rank, uint64_t theirs, uint64_t mine);
+
+#endif

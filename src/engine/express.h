@@ -1,0 +1,26 @@
+/* express.h - the smallest one-shot AllReduce, written out by hand.
+ *
+ * Every rank stores one cache line (data beside its flag), polls the lines of its peers, and combines them in rank
+ * order: one hop, n lines read, no plan, no window, no second message. Equal by value to the one-shot plan (a test
+ * compares them). Lines alternate between two: a rank cannot be two messages ahead, because it needs everybody's line
+ * of the message before, and whoever stored that line has read the one before it. */
+#ifndef RAIL_ENGINE_EXPRESS_H
+#define RAIL_ENGINE_EXPRESS_H
+
+#include "engine/host.h"
+#include "engine/wait.h"
+
+/* Flat up to here: each rank reads n - 1 lines, so the work grows with n; a tree wins above. */
+enum { EXPRESS_MAX_PEERS = 8 };
+
+static inline bool express_fits(const struct host_node *node, uint32_t n_ranks, size_t bytes)
+{
+    return bytes <= SHM_EXPRESS_BYTES && n_ranks <= EXPRESS_MAX_PEERS && node->segment.geometry.n_peers == n_ranks;
+}
+
+/* Blocks until done, or until *stop becomes non-zero (RAIL_E_ABORTED), or a peer called something else. */
+enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
+                                   const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
+                                   void *output, size_t count, uint64_t signature);
+
+#endif

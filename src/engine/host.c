@@ -1,0 +1,340 @@
+/* host.c - runs plans. A strand is a program counter; a step either happens whole or not yet. */
+#include "engine/host.h"
+
+#include "engine/calls.h"
+
+#define NO_LOOP UINT16_MAX
+
+_Static_assert((int)PLAN_COUNTERS <= (int)SHM_COUNTERS, "a counter of the plan is a line of the segment");
+_Static_assert((int)PLAN_WINDOW_DEPTH == (int)SHM_DEPTH, "windows alternate as the plans say");
+
+/* What one MOVE reads and writes, resolved to addresses. */
+struct moving {
+    const void *src[RAIL_COMBINE_MAX];
+    void *dst[RAIL_COMBINE_MAX];
+    int n_src, n_dst;
+    uint64_t scale_mask;
+    uint64_t count; /* elements */
+    struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
+    int n_in, n_out;
+};
+
+static size_t element_bytes(const struct host_op *op) { return rail_type_bytes(op->call.how.type); }
+
+static struct plan_range piece_of(const struct host_op *op, const struct run *run, uint32_t piece)
+{
+    const struct plan_split *split = &op->call.split;
+    return plan_part(run->whole, split->n_pieces, piece % split->n_pieces, split->grain);
+}
+
+/* A piece of somebody's buffers, in bytes from their start. */
+static uint64_t in_input(const struct host_op *op, uint32_t piece, uint64_t first)
+{
+    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.input, piece, first) * element_bytes(op);
+}
+static uint64_t in_output(const struct host_op *op, uint32_t piece, uint64_t first)
+{
+    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.output, piece, first) * element_bytes(op);
+}
+
+/* A piece inside a window: windows hold one round of the buffer that they stand for. */
+static unsigned char *in_window(const struct host_op *op, const struct run *run, uint32_t peer, enum shm_window which,
+                                uint32_t piece, uint64_t first)
+{
+    int several = which == SHM_WINDOW_IN ? op->call.blocks.input : op->call.blocks.output;
+    return shm_window_at(&op->node->segment, peer, which, run->window) +
+           plan_in_window(&op->call.split, run->whole, several, piece, first) * element_bytes(op);
+}
+
+static const struct shm_exposure *exposure_of(const struct host_op *op, const struct run *run, uint32_t peer)
+{
+    return &op->node->segment.controls[peer].exposure[run->window % SHM_DEPTH];
+}
+
+static unsigned char *at_address(uint64_t address, uint64_t offset)
+{
+    return (unsigned char *)(uintptr_t)address + offset; /* an address that a rank of this process exposed */
+}
+
+static enum rail_result source_slot(struct host_op *op, struct moving *m, struct link *link)
+{
+    const void *slot;
+    size_t bytes;
+    uint64_t signature;
+    RAIL_TRY(link->ops->wait(link, &slot, &bytes, &signature));
+    if (signature != op->call.signature) return calls_differ(op->node, link->from, signature, op->call.signature);
+    if (bytes != m->count * element_bytes(op))
+        return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: slot %llu holds %zu bytes, the plan expects %llu", link->from,
+                         link->to, (unsigned long long)link->sequence, bytes,
+                         (unsigned long long)(m->count * element_bytes(op)));
+    m->src[m->n_src++] = slot;
+    m->in[m->n_in++] = link;
+    return RAIL_OK;
+}
+
+static enum rail_result source_peer_input(struct host_op *op, const struct run *run, struct moving *m, uint32_t peer,
+                                          uint32_t piece, uint64_t first)
+{
+    if (peer == op->node->self) {
+        m->scale_mask |= 1ull << m->n_src;
+        m->src[m->n_src++] = (const unsigned char *)op->call.input + in_input(op, piece, first);
+        return RAIL_OK;
+    }
+    const struct shm_exposure *theirs = exposure_of(op, run, peer);
+    if (theirs->signature != op->call.signature)
+        return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
+    m->src[m->n_src++] = theirs->direct ? at_address(theirs->input, in_input(op, piece, first))
+                                        : in_window(op, run, peer, SHM_WINDOW_IN, piece, first);
+    return RAIL_OK;
+}
+
+static enum rail_result resolve_source(struct host_op *op, const struct run *run, const struct plan_operand *operand,
+                                       struct moving *m)
+{
+    uint32_t piece = plan_index_at(operand->piece, run->i);
+    struct plan_range range = piece_of(op, run, piece);
+    uint32_t which = plan_index_at(operand->which, run->i);
+    m->count = range.count;
+    switch (operand->place) {
+    case PLAN_INPUT:
+        m->scale_mask |= 1ull << m->n_src;
+        m->src[m->n_src++] = (const unsigned char *)op->call.input + in_input(op, piece, range.first);
+        return RAIL_OK;
+    case PLAN_OUTPUT:
+        m->src[m->n_src++] = (const unsigned char *)op->call.output + in_output(op, piece, range.first);
+        return RAIL_OK;
+    case PLAN_SLOT_IN:
+        return source_slot(op, m, run->instance->links[which]);
+    case PLAN_PEER_INPUT:
+        for (uint32_t k = 0; k < operand->span; k++)
+            RAIL_TRY(source_peer_input(op, run, m, (which + k) % operand->which.m, piece, range.first));
+        return RAIL_OK;
+    case PLAN_PEER_OUTPUT:
+        m->src[m->n_src++] = in_window(op, run, which, SHM_WINDOW_OUT, piece, range.first);
+        return RAIL_OK;
+    default:
+        return rail_fail(RAIL_E_INTERNAL, "plan: place %u cannot be read", operand->place);
+    }
+}
+
+/* One store serves all staged peers: they read it from my out-window. */
+static void destination_peer_outputs(struct host_op *op, const struct run *run, const struct plan_operand *operand,
+                                     struct moving *m, uint32_t which, uint32_t piece, uint64_t first)
+{
+    bool staged = false;
+    for (uint32_t k = 0; k < operand->span; k++) {
+        uint32_t peer = (which + k) % operand->which.m;
+        const struct shm_exposure *theirs = exposure_of(op, run, peer);
+        if (peer == op->node->self)
+            m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, first);
+        else if (theirs->direct)
+            m->dst[m->n_dst++] = at_address(theirs->output, in_output(op, piece, first));
+        else
+            staged = true;
+    }
+    if (staged) m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
+}
+
+static enum rail_result resolve_destination(struct host_op *op, const struct run *run,
+                                            const struct plan_operand *operand, struct moving *m)
+{
+    uint32_t piece = plan_index_at(operand->piece, run->i);
+    struct plan_range range = piece_of(op, run, piece);
+    uint32_t which = plan_index_at(operand->which, run->i);
+    switch (operand->place) {
+    case PLAN_OUTPUT:
+        m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, range.first);
+        return RAIL_OK;
+    case PLAN_SLOT_OUT: {
+        struct link *link = run->instance->links[which];
+        void *slot;
+        RAIL_TRY(link->ops->acquire(link, &slot));
+        m->dst[m->n_dst++] = slot;
+        m->out[m->n_out++] = link;
+        return RAIL_OK;
+    }
+    case PLAN_PEER_INPUT:
+        m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_IN, piece, range.first);
+        return RAIL_OK;
+    case PLAN_PEER_OUTPUT:
+        destination_peer_outputs(op, run, operand, m, which, piece, range.first);
+        return RAIL_OK;
+    default:
+        return rail_fail(RAIL_E_INTERNAL, "plan: place %u cannot be written", operand->place);
+    }
+}
+
+static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
+{
+    struct moving m;
+    m.n_src = m.n_dst = m.n_in = m.n_out = 0;
+    m.scale_mask = 0;
+    const struct plan_operand *operand = &run->instance->plan.operands[step->first];
+    for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
+    for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
+    if (m.count)
+        rail_combine(&op->call.how, m.dst, m.n_dst, m.src, m.n_src, op->call.how.scaled ? m.scale_mask : 0,
+                     (step->flags & PLAN_FINAL) != 0, (size_t)m.count);
+    for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
+    for (int k = 0; k < m.n_out; k++)
+        m.out[k]->ops->publish(m.out[k], (size_t)m.count * element_bytes(op), op->call.signature);
+    return RAIL_OK;
+}
+
+static void step_signal(struct host_op *op, struct run *run, const struct plan_step *step)
+{
+    struct shm_control *mine = &op->node->segment.controls[op->node->self];
+    if (step->counter == PLAN_STAGED)
+        mine->exposure[run->window % SHM_DEPTH] = (struct shm_exposure){
+            .input = (uint64_t)(uintptr_t)op->call.input,
+            .output = (uint64_t)(uintptr_t)op->call.output,
+            .signature = op->call.signature,
+            .direct = op->call.direct,
+        };
+    atomic_store_explicit(&mine->counter[step->counter].value, run->window + 1, memory_order_release);
+    shm_notify_all(&op->node->segment, op->node->self);
+}
+
+static enum rail_result step_wait(struct host_op *op, struct run *run, const struct plan_step *step)
+{
+    if (run->window + 1 <= step->lag) return RAIL_OK;
+    uint64_t value = run->window + 1 - step->lag;
+    const struct plan_operand *operand = &run->instance->plan.operands[step->first];
+    uint32_t which = plan_index_at(operand->which, run->i);
+    for (; run->waited < operand->span; run->waited++) {
+        uint32_t peer = (which + run->waited) % operand->which.m;
+        if (peer == op->node->self) continue;
+        struct shm_counter *counter = &op->node->segment.controls[peer].counter[step->counter];
+        if (atomic_load_explicit(&counter->value, memory_order_acquire) < value) return RAIL_NOT_YET;
+    }
+    run->waited = 0;
+    return RAIL_OK;
+}
+
+static bool skipped(const struct host_op *op, const struct plan_step *step)
+{
+    if (step->flags & PLAN_IF_DIRECT) return !op->call.direct;
+    if (step->flags & PLAN_IF_STAGED) return op->call.direct;
+    return false;
+}
+
+static enum rail_result step_run(struct host_op *op, struct run *run, const struct plan_step *step)
+{
+    if (skipped(op, step)) return RAIL_OK;
+    switch (step->verb) {
+    case PLAN_MOVE:
+        return step_move(op, run, step);
+    case PLAN_SIGNAL:
+        step_signal(op, run, step);
+        return RAIL_OK;
+    case PLAN_WAIT:
+        return step_wait(op, run, step);
+    default:
+        return rail_fail(RAIL_E_INTERNAL, "plan: unknown verb %u", step->verb);
+    }
+}
+
+static void round_begin(const struct host_op *op, struct run *run, const struct plan_strand *strand)
+{
+    run->at = strand->first;
+    run->end = (uint16_t)(strand->first + strand->n_steps);
+    run->loop = NO_LOOP;
+    run->i = 0;
+    run->whole = plan_round_range(&op->call.split, run->instance->plan.channel, run->round);
+}
+
+/* Goes to the step after `at`: into a loop, round it again, out of it. */
+static void loop_enter(struct run *run, const struct plan_step *step)
+{
+    if (step->times == 0) {
+        run->at = (uint16_t)(run->at + 1 + step->body);
+        return;
+    }
+    run->loop = run->at++;
+    run->i = 0;
+}
+
+static void step_next(struct run *run)
+{
+    run->at++;
+    if (run->loop == NO_LOOP) return;
+    const struct plan_step *loop = &run->instance->plan.steps[run->loop];
+    if (run->at <= run->loop + loop->body) return;
+    if (++run->i < loop->times) {
+        run->at = (uint16_t)(run->loop + 1);
+        return;
+    }
+    run->loop = NO_LOOP;
+    run->i = 0;
+}
+
+/* Runs one strand until it blocks or its last round ends. */
+static enum rail_result run_progress(struct host_op *op, struct run *run, const struct plan_strand *strand)
+{
+    for (;;) {
+        while (run->at < run->end) {
+            const struct plan_step *step = &run->instance->plan.steps[run->at];
+            if (step->verb == PLAN_LOOP) {
+                loop_enter(run, step);
+                continue;
+            }
+            RAIL_TRY(step_run(op, run, step));
+            step_next(run);
+        }
+        if (++run->round >= run->n_rounds) return RAIL_OK;
+        run->window++;
+        round_begin(op, run, strand);
+    }
+}
+
+static const struct plan_strand *strand_of(const struct run *run)
+{
+    const struct plan *plan = &run->instance->plan;
+    for (uint32_t s = 0; s < plan->n_strands; s++)
+        if (run->end == plan->strands[s].first + plan->strands[s].n_steps) return &plan->strands[s];
+    return &plan->strands[0];
+}
+
+static enum rail_result start_channel(struct host_op *op, const struct instance *instance, uint64_t n_rounds)
+{
+    const struct plan *plan = &instance->plan;
+    if (plan->n_scratch || op->n_runs + plan->n_strands > HOST_MAX_RUNS)
+        return rail_fail(RAIL_E_INTERNAL, "plan of channel %u: %u strands, %u pieces of scratch", plan->channel,
+                         plan->n_strands, plan->n_scratch);
+    for (uint32_t s = 0; s < plan->n_strands; s++) {
+        struct run *run = &op->runs[op->n_runs++];
+        *run = (struct run){.instance = instance, .n_rounds = n_rounds};
+        if (plan->flags & PLAN_WINDOWS) run->window = op->node->window_round;
+        round_begin(op, run, &plan->strands[s]);
+    }
+    if (plan->flags & PLAN_WINDOWS) op->node->window_round += n_rounds;
+    return RAIL_OK;
+}
+
+enum rail_result host_op_start(struct host_op *op, struct host_node *node, const struct host_call *call,
+                               struct instance *const *instances)
+{
+    op->node = node;
+    op->call = *call;
+    op->n_runs = 0;
+    for (uint32_t c = 0; c < call->split.n_channels; c++) {
+        uint64_t n_rounds = plan_round_count(&call->split, c);
+        if (n_rounds) RAIL_TRY(start_channel(op, instances[c], n_rounds));
+    }
+    op->n_left = op->n_runs;
+    return RAIL_OK;
+}
+
+enum rail_result host_op_progress(struct host_op *op)
+{
+    for (uint32_t r = 0; r < op->n_runs; r++) {
+        struct run *run = &op->runs[r];
+        if (run->round >= run->n_rounds) continue;
+        enum rail_result result = run_progress(op, run, strand_of(run));
+        if (result == RAIL_OK)
+            op->n_left--;
+        else if (result != RAIL_NOT_YET)
+            return result;
+    }
+    return op->n_left ? RAIL_NOT_YET : RAIL_OK;
+}

@@ -1,0 +1,73 @@
+/* host.h - the host engine: runs one rank's plans over host memory as a cooperative state machine.
+ *
+ * host_op_progress() never blocks and may be called again at any time; one thread can drive any number of operations
+ * of any number of ranks. Nothing here allocates or locks. */
+#ifndef RAIL_ENGINE_HOST_H
+#define RAIL_ENGINE_HOST_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/result.h"
+#include "device/host.h"
+#include "plan/plan.h"
+#include "plan/ranges.h"
+#include "transport/link.h"
+#include "transport/shm/segment.h"
+
+enum { HOST_MAX_CHANNELS = 16, HOST_MAX_RUNS = HOST_MAX_CHANNELS * 2 };
+
+/* A plan and the links it names, in the plan's order. Owned by the communicator. */
+struct instance {
+    struct plan plan;
+    struct link *links[PLAN_MAX_LINKS];
+};
+
+/* This rank's place among the ranks of its node. */
+struct host_node {
+    struct shm_segment segment;
+    uint32_t self;          /* my index; the segment has geometry.n_peers of them */
+    const uint32_t *ranks;  /* rank of each peer, for messages */
+    uint64_t window_round;  /* rounds of all window plans so far: the W of the plans' counters */
+    uint64_t express_round; /* messages of the express path so far */
+    uint64_t calls;         /* begun so far (calls.h) */
+};
+
+/* The arguments of one collective at one rank. */
+struct host_call {
+    const void *input; /* not looked at where this rank gives nothing, nor output where it gets nothing */
+    void *output;
+    struct rail_combine how;
+    struct plan_split split;
+    struct plan_blocks blocks; /* where input and output have a block per rank */
+    uint64_t signature;
+    bool direct; /* peers may use input and output by address: all of the node's ranks are in this process */
+};
+
+/* One strand of one channel, somewhere in one of its rounds. */
+struct run {
+    const struct instance *instance;
+    uint64_t round, n_rounds;
+    struct plan_range whole; /* the elements of this round */
+    uint64_t window;         /* W of this round */
+    uint32_t i;              /* iteration of the loop we are in */
+    uint16_t at, end;        /* next step, end of the strand */
+    uint16_t loop;           /* the LOOP step we are in, or NO_LOOP */
+    uint16_t waited;         /* peers of a WAIT's span already seen */
+};
+
+struct host_op {
+    struct host_node *node;
+    struct host_call call;
+    uint32_t n_runs, n_left;
+    struct run runs[HOST_MAX_RUNS];
+};
+
+/* instances[channel] for each of call->split.n_channels. Fails only on a plan this engine cannot run. */
+enum rail_result host_op_start(struct host_op *op, struct host_node *node, const struct host_call *call,
+                               struct instance *const *instances);
+
+/* Runs whatever can run. RAIL_OK: done, the outputs are final. RAIL_NOT_YET: blocked on a peer. Else the error. */
+enum rail_result host_op_progress(struct host_op *op);
+
+#endif

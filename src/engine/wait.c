@@ -1,0 +1,93 @@
+/* wait.c - the slow half of waiting: yields, then sleep, without losing a wake-up.
+ *
+ * Sleeping takes two pauses: the first sets `sleeping` and lets the caller look once more, the second sleeps if the
+ * doorbell's word is still what it was. Whoever publishes stores first and looks at `sleeping` then (segment.h), so one
+ * of the two sees the other. The sleep is bounded all the same: the stop word and dead peers are looked at after it. */
+#include "engine/wait.h"
+
+#include <sched.h>
+
+#include "base/clock.h"
+#include "base/futex.h"
+#include "transport/net.h"
+
+/* Longest sleep: bounds how late an abort or a peer's death is seen even if nobody rings. */
+#define SLEEP_NS (50 * RAIL_NS_PER_MS)
+/* Yielding goes on for this long before the first sleep: some 50 wake-ups' worth, so that only a late rank is slept for. */
+#define AWAKE_NS (1 * RAIL_NS_PER_MS)
+/* Twice the longest sleep: nothing is compared for a rank that is merely late by a scheduler's turn. */
+#define LONG_NS (2 * SLEEP_NS)
+/* A peer's turn: two switches of the core, 1 us and more, until it has sent what it had and waits itself. A yield that
+ * finds nobody takes 0.2 to 0.3 us, one that a foreign program fills takes milliseconds. */
+#define TURN_LEAST_NS 600
+#define TURN_MOST_NS (100 * RAIL_NS_PER_US)
+/* Long enough not to spin in vain every few calls, short enough to notice within microseconds that the scheduler has
+ * given the ranks a core each. */
+#define TOGETHER_WAITS 64
+/* A look costs about 20 ns with its pause. */
+#define LOOKS_PER_US 40
+
+struct wait_policy wait_policy_make(int ranks, int cores, bool network, uint64_t spin_us)
+{
+    struct wait_policy policy = {.crowded = ranks > cores, .network = network};
+    policy.spins = ranks > cores ? WAIT_FEW_LOOKS : (uint32_t)(spin_us * LOOKS_PER_US);
+    if (network && ranks <= cores) policy.spins = (uint32_t)(2 * spin_us); /* a look at a socket costs some 0.5 us */
+    policy.awake_ns = AWAKE_NS + 2 * spin_us * RAIL_NS_PER_US;
+    return policy;
+}
+
+static void arm(struct waiter *w, const struct shm_segment *segment, uint32_t self)
+{
+    struct doorbell *door = &segment->controls[self].door;
+    w->word = atomic_load_explicit(&door->word, memory_order_acquire);
+    atomic_store_explicit(&door->sleeping, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&segment->header->sleepers, 1, memory_order_seq_cst);
+    w->armed = true;
+}
+
+static void disarm(struct waiter *w, const struct shm_segment *segment, uint32_t self)
+{
+    atomic_store_explicit(&segment->controls[self].door.sleeping, 0, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&segment->header->sleepers, 1, memory_order_relaxed);
+    w->armed = false;
+}
+
+void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
+                     uint32_t self)
+{
+    if (w->armed) {
+        if (policy->network) net_leave_to_sleep();
+        rail_futex_wait(&segment->controls[self].door.word, w->word, SLEEP_NS);
+        if (policy->network) net_enter();
+        disarm(w, segment, self);
+        w->sleeper = true;
+        w->late = rail_now_ns() - w->began_ns >= LONG_NS;
+        return;
+    }
+    uint64_t now = rail_now_ns();
+    if (!w->since_ns) w->since_ns = now;
+    if (!w->began_ns) w->began_ns = now;
+    w->late = false;
+    if (w->sleeper || now - w->since_ns >= policy->awake_ns)
+        arm(w, segment, self);
+    else {
+        sched_yield();
+        uint64_t away_ns = rail_now_ns() - now;
+        w->turn = away_ns >= TURN_LEAST_NS && away_ns < TURN_MOST_NS;
+        if (!policy->crowded && !policy->together) w->looks = 0;
+    }
+}
+
+/* Two ranks that the scheduler put on one core wait in vain for as long as the other one spins. It shows: a yield comes
+ * back soon and what we waited for is there. The next waits then yield early, until it stops showing. A yield that a
+ * foreign program filled takes a time slice, and teaches nothing. */
+void wait_learn(struct waiter *w, struct wait_policy *policy)
+{
+    if (policy->crowded) return;
+    if (w->turn && (policy->together || w->looks <= 1))
+        policy->together = TOGETHER_WAITS;
+    else if (policy->together)
+        policy->together--;
+}
+
+void wait_end_slow(struct waiter *w, const struct shm_segment *segment, uint32_t self) { disarm(w, segment, self); }

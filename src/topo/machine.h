@@ -1,0 +1,44 @@
+/* machine.h - the little that is needed of the machine so far: who this host is, which cores we may use, which
+ * network interfaces it has. */
+#ifndef RAIL_TOPO_MACHINE_H
+#define RAIL_TOPO_MACHINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+#include <netinet/in.h>
+
+#include "base/result.h"
+
+/* NCCL_HOSTID, else boot id + network namespace: equal on ranks that can pass a file descriptor to one another. */
+uint64_t machine_host_key(void);
+/* Equal on all ranks that share this machine's cores, whatever host they count as (namespaces, NCCL_HOSTID). */
+uint64_t machine_key(void);
+/* "name" of the host for messages (hostname). */
+const char *machine_host_name(void);
+
+/* Cores this process may use: the affinity mask, limited by the cgroup's cpu.max (rounded up). At least 1. */
+int machine_cores(void);
+
+struct machine_interface {
+    char name[16];
+    struct sockaddr_storage address; /* port 0 */
+    uint32_t mbit_per_s;             /* 0 = unknown */
+    bool loopback;
+    bool up;
+};
+
+/* The interfaces that NCCL_SOCKET_IFNAME (prefix list, ^ exclude, = exact) and NCCL_SOCKET_FAMILY admit, best first:
+ * without the variable all that are up and running, no loopback, docker*, br-*, veth of bridges, virbr*; loopback only
+ * when nothing else is there. One address per interface and family (IPv4 first; global IPv6 before link-local).
+ * Writes up to `max` and returns how many there are, or 0 with an error text naming the variable. */
+int machine_interfaces(struct machine_interface *out, int max);
+
+/* Parts of the above that tests give their own input.
+ * ...cores_under: reads the cgroup files below `root` ("" is the real machine) and limits `allowed` by them.
+ * ...interface_admitted: whether the list `filter` (NCCL_SOCKET_IFNAME's syntax) names this interface; *place_out is
+ * the index of the item that did (0 for an exclusion list). */
+int machine_cores_under(const char *root, int allowed);
+bool machine_interface_admitted(const char *filter, const char *name, int *place_out);
+
+#endif

@@ -1,0 +1,80 @@
+/* shape.c - from "who has which node key" to the plain data that planners read.
+ *
+ * Nodes are numbered by first appearance, so a shuffled host list costs nothing: the ring walks node after node, and
+ * inside a node rank after rank. Sorting (key, rank) pairs finds the first rank of each key in n log n; that rank leads
+ * the node, and one walk in rank order numbers the leaders.
+ *
+ *     rank      0  1  2  3  4  5          node_key  B  A  B  C  A  B
+ *     node_of   0  1  0  2  1  0          peer_of   0  0  1  0  1  2
+ *     order     0  2  5 | 1  4 | 3        node_start 0 3 5 6 */
+#include "topo/shape.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct keyed_rank {
+    uint64_t key;
+    uint32_t rank;
+};
+
+static int keyed_rank_compare(const void *a, const void *b)
+{
+    const struct keyed_rank *x = a, *y = b;
+    if (x->key != y->key) return x->key < y->key ? -1 : 1;
+    return x->rank < y->rank ? -1 : x->rank > y->rank;
+}
+
+/* leader[rank] := the lowest rank with the same key. Returns 0, or -1 when out of memory. */
+static int leaders_find(uint32_t n_ranks, const uint64_t *node_key, uint32_t *leader)
+{
+    struct keyed_rank *sorted = malloc(n_ranks * sizeof *sorted);
+    if (sorted == NULL) return -1;
+    for (uint32_t r = 0; r < n_ranks; r++) sorted[r] = (struct keyed_rank){node_key[r], r};
+    qsort(sorted, n_ranks, sizeof *sorted, keyed_rank_compare);
+    for (uint32_t i = 0; i < n_ranks; i++) {
+        int same = i > 0 && sorted[i].key == sorted[i - 1].key;
+        leader[sorted[i].rank] = same ? leader[sorted[i - 1].rank] : sorted[i].rank;
+    }
+    free(sorted);
+    return 0;
+}
+
+int shape_build(struct shape *out, uint32_t n_ranks, const uint64_t *node_key, uint32_t n_rails)
+{
+    struct shape s = {.n_ranks = n_ranks, .n_rails = n_rails};
+    size_t n = n_ranks > 0 ? n_ranks : 1; /* calloc(0) may return NULL without being out of memory */
+    s.node_of = calloc(n, sizeof(uint32_t));
+    s.peer_of = calloc(n, sizeof(uint32_t));
+    s.order = calloc(n, sizeof(uint32_t));
+    s.position = calloc(n, sizeof(uint32_t));
+    s.node_start = calloc(n + 1, sizeof(uint32_t));
+    if (!s.node_of || !s.peer_of || !s.order || !s.position || !s.node_start) goto undo;
+
+    uint32_t *leader = s.order; /* order is not needed yet */
+    if (n_ranks > 0 && leaders_find(n_ranks, node_key, leader) != 0) goto undo;
+    uint32_t *size = s.node_start + 1; /* sizes first, then their running sum */
+    for (uint32_t r = 0; r < n_ranks; r++) {
+        uint32_t node = leader[r] == r ? s.n_nodes++ : s.node_of[leader[r]];
+        s.node_of[r] = node;
+        s.peer_of[r] = size[node]++;
+    }
+    for (uint32_t k = 0; k < s.n_nodes; k++) s.node_start[k + 1] += s.node_start[k];
+    for (uint32_t r = 0; r < n_ranks; r++) s.position[r] = s.node_start[s.node_of[r]] + s.peer_of[r];
+    for (uint32_t r = 0; r < n_ranks; r++) s.order[s.position[r]] = r;
+    *out = s;
+    return 0;
+
+undo:
+    shape_clear(&s);
+    return -1;
+}
+
+void shape_clear(struct shape *shape)
+{
+    free(shape->node_of);
+    free(shape->peer_of);
+    free(shape->order);
+    free(shape->position);
+    free(shape->node_start);
+    memset(shape, 0, sizeof *shape);
+}

@@ -1,0 +1,119 @@
+/* frame.h - the 40-byte header in front of everything that travels on a lane (docs/WIRE.md).
+ *
+ * All fields little endian, at the offsets of `struct frame`. A link is named by the number that the *reader* of the
+ * frame gave it. A chunk is a run of whole grains of one slot (the slot's last grain may be shorter), so offset and
+ * length follow from first_grain, payload_bytes and the link's grain size; nothing else has to be agreed per chunk. */
+#ifndef RAIL_LANE_FRAME_H
+#define RAIL_LANE_FRAME_H
+
+#include <assert.h>
+#include <endian.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { FRAME_BYTES = 40, FRAME_VERSION = 1, FRAME_CONTROL_BYTES_MAX = 208 };
+
+enum frame_type {
+    FRAME_HELLO = 1,  /* first frame of a lane, both ways: struct frame_hello */
+    FRAME_OPEN = 2,   /* a sending end exists: struct frame_open; sequence = the sender's number of the link */
+    FRAME_ACCEPT = 3, /* link = the sender's number, sequence = the receiver's number, slot_bytes = first credit */
+    FRAME_REFUSE = 4, /* link = the sender's number; payload = why, in words */
+    FRAME_DATA = 5,   /* a chunk of a slot */
+    FRAME_CREDIT = 6, /* credit alone */
+    FRAME_CLOSE = 7,  /* an end is gone: sequence = its own number, slot_bytes = low half of the slots it finished */
+    FRAME_BYE = 8,    /* the lane is closed in good order; nothing follows */
+    /* Reserved for repair: named so that the meaning of the numbers never changes. */
+    FRAME_LANE_DOWN = 9,
+    FRAME_BITMAPS = 10,
+};
+
+struct frame {
+    uint8_t type;
+    uint8_t flags;            /* 0; a reader refuses bits it does not know */
+    uint16_t first_grain;     /* DATA: the chunk starts at first_grain x grain_bytes of the slot */
+    uint32_t link;            /* the reader's number of the link, 0 = none */
+    uint32_t sequence;        /* DATA: low 32 bits of the slot's life-long sequence; generation = sequence / n_slots */
+    uint32_t payload_bytes;   /* that follow the header */
+    uint32_t slot_bytes;      /* DATA: content of the whole slot */
+    uint32_t credit_link;     /* any type: the reader's number of a link that it sends on, 0 = no credit here */
+    uint32_t credit_sequence; /* low 32 bits of how many slots of that link were released so far */
+    uint32_t number;          /* counts the frames of this lane and direction: a slip of the stream is seen at once */
+    uint64_t signature;       /* DATA: travels with the slot, in each of its chunks */
+};
+static_assert(sizeof(struct frame) == FRAME_BYTES, "the wire header has no padding");
+static_assert(offsetof(struct frame, link) == 4 && offsetof(struct frame, payload_bytes) == 12 &&
+                  offsetof(struct frame, credit_link) == 20 && offsetof(struct frame, number) == 28 &&
+                  offsetof(struct frame, signature) == 32,
+              "the wire header is as documented");
+
+/* Payload of HELLO. `to` and `from` are process ids; session counts the connector's sets of lanes to this peer. */
+struct frame_hello {
+    uint32_t version, rail, lane, n_lanes;
+    uint8_t from[16], to[16];
+    uint64_t features; /* bits both sides have are in force; none is defined yet */
+    uint64_t session;
+};
+static_assert(sizeof(struct frame_hello) == 64, "HELLO has no padding");
+
+/* Payload of OPEN. */
+struct frame_open {
+    uint64_t comm_key;
+    uint32_t from, to, channel, n_slots;
+    uint64_t slot_bytes;
+    uint32_t grain_bytes, reserved;
+};
+static_assert(sizeof(struct frame_open) == 40, "OPEN has no padding");
+
+/* On a little-endian machine both compile to a copy. Swapping is its own inverse. */
+static inline struct frame frame_swap(struct frame f)
+{
+    f.first_grain = htole16(f.first_grain);
+    f.link = htole32(f.link);
+    f.sequence = htole32(f.sequence);
+    f.payload_bytes = htole32(f.payload_bytes);
+    f.slot_bytes = htole32(f.slot_bytes);
+    f.credit_link = htole32(f.credit_link);
+    f.credit_sequence = htole32(f.credit_sequence);
+    f.number = htole32(f.number);
+    f.signature = htole64(f.signature);
+    return f;
+}
+
+static inline void frame_encode(uint8_t out[FRAME_BYTES], const struct frame *f)
+{
+    struct frame wire = frame_swap(*f);
+    memcpy(out, &wire, FRAME_BYTES);
+}
+
+static inline void frame_decode(struct frame *f, const uint8_t in[FRAME_BYTES])
+{
+    memcpy(f, in, FRAME_BYTES);
+    *f = frame_swap(*f);
+}
+
+static inline struct frame_hello frame_hello_swap(struct frame_hello h)
+{
+    h.version = htole32(h.version);
+    h.rail = htole32(h.rail);
+    h.lane = htole32(h.lane);
+    h.n_lanes = htole32(h.n_lanes);
+    h.features = htole64(h.features);
+    h.session = htole64(h.session);
+    return h;
+}
+
+static inline struct frame_open frame_open_swap(struct frame_open o)
+{
+    o.comm_key = htole64(o.comm_key);
+    o.from = htole32(o.from);
+    o.to = htole32(o.to);
+    o.channel = htole32(o.channel);
+    o.n_slots = htole32(o.n_slots);
+    o.slot_bytes = htole64(o.slot_bytes);
+    o.grain_bytes = htole32(o.grain_bytes);
+    o.reserved = 0;
+    return o;
+}
+
+#endif

@@ -1,0 +1,137 @@
+/* handshake.c - the few steps between a fresh socket and a lane (handshake.h). */
+#include "transport/lane/handshake.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "transport/lane/lane.h"
+
+static enum rail_result failed(struct handshake *h, enum rail_result result, const char *what, int error)
+{
+    if (error != 0)
+        snprintf(h->why, sizeof h->why, "%s: %s (errno %d)", what, strerror(error), error);
+    else
+        snprintf(h->why, sizeof h->why, "%s", what);
+    return result;
+}
+
+enum rail_result handshake_connect(struct handshake *h, const struct handshake_address *from,
+                                   const struct handshake_address *to, const uint8_t key[AUTH_KEY_BYTES],
+                                   const struct frame_hello *mine)
+{
+    memset(h, 0, sizeof *h);
+    h->fd = -1;
+    h->connecter = true;
+    h->mine = *mine;
+    int fd = socket(from->address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd < 0) return failed(h, RAIL_E_SYSTEM, "socket()", errno);
+    int error = 0;
+    if (lane_socket_prepare(fd) != RAIL_OK || bind(fd, (const struct sockaddr *)&from->address, from->bytes) < 0) {
+        error = errno;
+        close(fd);
+        return failed(h, RAIL_E_SYSTEM, "bind() to the rail's address", error);
+    }
+    if (connect(fd, (const struct sockaddr *)&to->address, to->bytes) < 0 && errno != EINPROGRESS) {
+        error = errno;
+        close(fd);
+        return failed(h, RAIL_E_SYSTEM, "connect()", error);
+    }
+    h->fd = fd;
+    h->state = HANDSHAKE_CONNECTING;
+    struct auth_config config = {.role = AUTH_CONNECTER, .purpose = "lane", .key = key};
+    auth_start(&h->auth, &config);
+    return RAIL_OK;
+}
+
+void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *owner)
+{
+    memset(h, 0, sizeof *h);
+    h->fd = fd;
+    h->state = HANDSHAKE_PROVING;
+    struct auth_config config = {.role = AUTH_ACCEPTER, .purpose = "lane", .lookup = lookup, .owner = owner};
+    auth_start(&h->auth, &config);
+}
+
+void handshake_close(struct handshake *h)
+{
+    if (h->fd >= 0) close(h->fd);
+    h->fd = -1;
+    auth_wipe(&h->auth);
+}
+
+void handshake_hello_encode(const struct frame_hello *hello, uint8_t out[HELLO_FRAME_BYTES])
+{
+    struct frame frame = {.type = FRAME_HELLO, .payload_bytes = sizeof *hello};
+    struct frame_hello wire = frame_hello_swap(*hello);
+    frame_encode(out, &frame);
+    memcpy(out + FRAME_BYTES, &wire, sizeof wire);
+}
+
+static enum rail_result step_connecting(struct handshake *h)
+{
+    struct pollfd p = {.fd = h->fd, .events = POLLOUT};
+    if (poll(&p, 1, 0) <= 0) return RAIL_NOT_YET;
+    int error = 0;
+    socklen_t bytes = sizeof error;
+    if (getsockopt(h->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0) error = errno;
+    if (error != 0) return failed(h, RAIL_E_SYSTEM, "connect()", error);
+    h->state = HANDSHAKE_PROVING;
+    return RAIL_OK;
+}
+
+static enum rail_result step_proving(struct handshake *h)
+{
+    errno = 0;
+    enum rail_result r = auth_pump(&h->auth, h->fd);
+    if (r == RAIL_NOT_YET) return r;
+    if (r == RAIL_E_REMOTE) {
+        h->refused = h->auth.reason == AUTH_UNKNOWN_KEY;
+        return failed(h, r, auth_reason_text(h->auth.reason), 0);
+    }
+    if (r != RAIL_OK) return failed(h, r, errno ? "authentication" : "closed during authentication", errno);
+    if (h->connecter) {
+        uint8_t hello[HELLO_FRAME_BYTES];
+        handshake_hello_encode(&h->mine, hello);
+        /* A hundred bytes always fit behind a proof; if not, something is odd enough to start again. */
+        ssize_t n = send(h->fd, hello, sizeof hello, MSG_NOSIGNAL);
+        if (n != (ssize_t)sizeof hello) return failed(h, RAIL_E_SYSTEM, "sending HELLO", n < 0 ? errno : EAGAIN);
+    }
+    h->state = HANDSHAKE_HELLO;
+    return RAIL_OK;
+}
+
+static enum rail_result step_hello(struct handshake *h)
+{
+    while (h->in_bytes < HELLO_FRAME_BYTES) {
+        ssize_t n = recv(h->fd, h->in + h->in_bytes, HELLO_FRAME_BYTES - h->in_bytes, MSG_DONTWAIT);
+        if (n < 0 && errno == EINTR) continue;
+        if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return RAIL_NOT_YET;
+        if (n < 0) return failed(h, RAIL_E_SYSTEM, "waiting for HELLO", errno);
+        if (n == 0) return failed(h, RAIL_E_SYSTEM, "closed before HELLO (refused, see the other process's log)", 0);
+        h->in_bytes += (uint32_t)n;
+    }
+    struct frame frame;
+    frame_decode(&frame, h->in);
+    if (frame.type != FRAME_HELLO || frame.payload_bytes != sizeof h->theirs || frame.number != 0)
+        return failed(h, RAIL_E_REMOTE, "the first frame is not HELLO", 0);
+    memcpy(&h->theirs, h->in + FRAME_BYTES, sizeof h->theirs);
+    h->theirs = frame_hello_swap(h->theirs);
+    if (h->theirs.version != FRAME_VERSION) {
+        char text[96];
+        snprintf(text, sizeof text, "the other process speaks wire version %u, this one %d: use one release of railccl",
+                 h->theirs.version, FRAME_VERSION);
+        return failed(h, RAIL_E_REMOTE, text, 0);
+    }
+    return RAIL_OK;
+}
+
+enum rail_result handshake_step(struct handshake *h)
+{
+    if (h->state == HANDSHAKE_CONNECTING) RAIL_TRY(step_connecting(h));
+    if (h->state == HANDSHAKE_PROVING) RAIL_TRY(step_proving(h));
+    return step_hello(h);
+}

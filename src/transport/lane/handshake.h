@@ -1,0 +1,54 @@
+/* handshake.h - from a fresh socket to a lane: connect, prove the secret both ways, exchange HELLO.
+ *
+ *   CONNECTING --> PROVING --> HELLO --> done (connecter: their HELLO has come; accepter: their HELLO has come, ours is
+ *                                              the first frame that the new lane sends)
+ *
+ * Steps never block and never log: strangers at the door must not fill the log. Deadlines are the caller's. */
+#ifndef RAIL_LANE_HANDSHAKE_H
+#define RAIL_LANE_HANDSHAKE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/socket.h>
+
+#include "bootstrap/auth.h"
+#include "transport/lane/frame.h"
+
+enum { HELLO_FRAME_BYTES = FRAME_BYTES + (int)sizeof(struct frame_hello) };
+
+enum handshake_state {
+    HANDSHAKE_CONNECTING, /* connecter: waits for TCP */
+    HANDSHAKE_PROVING,    /* waits for the other end's part of auth.h */
+    HANDSHAKE_HELLO,      /* waits for their HELLO */
+};
+
+struct handshake {
+    int fd; /* -1: none */
+    enum handshake_state state;
+    bool connecter;
+    bool refused; /* connecter: the far end said that it does not know the key (perhaps not yet) */
+    struct auth auth;
+    struct frame_hello mine, theirs;
+    uint8_t in[HELLO_FRAME_BYTES];
+    uint32_t in_bytes;
+    char why[160]; /* text of a failed step */
+};
+
+struct handshake_address { struct sockaddr_storage address; socklen_t bytes; };
+
+/* A non-blocking socket bound to `from`'s address (any port), on its way to `to`. */
+enum rail_result handshake_connect(struct handshake *h, const struct handshake_address *from,
+                                   const struct handshake_address *to, const uint8_t key[AUTH_KEY_BYTES],
+                                   const struct frame_hello *mine);
+/* Takes over a just accepted, non-blocking socket. */
+void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *owner);
+/* RAIL_OK: done, `theirs` is checked for version, the socket (h->fd) is now the caller's. RAIL_NOT_YET. Else failed, with
+ * `why`. */
+enum rail_result handshake_step(struct handshake *h);
+/* Ends one that is not done: closes, wipes. */
+void handshake_close(struct handshake *h);
+
+/* The bytes of a HELLO frame. */
+void handshake_hello_encode(const struct frame_hello *hello, uint8_t out[HELLO_FRAME_BYTES]);
+
+#endif

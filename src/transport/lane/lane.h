@@ -1,0 +1,109 @@
+/* lane.h - a lane: one socket on one rail and one route between two processes, carrying frames both ways.
+ *
+ * A lane knows frames, not links: it tells its sink of every header, puts the payload where the sink says (straight
+ * from the socket when it is large), and sends the frames queued on it. It never blocks.
+ *
+ * One thread at a time: everything here is called under the drive lock of the process (link/net_state.h). */
+#ifndef RAIL_LANE_LANE_H
+#define RAIL_LANE_LANE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/result.h"
+#include "transport/lane/frame.h"
+
+enum {
+    /* What one receive call takes when no large payload is under way. Copying this much costs less than the second
+     * system call that reading the header alone would need. */
+    LANE_STAGE_BYTES = 16384,
+    /* Payloads up to this size are copied behind their header: one buffer, one plain send(). */
+    LANE_INLINE_BYTES = 512,
+    /* Frames in the hands of one lane, not yet taken by the kernel. Sixteen small ones make one sendmsg(). */
+    LANE_OUT_FRAMES = 16,
+    LANE_TEXT_BYTES = 144,
+};
+
+struct lane;
+
+/* What stands above a lane. Called under the drive lock. An error closes the lane. */
+struct lane_sink {
+    /* A frame's header has come: check it, say where its payload goes (*to: payload_bytes of room; NULL: skip it). */
+    enum rail_result (*begin)(struct lane *lane, const struct frame *frame, void **to);
+    /* The payload is there. */
+    enum rail_result (*end)(struct lane *lane, const struct frame *frame);
+    /* A queued frame that pointed into its owner's memory has been taken by the kernel. */
+    void (*sent)(struct lane *lane, void *owner);
+};
+
+struct lane_out {
+    uint8_t head[FRAME_BYTES + LANE_INLINE_BYTES];
+    uint32_t head_bytes;
+    uint32_t payload_bytes;  /* outside of head */
+    const uint8_t *payload;
+    void *owner;             /* NULL: nothing to tell when it is sent */
+};
+
+struct lane {
+    int fd; /* -1: closed */
+    uint32_t rail, index;
+    const struct lane_sink *sink;
+    void *user;
+    char text[LANE_TEXT_BYTES]; /* "rail 0 (eth0) 10.0.0.1:4711 - 10.0.0.2:4712" for messages */
+
+    /* Out. */
+    struct lane_out out[LANE_OUT_FRAMES];
+    uint32_t out_first, out_count;
+    size_t out_done_bytes;    /* of the first frame */
+    uint32_t out_number;
+    bool blocked;             /* the kernel took less than was offered */
+    size_t queued_bytes;      /* in out[] */
+    uint64_t unacked_bytes;   /* upper bound of what the kernel holds unacknowledged; exact when last looked at */
+    uint64_t room_bytes;      /* bound of unacked_bytes (lane_room.c) */
+    uint64_t looked_at_ns;    /* when room_bytes was measured */
+    uint32_t chunk_bytes;
+
+    /* In. */
+    uint8_t stage[LANE_STAGE_BYTES];
+    uint32_t stage_begin, stage_end;
+    struct frame in;
+    bool in_payload;
+    uint32_t in_left_bytes;
+    uint8_t *in_to;           /* NULL: skipping */
+    void *in_owner;           /* the sink's: whose memory in_to is */
+    uint32_t in_number;
+
+    /* Telemetry. */
+    uint64_t sent_bytes, received_bytes, sent_frames, received_frames;
+};
+
+/* A connected, authenticated, non-blocking socket becomes a lane. Frame numbers start behind HELLO where
+ * hello_sent / hello_received. */
+void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent, bool hello_received);
+
+/* Reads and delivers up to about budget_bytes. RAIL_OK: something came, RAIL_NOT_YET: nothing was there; else the
+ * lane is broken (RAIL_E_REMOTE with lane_error's text: end of file, errno; or what the sink said). */
+enum rail_result lane_read(struct lane *lane, size_t budget_bytes);
+
+static inline bool lane_out_full(const struct lane *lane) { return lane->out_count == LANE_OUT_FRAMES; }
+
+/* Queues a frame; the lane must not be full. Payloads up to LANE_INLINE_BYTES are copied; larger ones stay in the
+ * owner's memory until sink->sent(owner). Returns whether the owner's memory is in use. */
+bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, void *owner);
+/* Hands queued frames to the kernel. RAIL_OK: some went, RAIL_NOT_YET: none, else the lane is broken. */
+enum rail_result lane_write(struct lane *lane);
+/* Drops queued frames that the kernel has not begun to take, telling their owners. */
+void lane_drop_queue(struct lane *lane);
+/* Closes the socket and drops everything queued. */
+void lane_close(struct lane *lane);
+
+/* May the lane take a chunk of `bytes` now? Asks the kernel when the bound is reached. */
+bool lane_has_room(struct lane *lane, size_t bytes);
+/* The bound: max(2 chunks, 1.25 x rate x max(round trip, 8 ms)). A deeper socket buffer would be a static split in disguise. */
+uint64_t lane_room_bytes(uint32_t chunk_bytes, uint64_t rate_bytes_per_s, uint32_t round_trip_us);
+
+/* The socket options of every lane: no delay, bounded unsent bytes. */
+enum rail_result lane_socket_prepare(int fd);
+
+#endif

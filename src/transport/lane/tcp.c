@@ -1,0 +1,265 @@
+/* tcp.c - frames over one TCP socket: what a lane does with the kernel.
+ *
+ * In:  recv() into the stage --> headers and small payloads are taken from there;
+ *      a large payload: readv() { rest of the payload -> where it belongs, next header -> stage }, so that a stream of
+ *      large chunks is never copied and costs one call per chunk.
+ * Out: up to LANE_OUT_FRAMES frames per sendmsg(); a small frame alone is one send() of one buffer. */
+#include "transport/lane/lane.h"
+
+#include <errno.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <sys/socket.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+/* From this size on a payload is followed by the next header only, not by a stage full of the next payload. */
+enum { BULK_BYTES = 32768 };
+
+/* The kernel keeps at most this much unsent; in flight it may hold more. Two segments of the largest GSO size keep the
+ * wire fed while we are away. */
+enum { NOTSENT_BYTES = 131072 };
+
+enum rail_result lane_socket_prepare(int fd)
+{
+    int on = 1, notsent_bytes = NOTSENT_BYTES;
+    if (setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) < 0)
+        return rail_fail(RAIL_E_SYSTEM, "setsockopt(TCP_NODELAY) on a lane's socket: errno %d", errno);
+    /* Without it lanes work, with a deeper buffer. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &notsent_bytes, sizeof notsent_bytes);
+    return RAIL_OK;
+}
+
+void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent, bool hello_received)
+{
+    lane->fd = fd;
+    lane->out_first = lane->out_count = 0;
+    lane->out_done_bytes = lane->queued_bytes = 0;
+    lane->out_number = hello_sent;
+    lane->blocked = false;
+    lane->unacked_bytes = 0;
+    lane->chunk_bytes = chunk_bytes;
+    lane->room_bytes = lane_room_bytes(chunk_bytes, 0, 0);
+    lane->looked_at_ns = 0;
+    lane->stage_begin = lane->stage_end = 0;
+    lane->in_payload = false;
+    lane->in_left_bytes = 0;
+    lane->in_to = NULL;
+    lane->in_owner = NULL;
+    lane->in_number = hello_received;
+}
+
+/* ---- in ---- */
+
+static enum rail_result deliver_staged(struct lane *lane)
+{
+    for (;;) {
+        uint32_t have = lane->stage_end - lane->stage_begin;
+        if (lane->in_payload) {
+            uint32_t n = have < lane->in_left_bytes ? have : lane->in_left_bytes;
+            if (lane->in_to) {
+                memcpy(lane->in_to, lane->stage + lane->stage_begin, n);
+                lane->in_to += n;
+            }
+            lane->stage_begin += n;
+            lane->in_left_bytes -= n;
+            if (lane->in_left_bytes > 0) break;
+            lane->in_payload = false;
+            lane->received_frames++;
+            enum rail_result r = lane->sink->end(lane, &lane->in);
+            lane->in_owner = NULL;
+            RAIL_TRY(r);
+            continue;
+        }
+        if (have < FRAME_BYTES) break;
+        frame_decode(&lane->in, lane->stage + lane->stage_begin);
+        lane->stage_begin += FRAME_BYTES;
+        if (lane->in.number != lane->in_number)
+            return rail_fail(RAIL_E_REMOTE, "%s: frame %u came where frame %u was due: the stream is out of step; "
+                             "the connection is closed", lane->text, lane->in.number, lane->in_number);
+        lane->in_number++;
+        void *to = NULL;
+        lane->in_owner = NULL;
+        RAIL_TRY(lane->sink->begin(lane, &lane->in, &to));
+        lane->in_to = to;
+        lane->in_left_bytes = lane->in.payload_bytes;
+        lane->in_payload = true;
+    }
+    if (lane->stage_begin == lane->stage_end) {
+        lane->stage_begin = lane->stage_end = 0;
+    } else if (lane->stage_begin > 0) { /* less than a header is left */
+        memmove(lane->stage, lane->stage + lane->stage_begin, lane->stage_end - lane->stage_begin);
+        lane->stage_end -= lane->stage_begin;
+        lane->stage_begin = 0;
+    }
+    return RAIL_OK;
+}
+
+/* One system call. Returns its result and what was asked for. */
+static ssize_t receive_once(struct lane *lane, size_t *asked_bytes)
+{
+    if (lane->in_payload && lane->in_to) {
+        /* deliver_staged() left the stage empty. */
+        bool bulk = lane->in.payload_bytes >= BULK_BYTES;
+        struct iovec v[2] = {
+            {lane->in_to, lane->in_left_bytes},
+            {lane->stage, bulk ? FRAME_BYTES : LANE_STAGE_BYTES},
+        };
+        *asked_bytes = v[0].iov_len + v[1].iov_len;
+        return readv(lane->fd, v, 2);
+    }
+    *asked_bytes = LANE_STAGE_BYTES - lane->stage_end;
+    return recv(lane->fd, lane->stage + lane->stage_end, *asked_bytes, MSG_DONTWAIT);
+}
+
+static void account_received(struct lane *lane, size_t got)
+{
+    lane->received_bytes += got;
+    if (lane->in_payload && lane->in_to) {
+        uint32_t direct = got < lane->in_left_bytes ? (uint32_t)got : lane->in_left_bytes;
+        lane->in_to += direct;
+        lane->in_left_bytes -= direct;
+        got -= direct;
+    }
+    lane->stage_end += (uint32_t)got;
+}
+
+enum rail_result lane_read(struct lane *lane, size_t budget_bytes)
+{
+    bool moved = false;
+    size_t read_bytes = 0;
+    while (read_bytes < budget_bytes) {
+        size_t asked_bytes;
+        ssize_t got = receive_once(lane, &asked_bytes);
+        if (got < 0) {
+            if (errno == EAGAIN || errno == EWOULDBLOCK) break;
+            if (errno == EINTR) continue;
+            return rail_fail_quietly(RAIL_E_REMOTE, "%s: receiving failed: %s (errno %d)", lane->text,
+                                     strerror(errno), errno);
+        }
+        if (got == 0)
+            return rail_fail_quietly(RAIL_E_REMOTE, "%s: the other process closed the connection (end of file)",
+                                     lane->text);
+        moved = true;
+        read_bytes += (size_t)got;
+        account_received(lane, (size_t)got);
+        RAIL_TRY(deliver_staged(lane));
+        if (lane->fd < 0 || (size_t)got < asked_bytes) break; /* closed meanwhile; or drained, for now */
+    }
+    return moved ? RAIL_OK : RAIL_NOT_YET;
+}
+
+/* ---- out ---- */
+
+bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, void *owner)
+{
+    struct lane_out *out = &lane->out[(lane->out_first + lane->out_count++) % LANE_OUT_FRAMES];
+    frame->number = lane->out_number++;
+    frame_encode(out->head, frame);
+    out->head_bytes = FRAME_BYTES;
+    out->payload_bytes = 0;
+    out->payload = NULL;
+    out->owner = NULL;
+    lane->queued_bytes += FRAME_BYTES + frame->payload_bytes;
+    lane->sent_frames++;
+    if (frame->payload_bytes <= LANE_INLINE_BYTES) {
+        if (frame->payload_bytes > 0) memcpy(out->head + FRAME_BYTES, payload, frame->payload_bytes);
+        out->head_bytes += frame->payload_bytes;
+        return false;
+    }
+    out->payload = payload;
+    out->payload_bytes = frame->payload_bytes;
+    out->owner = owner;
+    return owner != NULL;
+}
+
+static int gather(const struct lane *lane, struct iovec v[2 * LANE_OUT_FRAMES], size_t *offered_bytes)
+{
+    int n = 0;
+    size_t skip = lane->out_done_bytes, sum = 0;
+    for (uint32_t i = 0; i < lane->out_count; i++) {
+        const struct lane_out *out = &lane->out[(lane->out_first + i) % LANE_OUT_FRAMES];
+        if (skip < out->head_bytes) {
+            v[n++] = (struct iovec){(void *)(uintptr_t)(out->head + skip), out->head_bytes - skip};
+            sum += v[n - 1].iov_len;
+            skip = 0;
+        } else {
+            skip -= out->head_bytes;
+        }
+        if (out->payload_bytes > 0) {
+            v[n++] = (struct iovec){(void *)(uintptr_t)(out->payload + skip), out->payload_bytes - skip};
+            sum += v[n - 1].iov_len;
+        }
+        skip = 0;
+    }
+    *offered_bytes = sum;
+    return n;
+}
+
+static void pop_first(struct lane *lane)
+{
+    struct lane_out *out = &lane->out[lane->out_first];
+    lane->out_first = (lane->out_first + 1) % LANE_OUT_FRAMES;
+    lane->out_count--;
+    lane->out_done_bytes = 0;
+    if (out->owner) lane->sink->sent(lane, out->owner);
+}
+
+static void account_sent(struct lane *lane, size_t n)
+{
+    lane->sent_bytes += n;
+    lane->unacked_bytes += n;
+    lane->queued_bytes -= n;
+    while (lane->out_count > 0) {
+        const struct lane_out *out = &lane->out[lane->out_first];
+        size_t left = out->head_bytes + out->payload_bytes - lane->out_done_bytes;
+        if (n < left) break;
+        n -= left;
+        pop_first(lane);
+    }
+    lane->out_done_bytes += n;
+}
+
+enum rail_result lane_write(struct lane *lane)
+{
+    bool moved = false;
+    while (lane->out_count > 0) {
+        struct iovec v[2 * LANE_OUT_FRAMES];
+        size_t offered_bytes;
+        int n = gather(lane, v, &offered_bytes);
+        struct msghdr message = {.msg_iov = v, .msg_iovlen = (size_t)n};
+        ssize_t sent = n == 1 ? send(lane->fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                              : sendmsg(lane->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+        if (sent < 0) {
+            if (errno == EINTR) continue;
+            if (errno != EAGAIN && errno != EWOULDBLOCK)
+                return rail_fail_quietly(RAIL_E_REMOTE, "%s: sending failed: %s (errno %d)", lane->text,
+                                         strerror(errno), errno);
+            lane->blocked = true;
+            break;
+        }
+        moved = true;
+        account_sent(lane, (size_t)sent);
+        lane->blocked = (size_t)sent < offered_bytes;
+        if (lane->blocked) break;
+    }
+    return moved ? RAIL_OK : RAIL_NOT_YET;
+}
+
+void lane_drop_queue(struct lane *lane)
+{
+    while (lane->out_count > 0) pop_first(lane);
+    lane->queued_bytes = 0;
+}
+
+void lane_close(struct lane *lane)
+{
+    if (lane->fd < 0) return;
+    /* Shut down as well: a forked child may still hold a copy of the descriptor. */
+    shutdown(lane->fd, SHUT_RDWR);
+    close(lane->fd);
+    lane->fd = -1;
+    lane->in_owner = NULL;
+    lane_drop_queue(lane);
+}

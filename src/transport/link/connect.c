@@ -1,0 +1,471 @@
+/* connect.c - how lanes come to be: one listener per rail, strangers that knock, and connections of our own.
+ *
+ *   connecter   ABSENT --> CONNECTING --(handshake done)--> UP
+ *                  WAITING <--(failed: again after a pause that doubles)--'     until deadline: then given up
+ *   accepter    listener --> knock --(authenticated, HELLO fits)--> lane UP
+ *
+ * The process with the smaller id connects, so that two processes that want each other at the same time agree. */
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/link/net_state.h"
+
+#define TRY_TIMEOUT_NS (5 * RAIL_NS_PER_S)          /* one attempt, from connect() to HELLO */
+#define FIRST_PAUSE_NS (5 * RAIL_NS_PER_MS)         /* the peer may be a moment behind */
+#define DEAF_NS (50 * RAIL_NS_PER_MS)               /* a listener that ran out of descriptors */
+#define LONGEST_PAUSE_NS (500 * RAIL_NS_PER_MS)
+
+/* ---- addresses ---- */
+
+static void address_text(const struct handshake_address *a, char *out, size_t bytes)
+{
+    char host[INET6_ADDRSTRLEN] = "?";
+    if (a->address.ss_family == AF_INET) {
+        const struct sockaddr_in *in = (const void *)&a->address;
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof host);
+        snprintf(out, bytes, "%s:%u", host, ntohs(in->sin_port));
+    } else {
+        const struct sockaddr_in6 *in6 = (const void *)&a->address;
+        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof host);
+        snprintf(out, bytes, "[%s]:%u", host, ntohs(in6->sin6_port));
+    }
+}
+
+static void lane_text(struct net_lane *lane, int fd)
+{
+    struct handshake_address here = {.bytes = sizeof here.address}, there = {.bytes = sizeof there.address};
+    char here_text[64] = "?", there_text[64] = "?";
+    if (getsockname(fd, (struct sockaddr *)&here.address, &here.bytes) == 0)
+        address_text(&here, here_text, sizeof here_text);
+    if (getpeername(fd, (struct sockaddr *)&there.address, &there.bytes) == 0)
+        address_text(&there, there_text, sizeof there_text);
+    snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) %.56s - %.56s", lane->rail,
+             lane->peer->net->rails[lane->rail].interface.name, here_text, there_text);
+}
+
+static uint16_t port_of(const struct handshake_address *a)
+{
+    if (a->address.ss_family == AF_INET) return ntohs(((const struct sockaddr_in *)(const void *)&a->address)->sin_port);
+    return ntohs(((const struct sockaddr_in6 *)(const void *)&a->address)->sin6_port);
+}
+
+/* A rail's address as peers see it, and back. A link-local peer is reached through the rail's own scope. */
+static void rail_describe(const struct net_rail *rail, struct net_rail_address *out)
+{
+    const struct handshake_address *a = &rail->interface.address;
+    *out = (struct net_rail_address){.port = rail->port, .mbit_per_s = rail->interface.mbit_per_s};
+    memcpy(out->name, rail->interface.name, sizeof out->name);
+    if (a->address.ss_family == AF_INET) {
+        out->family = 4;
+        memcpy(out->address, &((const struct sockaddr_in *)(const void *)&a->address)->sin_addr, 4);
+    } else {
+        out->family = 6;
+        memcpy(out->address, &((const struct sockaddr_in6 *)(const void *)&a->address)->sin6_addr, 16);
+    }
+}
+
+static bool rail_resolve(const struct net_rail *rail, const struct net_rail_address *there,
+                         struct handshake_address *out)
+{
+    const struct handshake_address *here = &rail->interface.address;
+    memset(out, 0, sizeof *out);
+    if (there->family == 4 && here->address.ss_family == AF_INET) {
+        struct sockaddr_in *in = (void *)&out->address;
+        in->sin_family = AF_INET;
+        in->sin_port = htons(there->port);
+        memcpy(&in->sin_addr, there->address, 4);
+        out->bytes = sizeof *in;
+        return true;
+    }
+    if (there->family == 6 && here->address.ss_family == AF_INET6) {
+        struct sockaddr_in6 *in6 = (void *)&out->address;
+        in6->sin6_family = AF_INET6;
+        in6->sin6_port = htons(there->port);
+        memcpy(&in6->sin6_addr, there->address, 16);
+        if (IN6_IS_ADDR_LINKLOCAL(&in6->sin6_addr))
+            in6->sin6_scope_id = ((const struct sockaddr_in6 *)(const void *)&here->address)->sin6_scope_id;
+        out->bytes = sizeof *in6;
+        return true;
+    }
+    return false;
+}
+
+/* ---- listeners ---- */
+
+static enum rail_result watch_fd(struct net *net, int fd, uint32_t events, struct net_watch *watch)
+{
+    struct epoll_event event = {.events = events, .data.ptr = watch};
+    if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0) return RAIL_OK;
+    if (errno == EEXIST && epoll_ctl(net->epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0) return RAIL_OK;
+    return rail_fail(RAIL_E_SYSTEM, "epoll_ctl for a network socket: %s", strerror(errno));
+}
+
+static enum rail_result rail_listen(struct net *net, struct net_rail *rail)
+{
+    struct handshake_address bound = rail->interface.address;
+    char text[64];
+    address_text(&bound, text, sizeof text);
+    int fd = socket(bound.address.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    if (fd < 0)
+        return rail_fail(RAIL_E_SYSTEM, "socket() for the listener on %s: %s%s", rail->interface.name, strerror(errno),
+                         errno == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+    if (bind(fd, (const struct sockaddr *)&bound.address, bound.bytes) < 0 || listen(fd, 1024) < 0 ||
+        getsockname(fd, (struct sockaddr *)&bound.address, &bound.bytes) < 0) {
+        int error = errno;
+        close(fd);
+        return rail_fail(RAIL_E_SYSTEM, "listening on %s (%s): %s; choose interfaces with NCCL_SOCKET_IFNAME",
+                         rail->interface.name, text, strerror(error));
+    }
+    rail->fd = fd;
+    rail->port = port_of(&bound);
+    enum rail_result r = watch_fd(net, fd, EPOLLIN, &rail->watch);
+    if (r != RAIL_OK) {
+        close(fd);
+        rail->fd = -1;
+    }
+    return r;
+}
+
+enum rail_result net_listen(struct net *net)
+{
+    if (net->listening) return RAIL_OK;
+    RAIL_TRY(net_service_start(net));
+    for (uint32_t i = 0; i < net->config.n_rails; i++)
+        if (net->rails[i].fd < 0) RAIL_TRY(rail_listen(net, &net->rails[i]));
+    net->listening = true;
+    return RAIL_OK;
+}
+
+enum rail_result net_describe_on(struct net *net, struct net_address *out)
+{
+    struct net_address address = {0};
+    pthread_mutex_lock(&net->lock);
+    enum rail_result r = net_listen(net);
+    memcpy(address.process, net->process, NET_PROCESS_ID_BYTES);
+    address.n_rails = net->config.n_rails;
+    for (uint32_t i = 0; i < net->config.n_rails; i++) rail_describe(&net->rails[i], &address.rails[i]);
+    net_unlock(net);
+    RAIL_TRY(r);
+    *out = address;
+    return RAIL_OK;
+}
+
+/* ---- strangers ---- */
+
+static bool key_lookup(void *owner, const uint8_t key_id[AUTH_ID_BYTES], uint8_t key_out[AUTH_KEY_BYTES])
+{
+    const struct net *net = owner;
+    for (uint32_t i = 0; i < net->n_comms; i++) {
+        if (memcmp(net->comms[i].key_id, key_id, AUTH_ID_BYTES) != 0) continue;
+        memcpy(key_out, net->comms[i].secret, AUTH_KEY_BYTES);
+        return true;
+    }
+    return false;
+}
+
+static void knock_drop(struct net *net, struct net_knock *knock, const char *why)
+{
+    atomic_fetch_add_explicit(&net->knocks_refused, 1, memory_order_relaxed);
+    RAIL_INFO(RAIL_NET, "dropped a connection to %s: %s", net->rails[knock->rail].interface.name, why);
+    handshake_close(&knock->handshake);
+    knock->used = false;
+    net->n_knocks--;
+}
+
+static struct net_knock *knock_place(struct net *net)
+{
+    struct net_knock *oldest = NULL;
+    for (int i = 0; i < NET_KNOCKS_MAX; i++) {
+        struct net_knock *k = &net->knocks[i];
+        if (!k->used) return k;
+        if (!oldest || k->deadline_ns < oldest->deadline_ns) oldest = k;
+    }
+    knock_drop(net, oldest, "too many connections that do not say who they are");
+    return oldest;
+}
+
+void net_listener_ready(struct net *net, struct net_rail *rail)
+{
+    for (int i = 0; i < 64; i++) { /* level-triggered: what is left comes again */
+        int fd = accept4(rail->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
+        if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
+            if (!rail->complained)
+                RAIL_WARN("accept() on %s: %s; peers wait until descriptors are free (ulimit -n)",
+                          rail->interface.name, strerror(errno));
+            epoll_ctl(net->epoll_fd, EPOLL_CTL_DEL, rail->fd, NULL);
+            rail->deaf = rail->complained = true;
+            rail->hears_again_ns = rail_now_ns() + DEAF_NS;
+            net_touch(net);
+            return;
+        }
+        if (fd < 0) return;
+        rail->complained = false;
+        struct net_knock *knock = knock_place(net);
+        knock->watch.kind = NET_WATCH_KNOCK;
+        knock->used = true;
+        knock->rail = (uint32_t)(rail - net->rails);
+        knock->deadline_ns = rail_now_ns() + net->config.knock_timeout_ns;
+        net->n_knocks++;
+        net_touch(net);
+        handshake_accept(&knock->handshake, fd, key_lookup, net);
+        if (lane_socket_prepare(fd) != RAIL_OK ||
+            watch_fd(net, fd, EPOLLIN | EPOLLOUT | EPOLLET, &knock->watch) != RAIL_OK)
+            knock_drop(net, knock, rail_last_error());
+        else
+            net_knock_ready(net, knock);
+    }
+}
+
+/* A newer set of lanes from the same process: the old one is over, whether its end has been seen yet or not. */
+static void retire_session(struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        while (lane && lane->state == NET_LANE_UP && peer_read(lane)) continue;
+    }
+    for (uint32_t i = 0; i < peer->n_lanes; i++)
+        if (peer->lanes[i] && peer->lanes[i]->state == NET_LANE_UP)
+            peer_lane_ended(peer->lanes[i], RAIL_OK, "replaced by a newer connection of the same process");
+}
+
+/* NULL when the stranger becomes a lane; else why not. */
+static const char *admit(struct net *net, struct net_knock *knock)
+{
+    const struct frame_hello *hello = &knock->handshake.theirs;
+    if (memcmp(hello->to, net->process, NET_PROCESS_ID_BYTES) != 0) return "HELLO for another process";
+    int order = memcmp(hello->from, net->process, NET_PROCESS_ID_BYTES);
+    if (order > 0) return "HELLO from a process that should wait to be connected to";
+    if (hello->rail != knock->rail) return "HELLO for another rail";
+    if (hello->n_lanes > NET_LANES_MAX || hello->lane >= hello->n_lanes) return "HELLO with an impossible lane";
+    struct net_peer *peer = peer_get(net, hello->from, order == 0, true);
+    if (!peer || peer_lanes_resize(peer, hello->n_lanes) != RAIL_OK) return "out of memory";
+    if (peer->lost) return peer->why;
+    if (hello->session < peer->session) return "HELLO of a set of lanes that was replaced";
+    if (peer->n_up > 0 && hello->session > peer->session) retire_session(peer);
+    peer->session = hello->session;
+    struct net_lane *lane = peer_lane(peer, hello->lane, hello->rail);
+    if (!lane) return "out of memory";
+    if (lane->state == NET_LANE_UP) return "HELLO for a lane that is up";
+    lane->rail = lane->lane.rail = hello->rail;
+    lane_text(lane, knock->handshake.fd);
+    struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
+                                 .n_lanes = hello->n_lanes, .session = hello->session};
+    memcpy(answer.from, net->process, NET_PROCESS_ID_BYTES);
+    memcpy(answer.to, hello->from, NET_PROCESS_ID_BYTES);
+    if (peer_lane_up(lane, knock->handshake.fd, &answer) != RAIL_OK) return rail_last_error();
+    return NULL;
+}
+
+void net_knock_ready(struct net *net, struct net_knock *knock)
+{
+    if (!knock->used) return; /* a late event */
+    enum rail_result r = handshake_step(&knock->handshake);
+    if (r == RAIL_NOT_YET) return;
+    const char *why = r == RAIL_OK ? admit(net, knock) : knock->handshake.why;
+    if (why) {
+        knock_drop(net, knock, why);
+        return;
+    }
+    knock->used = false;
+    net->n_knocks--;
+}
+
+/* ---- our own connections ---- */
+
+/* The secret to prove: any communicator's that both are in; the first living link names one. */
+static const struct net_comm *comm_for(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_places; i++) {
+        const struct net_link *l = peer->places[i].link;
+        if (!l || l->closed || atomic_load_explicit(&l->failed, memory_order_relaxed) != 0) continue;
+        for (uint32_t j = 0; j < peer->net->n_comms; j++)
+            if (peer->net->comms[j].key == l->comm_key) return &peer->net->comms[j];
+    }
+    return NULL;
+}
+
+static void try_failed(struct net_lane *lane, enum rail_result result, const char *why);
+
+static void try_connect(struct net_lane *lane)
+{
+    struct net_peer *peer = lane->peer;
+    struct net *net = peer->net;
+    struct handshake_address to;
+    const struct net_comm *comm = comm_for(peer);
+    if (!comm) { /* nobody wants it any more, or net_comm_add was forgotten */
+        try_failed(lane, RAIL_E_USAGE, "no communicator is known whose secret could be proven");
+        return;
+    }
+    if (!rail_resolve(&net->rails[lane->rail], &peer->address.rails[lane->rail], &to)) {
+        try_failed(lane, RAIL_E_REMOTE, "one side has IPv4, the other IPv6 there");
+        return;
+    }
+    char text[64];
+    address_text(&to, text, sizeof text);
+    snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
+             net->rails[lane->rail].interface.name, text);
+    struct frame_hello hello = {.version = FRAME_VERSION, .rail = lane->rail, .lane = lane->index,
+                                .n_lanes = peer->n_lanes, .session = peer->session};
+    memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
+    memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
+    enum rail_result r = handshake_connect(lane->handshake, &net->rails[lane->rail].interface.address, &to,
+                                           comm->secret, &hello);
+    if (r == RAIL_OK) r = net_lane_watch(net, lane, lane->handshake->fd, false);
+    if (r != RAIL_OK) {
+        try_failed(lane, RAIL_E_SYSTEM, lane->handshake->why);
+        return;
+    }
+    lane->state = NET_LANE_CONNECTING;
+    lane->retry_at_ns = rail_now_ns() + TRY_TIMEOUT_NS;
+}
+
+static bool still_trying(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        const struct net_lane *l = peer->lanes[i];
+        if (l && (l->state == NET_LANE_CONNECTING || l->state == NET_LANE_WAITING)) return true;
+    }
+    return false;
+}
+
+static void give_up(struct net_lane *lane, enum rail_result result, const char *why)
+{
+    struct net_peer *peer = lane->peer;
+    net_connect_drop(lane);
+    lane->state = NET_LANE_CLOSED;
+    char text[NET_WHY_BYTES];
+    snprintf(text, sizeof text, "%.100s: %.100s; gave up after %u tries", lane->lane.text, why, lane->tries);
+    if (peer->n_up > 0 || still_trying(peer)) {
+        RAIL_WARN("%s; the other lanes to that process are used", text);
+        return;
+    }
+    RAIL_WARN("%s", text);
+    peer_fail(peer, result, text);
+}
+
+static void try_failed(struct net_lane *lane, enum rail_result result, const char *why)
+{
+    struct net *net = lane->peer->net;
+    char reason[160];
+    snprintf(reason, sizeof reason, "%s", why);
+    bool for_good = result == RAIL_E_REMOTE && !lane->handshake->refused;
+    handshake_close(lane->handshake);
+    lane->state = NET_LANE_WAITING;
+    uint64_t now = rail_now_ns();
+    lane->tries++;
+    if (for_good || now >= lane->deadline_ns) {
+        give_up(lane, result, reason);
+        return;
+    }
+    uint64_t pause_ns = FIRST_PAUSE_NS << (lane->tries < 8 ? lane->tries - 1 : 7);
+    lane->retry_at_ns = now + (pause_ns < LONGEST_PAUSE_NS ? pause_ns : LONGEST_PAUSE_NS);
+    RAIL_TRACE(RAIL_NET, "%s: %s; trying again", lane->lane.text, reason);
+    net_touch(net);
+}
+
+void net_connect_drop(struct net_lane *lane)
+{
+    if (lane->state != NET_LANE_CONNECTING && lane->state != NET_LANE_WAITING) return;
+    handshake_close(lane->handshake);
+    lane->state = NET_LANE_CLOSED;
+    lane->peer->net->n_connecting--;
+}
+
+void net_connect_step(struct net_lane *lane)
+{
+    if (lane->state != NET_LANE_CONNECTING) return;
+    struct handshake *h = lane->handshake;
+    enum rail_result r = handshake_step(h);
+    if (r == RAIL_NOT_YET) return;
+    if (r == RAIL_OK && (memcmp(h->theirs.from, lane->peer->process, NET_PROCESS_ID_BYTES) != 0 ||
+                         h->theirs.lane != lane->index || h->theirs.session != lane->peer->session)) {
+        snprintf(h->why, sizeof h->why, "HELLO came from another process than the one wanted");
+        r = RAIL_E_REMOTE;
+    }
+    if (r == RAIL_OK) {
+        lane_text(lane, h->fd);
+        r = peer_lane_up(lane, h->fd, NULL);
+        if (r == RAIL_OK) {
+            h->fd = -1; /* the lane's now */
+            lane->peer->net->n_connecting--;
+            return;
+        }
+        snprintf(h->why, sizeof h->why, "%s", rail_last_error());
+    }
+    try_failed(lane, r, h->why);
+}
+
+static bool is_wanted(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_places; i++) {
+        const struct net_link *l = peer->places[i].link;
+        if (l && !l->closed && atomic_load_explicit(&l->failed, memory_order_relaxed) == 0) return true;
+    }
+    return false;
+}
+
+void net_connect_peer(struct net_peer *peer)
+{
+    struct net *net = peer->net;
+    if (!peer->connecter || peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
+    uint32_t n_rails = peer->address.n_rails < net->config.n_rails ? peer->address.n_rails : net->config.n_rails;
+    uint32_t per_rail = net->config.sockets_per_rail;
+    if (n_rails == 0 || peer_lanes_resize(peer, n_rails * per_rail) != RAIL_OK) {
+        peer_fail(peer, RAIL_E_SYSTEM, n_rails ? "out of memory" : "the other process has no network interface");
+        return;
+    }
+    peer->session = ++net->sessions;
+    uint64_t deadline_ns = rail_now_ns() + net->config.connect_timeout_ns;
+    for (uint32_t i = 0; i < n_rails * per_rail; i++) {
+        struct net_lane *lane = peer_lane(peer, i, i / per_rail);
+        if (lane && !lane->handshake) lane->handshake = calloc(1, sizeof *lane->handshake);
+        if (!lane || !lane->handshake) {
+            peer_fail(peer, RAIL_E_SYSTEM, "out of memory for a lane");
+            return;
+        }
+        lane->handshake->fd = -1;
+        lane->state = NET_LANE_WAITING;
+        lane->tries = 0;
+        lane->retry_at_ns = 0;
+        lane->deadline_ns = deadline_ns;
+        net->n_connecting++;
+    }
+    for (uint32_t i = 0; i < n_rails * per_rail; i++)
+        if (peer->lanes[i]->state == NET_LANE_WAITING) try_connect(peer->lanes[i]);
+    net_touch(net);
+}
+
+/* ---- time ---- */
+
+static void lanes_tick(struct net_peer *peer, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        if (!lane || now_ns < lane->retry_at_ns) continue;
+        if (lane->state == NET_LANE_CONNECTING)
+            try_failed(lane, RAIL_E_TIMEOUT, "no answer within 5 s");
+        else if (lane->state == NET_LANE_WAITING)
+            try_connect(lane);
+    }
+}
+
+void net_connect_tick(struct net *net, uint64_t now_ns)
+{
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        struct net_rail *rail = &net->rails[i];
+        if (rail->deaf && now_ns >= rail->hears_again_ns && watch_fd(net, rail->fd, EPOLLIN, &rail->watch) == RAIL_OK) rail->deaf = false;
+    }
+    for (int i = 0; net->n_knocks > 0 && i < NET_KNOCKS_MAX; i++)
+        if (net->knocks[i].used && now_ns >= net->knocks[i].deadline_ns)
+            knock_drop(net, &net->knocks[i], "did not prove the secret in time");
+    if (net->n_connecting == 0) return;
+    for (struct net_peer *p = net->peers; p; p = p->next) lanes_tick(p, now_ns);
+}

@@ -1,0 +1,343 @@
+/* drive.c - who works when.
+ *
+ *   a caller is inside   it calls net_progress() in its loop: try the drive lock, read the lanes, send. publish() and an
+ *                        urgent release() send at once. Nobody else is needed.
+ *   nobody is inside     the service thread: our epoll (all lanes and listeners) nests one-shot in the service's.
+ *   in between           a tick every few milliseconds, running only while something goes on. It sees whether callers
+ *                        have driven since the last tick; if not, it hands the lanes to the service thread. It also sends
+ *                        the credits that found nothing to ride on, and watches the connections being made.
+ *
+ * So a running caller makes no system call for the hand-over, and an idle process is silent: epoll armed, no timer. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "transport/link/net_state.h"
+
+#define TICK_NS (5 * RAIL_NS_PER_MS)
+#define TICK_BUSY_NS (1 * RAIL_NS_PER_MS) /* nobody is inside and a lane waits for room: 1 ms keeps 2 Gbit/s busy */
+
+enum {
+    EVENTS_PER_POLL = 32,
+    HOT_QUIET_MAX = 256,     /* reads in vain (about 0.1 ms of spinning) after which a lane is left to epoll */
+    DRIVES_PER_POLL = 8,     /* with hot lanes, epoll is asked every so many drives: a cold lane waits some 2 us more */
+    DRIVES_PER_POLL_ALL = 64,/* when all lanes are hot epoll is for the listeners only */
+    SERVICE_ROUNDS = 64,     /* of the service thread before it lets other sources have their turn */
+};
+
+/* ---- watching ---- */
+
+enum rail_result net_lane_watch(struct net *net, struct net_lane *lane, int fd, bool up)
+{
+    struct epoll_event event = {.events = up ? EPOLLIN : EPOLLIN | EPOLLOUT | EPOLLET, .data.ptr = &lane->watch};
+    if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, fd, &event) == 0) return RAIL_OK;
+    if (errno == EEXIST && epoll_ctl(net->epoll_fd, EPOLL_CTL_MOD, fd, &event) == 0) return RAIL_OK;
+    return rail_fail(RAIL_E_SYSTEM, "epoll_ctl for a lane: %s", strerror(errno));
+}
+
+void net_lane_unwatch(struct net *net, struct net_lane *lane)
+{
+    for (uint32_t i = 0; i < net->n_hot; i++)
+        if (net->hot[i] == lane) {
+            net->hot[i] = net->hot[--net->n_hot];
+            break;
+        }
+    epoll_ctl(net->epoll_fd, EPOLL_CTL_DEL, lane->lane.fd, NULL);
+}
+
+void net_lane_hot(struct net *net, struct net_lane *lane)
+{
+    lane->quiet = 0;
+    for (uint32_t i = 0; i < net->n_hot; i++)
+        if (net->hot[i] == lane) return;
+    if (net->n_hot < NET_HOT_LANES_MAX) net->hot[net->n_hot++] = lane;
+}
+
+static bool event_handle(struct net *net, struct net_watch *watch)
+{
+    switch (watch->kind) {
+    case NET_WATCH_LISTENER:
+        net_listener_ready(net, (struct net_rail *)(void *)watch);
+        return true;
+    case NET_WATCH_KNOCK:
+        net_knock_ready(net, (struct net_knock *)(void *)watch);
+        return true;
+    case NET_WATCH_LANE: {
+        struct net_lane *lane = (struct net_lane *)(void *)watch;
+        if (lane->state != NET_LANE_UP) {
+            net_connect_step(lane);
+            return true;
+        }
+        if (!peer_read(lane)) return false;
+        if (lane->state == NET_LANE_UP) net_lane_hot(net, lane);
+        return true;
+    }
+    }
+    return false;
+}
+
+static bool poll_all(struct net *net)
+{
+    struct epoll_event events[EVENTS_PER_POLL];
+    int n = epoll_wait(net->epoll_fd, events, EVENTS_PER_POLL, 0);
+    bool moved = false;
+    for (int i = 0; i < n; i++) moved |= event_handle(net, events[i].data.ptr);
+    return moved;
+}
+
+static bool read_hot(struct net *net)
+{
+    bool moved = false;
+    for (uint32_t i = 0; i < net->n_hot;) {
+        struct net_lane *lane = net->hot[i];
+        if (peer_read(lane)) {
+            moved = true;
+            lane->quiet = 0;
+            if (i < net->n_hot && net->hot[i] == lane) i++;
+        } else if (++lane->quiet > HOT_QUIET_MAX && net->n_up > NET_HOT_LANES_MAX) {
+            net->hot[i] = net->hot[--net->n_hot];
+        } else {
+            i++;
+        }
+    }
+    return moved;
+}
+
+/* ---- one round ---- */
+
+static void inbox_take(struct net *net)
+{
+    struct net_link *l = atomic_exchange_explicit(&net->inbox, NULL, memory_order_acquire), *in_order = NULL;
+    while (l) { /* the last came first */
+        struct net_link *next = l->inbox_next;
+        l->inbox_next = in_order;
+        in_order = l;
+        l = next;
+    }
+    while (in_order) {
+        l = in_order;
+        in_order = l->inbox_next;
+        /* Cleared before the counters are read: who changes them afterwards lists the link again. */
+        atomic_exchange_explicit(&l->listed, false, memory_order_acq_rel);
+        link_look(l);
+    }
+}
+
+void net_drive_inbox(struct net *net) { inbox_take(net); }
+
+static bool send_all(struct net *net)
+{
+    if (atomic_load_explicit(&net->inbox, memory_order_relaxed)) inbox_take(net);
+    struct net_peer *peer = net->active;
+    if (!peer) return false;
+    net->active = NULL;
+    bool moved = false;
+    while (peer) {
+        struct net_peer *next = peer->next_active;
+        bool more = false;
+        peer->active = false;
+        moved |= peer_send(peer, &more);
+        if (more) peer_activate(peer);
+        peer = next;
+    }
+    return moved;
+}
+
+static bool drive(struct net *net)
+{
+    bool moved = net->n_hot > 0 && read_hot(net);
+    if (net->drives_to_epoll == 0 || net->n_connecting + net->n_knocks > 0) {
+        moved |= poll_all(net);
+        net->drives_to_epoll = net->n_hot == 0            ? 0
+                               : net->n_hot == net->n_up  ? DRIVES_PER_POLL_ALL
+                                                          : DRIVES_PER_POLL;
+    } else {
+        net->drives_to_epoll--;
+    }
+    moved |= send_all(net);
+    return moved;
+}
+
+static bool unlock_once(struct net *net)
+{
+    pthread_mutex_unlock(&net->lock);
+    return atomic_load_explicit(&net->kicked, memory_order_acquire) && pthread_mutex_trylock(&net->lock) == 0;
+}
+
+void net_unlock(struct net *net)
+{
+    while (unlock_once(net)) {
+        atomic_store_explicit(&net->kicked, false, memory_order_relaxed);
+        send_all(net);
+    }
+}
+
+/* ---- callers ---- */
+
+void net_submit(struct net_link *link, bool now)
+{
+    struct net *net = link->net;
+    if (!atomic_exchange_explicit(&link->listed, true, memory_order_acq_rel)) {
+        struct net_link *first = atomic_load_explicit(&net->inbox, memory_order_relaxed);
+        do {
+            link->inbox_next = first;
+        } while (!atomic_compare_exchange_weak_explicit(&net->inbox, &first, link, memory_order_release,
+                                                        memory_order_relaxed));
+    }
+    net_touch(net);
+    if (!now) return;
+    if (pthread_mutex_trylock(&net->lock) == 0) {
+        send_all(net);
+        net_unlock(net);
+        return;
+    }
+    /* Somebody is at it. Said before trying once more, so that one of the two sees the other. */
+    atomic_store_explicit(&net->kicked, true, memory_order_seq_cst);
+    if (pthread_mutex_trylock(&net->lock) == 0) net_unlock(net);
+}
+
+bool net_progress_on(struct net *net)
+{
+    if (pthread_mutex_trylock(&net->lock) != 0) return false;
+    atomic_store_explicit(&net->caller_drives,
+                          atomic_load_explicit(&net->caller_drives, memory_order_relaxed) + 1, memory_order_relaxed);
+    bool moved = drive(net);
+    if (moved) net_touch(net);
+    net_unlock(net);
+    return moved;
+}
+
+/* ---- the service thread ---- */
+
+void net_touch(struct net *net)
+{
+    if (atomic_load_explicit(&net->ticking, memory_order_relaxed)) return;
+    if (!atomic_exchange(&net->ticking, true)) service_timer_set(&net->timer, rail_now_ns() + TICK_NS);
+}
+
+static void arm(struct net *net)
+{
+    if (net->service_added) (void)service_modify(&net->source, EPOLLIN | EPOLLONESHOT);
+}
+
+/* Whether somebody has driven since the last tick: then the service thread keeps away. */
+static bool callers_drive(struct net *net)
+{
+    return atomic_load_explicit(&net->caller_drives, memory_order_relaxed) !=
+           atomic_load_explicit(&net->seen_drives, memory_order_relaxed);
+}
+
+static void forget_drives(struct net *net)
+{
+    atomic_store_explicit(&net->seen_drives, atomic_load_explicit(&net->caller_drives, memory_order_relaxed),
+                          memory_order_relaxed);
+}
+
+void net_hand_over(struct net *net)
+{
+    forget_drives(net);
+    arm(net);
+}
+
+static void source_ready(struct service_source *source, uint32_t events)
+{
+    (void)events;
+    struct net *net = (struct net *)(void *)((char *)source - offsetof(struct net, source));
+    /* One-shot: silent from here on until armed again, by us or by the tick. */
+    if (callers_drive(net) || pthread_mutex_trylock(&net->lock) != 0) {
+        net_touch(net);
+        return;
+    }
+    net->drives_to_epoll = 0;
+    bool moved = true;
+    for (int i = 0; i < SERVICE_ROUNDS && moved; i++) {
+        moved = poll_all(net);
+        moved |= send_all(net);
+    }
+    net_unlock(net);
+    net_touch(net);
+    arm(net);
+}
+
+/* Credits that waited a whole tick for something to ride on. */
+static bool late_credits(struct net *net)
+{
+    bool waiting = false;
+    for (struct net_peer *p = net->peers; p; p = p->next) {
+        for (struct net_link *l = p->owing_first, *next; l; l = next) {
+            next = l->owing_next;
+            if (l->urgent) continue;
+            if (l->owing_tick != net->tick_number)
+                peer_owe(l, true);
+            else
+                waiting = true;
+        }
+    }
+    return waiting;
+}
+
+/* True when another tick is needed although nobody drives. */
+static bool tick_locked(struct net *net, bool driven)
+{
+    inbox_take(net);
+    bool waiting = late_credits(net);
+    net->tick_number++;
+    net_connect_tick(net, rail_now_ns());
+    if (!driven)
+        for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;
+    send_all(net);
+    bool deaf = false;
+    for (uint32_t i = 0; i < net->config.n_rails; i++) deaf |= net->rails[i].deaf;
+    return waiting || net->n_connecting > 0 || net->n_knocks > 0 || deaf;
+}
+
+static void timer_fired(struct service_timer *timer)
+{
+    struct net *net = (struct net *)(void *)((char *)timer - offsetof(struct net, timer));
+    bool driven = callers_drive(net) && atomic_load_explicit(&net->callers, memory_order_relaxed) > 0;
+    bool again = driven, blocked = false;
+    forget_drives(net);
+    /* From here on whoever has news sets the timer. */
+    atomic_store(&net->ticking, false);
+    if (pthread_mutex_trylock(&net->lock) == 0) {
+        again |= tick_locked(net, driven);
+        blocked = net->active != NULL && !driven;
+        for (struct net_peer *p = net->active; p; p = p->next_active) again |= p->n_up > 0;
+        net_unlock(net);
+    } else {
+        again = true;
+    }
+    if (!driven) arm(net);
+    if (again && !atomic_exchange(&net->ticking, true))
+        service_timer_set(&net->timer, rail_now_ns() + (blocked ? TICK_BUSY_NS : TICK_NS));
+}
+
+enum rail_result net_service_start(struct net *net)
+{
+    if (net->service_added) return RAIL_OK;
+    if (net->epoll_fd < 0) {
+        net->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+        if (net->epoll_fd < 0) return rail_fail(RAIL_E_SYSTEM, "epoll_create1: %s", strerror(errno));
+    }
+    net->source = (struct service_source){.fd = net->epoll_fd, .ready = source_ready};
+    net->timer.fire = timer_fired;
+    net->service_added = true; /* before the service thread can see it */
+    enum rail_result r = service_add(&net->source, EPOLLIN | EPOLLONESHOT);
+    if (r != RAIL_OK) {
+        net->service_added = false;
+        return r;
+    }
+    net_fork_handlers_add();
+    return RAIL_OK;
+}
+
+void net_service_stop(struct net *net)
+{
+    if (!net->service_added) return;
+    service_remove(&net->source);
+    service_timer_cancel(&net->timer);
+    net->service_added = false;
+}

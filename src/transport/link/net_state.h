@@ -1,0 +1,290 @@
+/* net_state.h - what a process keeps about its network: rails, peers, lanes, links. Private to transport/link/.
+ *
+ *   struct net ──> net_rail (a NIC: its listener)       x n_rails
+ *       │
+ *       ├────────> net_peer (a peer process) ──> net_lane (one socket: lane/lane.h)   x rails x sockets per rail
+ *       │               └──────────────────────> net_link (one end of a link)         any number
+ *       ├────────> net_comm (a communicator's secret)
+ *       └────────> net_knock (an accepted socket that has not said who it is)
+ *
+ * A process has one `struct net`, made at first use; tests make several to be several processes in one.
+ *
+ * The drive lock (net->lock) protects everything except the words marked "owner" in net_link, which belong to the thread
+ * that runs the link's communicator, and the atomics, by which owner and driver meet. Callers on the running path only
+ * ever try the lock; whoever holds it does the work of the others as well. */
+#ifndef RAIL_LINK_NET_STATE_H
+#define RAIL_LINK_NET_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/service.h"
+#include "transport/lane/handshake.h"
+#include "transport/lane/lane.h"
+#include "transport/net.h"
+
+enum {
+    NET_SOCKETS_PER_RAIL_MAX = 64,             /* NCCL's limit for NTHREADS x NSOCKS */
+    NET_LANES_MAX = NET_MAX_RAILS * NET_SOCKETS_PER_RAIL_MAX,
+    NET_KNOCKS_MAX = 64,                       /* strangers at the door at a time; the oldest goes first */
+    NET_EARLY_MAX = 65536,                     /* OPENs remembered per peer before their receiving end exists */
+    NET_GRAIN_BYTES_MIN = 4096,
+    NET_GRAINS_MAX = 1024,                     /* per slot: 128 bytes of bitmap */
+    NET_CHUNK_BYTES_MAX = 16 << 20,
+    NET_SLOTS_MAX = 4096,
+    NET_WHY_BYTES = 256,
+};
+#define NET_SLOT_BYTES_MAX ((size_t)1 << 30)
+
+struct net_interface {
+    char name[16];
+    struct handshake_address address; /* port 0 */
+    uint32_t mbit_per_s;
+};
+
+struct net_config {
+    struct net_interface rails[NET_MAX_RAILS];
+    uint32_t n_rails;
+    uint32_t chunk_bytes;
+    uint32_t sockets_per_rail;
+    uint64_t connect_timeout_ns; /* for the first lane to a peer */
+    uint64_t knock_timeout_ns;   /* for a stranger to say who he is */
+};
+
+/* What an epoll event points to; the first member of what it belongs to. */
+enum net_watch_kind { NET_WATCH_LISTENER, NET_WATCH_KNOCK, NET_WATCH_LANE };
+struct net_watch { enum net_watch_kind kind; };
+
+struct net_rail {
+    struct net_watch watch;
+    int fd;            /* listener, -1: none */
+    bool deaf;         /* out of descriptors: not watched until hears_again_ns */
+    bool complained;
+    uint64_t hears_again_ns;
+    uint16_t port;
+    struct net_interface interface;
+};
+
+struct net_comm {
+    uint64_t key;
+    uint32_t uses;
+    uint8_t secret[AUTH_KEY_BYTES], key_id[AUTH_ID_BYTES];
+};
+
+struct net_knock {
+    struct net_watch watch;
+    bool used;
+    uint32_t rail;
+    uint64_t deadline_ns;
+    struct handshake handshake;
+};
+
+enum net_lane_state {
+    NET_LANE_ABSENT,     /* accepter: the connecter has not come; connecter: not tried */
+    NET_LANE_WAITING,    /* connecter: the last try failed, the next is at retry_at_ns */
+    NET_LANE_CONNECTING, /* connecter: a handshake is under way */
+    NET_LANE_UP,
+    NET_LANE_CLOSED,     /* ended, in good order or not */
+};
+
+struct net_lane {
+    struct net_watch watch;
+    struct net_peer *peer;
+    enum net_lane_state state;
+    uint32_t rail, index;
+    struct handshake *handshake;   /* while connecting */
+    uint64_t retry_at_ns, deadline_ns;
+    uint32_t tries;
+    bool said_bye;                 /* they */
+    bool skip;                     /* the payload under way is not wanted */
+    uint32_t quiet;                /* times that it was read in vain since it last had something */
+    uint8_t control[FRAME_CONTROL_BYTES_MAX + 1];
+    struct lane lane;
+};
+
+struct net_early { struct frame_open open; uint32_t number; };
+
+struct net_link_place { struct net_link *link; uint32_t generation; };
+
+struct net_peer {
+    struct net *net;
+    struct net_peer *next, *next_active;
+    uint8_t process[NET_PROCESS_ID_BYTES];
+    bool far;           /* links of a process to itself: the accepting half */
+    bool connecter;     /* we connect */
+    bool active;        /* on net->active: something may be sent */
+    bool leaving;       /* they said BYE: nothing more is sent on these lanes */
+    bool lost;
+    char why[NET_WHY_BYTES]; /* when lost */
+    struct net_address address; /* n_rails 0 until a link was opened from here */
+    uint64_t session;   /* of the present set of lanes */
+    struct net_lane **lanes; /* n_lanes; entries may be NULL */
+    uint32_t n_lanes, n_up;
+    struct net_link_place *places; /* by index of link numbers */
+    uint32_t n_places, n_links;
+    struct net_early *early;
+    uint32_t n_early, early_room;
+    struct net_link *ring_first, *ring_last;   /* links that have something to say, in turn */
+    struct net_link *owing_first, *owing_last; /* links that owe credit; the urgent ones in front */
+    uint32_t n_urgent;
+};
+
+/* A sender's slot (written by the owner before it publishes) and a receiver's (written by the driver). */
+struct net_slot {
+    uint64_t signature;
+    uint32_t bytes;
+    uint32_t received_bytes;
+    bool started, complete;
+};
+
+struct net_link {
+    struct link base;
+    struct net *net;
+    struct net_peer *peer;
+    uint64_t comm_key;
+    bool sender;
+    uint32_t grain_bytes, n_grains;
+    size_t stride_bytes;
+    uint8_t *memory;           /* sender: the owner's to allocate; receiver: the driver's. See net_link.c */
+    struct net_slot *slots;
+    uint64_t *bitmaps;         /* receiver: words_per_slot each */
+    uint32_t words_per_slot;
+    void (*wake)(void *owner);
+    void *owner;
+    bool told;                 /* owner: the failure has been logged */
+
+    _Alignas(64) _Atomic uint64_t published; /* sender: slots, by the owner */
+    _Atomic uint64_t released;               /* receiver: slots, by the owner */
+    _Atomic bool listed;                     /* in net->inbox */
+    struct net_link *inbox_next;
+
+    _Alignas(64) _Atomic uint64_t credited;  /* sender: slots, by the driver */
+    _Atomic uint64_t arrived;                /* receiver: slots complete in order, by the driver */
+    _Atomic uint64_t credit_sent;            /* receiver: slots, by the driver */
+    _Atomic bool accepted;                   /* sender: the far end is there */
+    _Atomic int failed;                      /* enum rail_result; `why` is final when it is set */
+    char why[NET_WHY_BYTES];
+
+    /* The driver's. */
+    uint32_t number;           /* ours: how frames name it */
+    uint32_t remote;           /* theirs, 0: not known */
+    uint64_t assigned;         /* sender: slots cut into chunks so far */
+    uint32_t assigned_bytes;   /* of the slot being cut */
+    uint32_t turn_bytes;       /* sent in its present turn */
+    uint32_t frames_out;       /* queued frames that point into memory */
+    uint64_t remote_finished;  /* the far end is closed and finished this many slots; UINT64_MAX: it is open */
+    struct net_link *ring_next, *owing_next;
+    uint32_t owing_tick;       /* when it began to owe */
+    bool ringed, owing, urgent;
+    bool wants_open, wants_accept, wants_refuse, wants_close;
+    bool closed;               /* by its owner; lives on until nothing refers to it */
+};
+
+enum { NET_HOT_LANES_MAX = 4 };
+
+struct net {
+    pthread_mutex_t lock;
+    struct net *next;          /* list of all, for fork() */
+    _Atomic bool abandoned;    /* in a forked child: not ours */
+    struct net_config config;
+    uint8_t process[NET_PROCESS_ID_BYTES];
+    bool listening;
+    struct net_rail rails[NET_MAX_RAILS];
+    struct net_comm *comms;
+    uint32_t n_comms, comms_room;
+    struct net_knock *knocks;  /* NET_KNOCKS_MAX */
+    uint32_t n_knocks;
+    struct net_peer *peers;
+    struct net_peer *active;   /* that may have something to send */
+    uint32_t n_connecting;     /* lanes in WAITING or CONNECTING */
+    uint64_t sessions;
+
+    int epoll_fd;
+    struct net_lane **up;      /* all lanes that are up */
+    uint32_t n_up, up_room;
+    struct net_lane *hot[NET_HOT_LANES_MAX]; /* had traffic lately: read without asking epoll */
+    uint32_t n_hot;
+    uint32_t drives_to_epoll;
+    bool owes_late;            /* a tick found credits that have waited long enough */
+    uint32_t tick_number;
+
+    _Alignas(64) _Atomic(struct net_link *) inbox; /* links whose owners did something */
+    _Atomic bool kicked;       /* an owner could not get the lock: whoever has it looks at the inbox again */
+    _Atomic uint32_t callers;  /* inside net_enter */
+    _Atomic uint32_t caller_drives;
+    _Atomic bool ticking;      /* the timer is set */
+    _Atomic uint32_t seen_drives; /* caller_drives at the last tick: unchanged, nobody drives */
+    struct service_source source;
+    struct service_timer timer;
+    bool service_added;
+
+    /* Telemetry. */
+    _Atomic uint64_t knocks_refused, late_frames, duplicate_chunks;
+};
+
+/* net.c: the process's instance. */
+struct net *net_default(void);
+void net_fork_handlers_add(void); /* after the service's own are there */
+enum rail_result net_create(const struct net_config *config, struct net **out);
+/* Tests only: everything must be closed. Blocks until the service thread is out. */
+void net_destroy(struct net *net);
+enum rail_result net_describe_on(struct net *net, struct net_address *out);
+enum rail_result net_comm_add_on(struct net *net, uint64_t comm_key, const uint8_t secret[32]);
+void net_comm_remove_on(struct net *net, uint64_t comm_key);
+enum rail_result net_link_open_on(struct net *net, const struct net_link_request *request, struct link **out);
+bool net_progress_on(struct net *net);
+void net_peer_lost_on(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
+
+/* drive.c: who works when. */
+void net_unlock(struct net *net);            /* releases the drive lock and does what was asked for meanwhile */
+void net_submit(struct net_link *link, bool now); /* owner: look at this link; now: send if the lock is free */
+void net_touch(struct net *net);             /* something is going on: keep the tick running */
+void net_drive_inbox(struct net *net);
+enum rail_result net_service_start(struct net *net);
+void net_service_stop(struct net *net);
+void net_hand_over(struct net *net);          /* a caller goes to sleep: the service thread drives from now on */
+void net_lane_hot(struct net *net, struct net_lane *lane);
+enum rail_result net_lane_watch(struct net *net, struct net_lane *lane, int fd, bool up);
+void net_lane_unwatch(struct net *net, struct net_lane *lane);
+
+/* connect.c: listeners, knocks, lanes being connected. */
+enum rail_result net_listen(struct net *net);
+void net_listener_ready(struct net *net, struct net_rail *rail);
+void net_knock_ready(struct net *net, struct net_knock *knock);
+void net_connect_peer(struct net_peer *peer);
+void net_connect_step(struct net_lane *lane);
+void net_connect_drop(struct net_lane *lane);
+void net_connect_tick(struct net *net, uint64_t now_ns);
+
+/* peer.c: the bundle of lanes to one process, and what travels on it. */
+struct net_peer *peer_get(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], bool far, bool create);
+enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes);
+struct net_lane *peer_lane(struct net_peer *peer, uint32_t index, uint32_t rail);
+enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer);
+void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why);
+void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
+void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
+void peer_free_idle(struct net *net);        /* peers without lanes and links */
+bool peer_read(struct net_lane *lane);
+/* True if anything moved; *more: something is left to send. */
+bool peer_send(struct net_peer *peer, bool *more);
+void peer_activate(struct net_peer *peer);
+struct net_link *peer_link(struct net_peer *peer, uint32_t number, bool *late);
+enum rail_result peer_link_add(struct net_peer *peer, struct net_link *link);
+void peer_link_remove(struct net_link *link);
+void peer_ring(struct net_link *link);
+void peer_owe(struct net_link *link, bool urgent);
+
+/* net_link.c: one end. */
+void link_look(struct net_link *link);       /* the driver: its owner did something */
+void link_fail(struct net_link *link, enum rail_result result, const char *why);
+void link_wake(struct net_link *link);
+bool link_has_data(const struct net_link *link);
+void link_matched(struct net_link *link, const struct frame_open *open, uint32_t number); /* receiver: OPEN is here */
+enum rail_result link_memory(struct net_link *link);
+bool link_free_if_done(struct net_link *link);
+
+/* receive.c: frames that arrive (the sink of all lanes). */
+extern const struct lane_sink net_sink;
+
+#endif

@@ -1,0 +1,78 @@
+/* net.h - network links between processes, over lanes.
+ *
+ * Lanes belong to (process, peer process, rail, route) and are shared by all links and communicators between the two.
+ * They are connected on first use by the process with the smaller id; the other accepts. A link opened here is striped
+ * over the lanes of its peer process chunk by chunk: a lane takes the next chunk when it has room (pull scheduling).
+ *
+ * Threads: everything here may be called from any thread; lanes are driven by whoever calls net_progress() and, when no
+ * caller is inside (net_enter/net_leave), by the service thread. */
+#ifndef RAIL_TRANSPORT_NET_H
+#define RAIL_TRANSPORT_NET_H
+
+#include <stdatomic.h>
+
+#include "base/clock.h"
+#include "base/result.h"
+#include "transport/link.h"
+
+enum { NET_MAX_RAILS = 16, NET_PROCESS_ID_BYTES = 16 };
+
+/* One NIC of a process as its peers see it. */
+struct net_rail_address {
+    uint8_t family;     /* 4, 6, 0 = none */
+    uint8_t reserved;
+    uint16_t port;      /* host order; the process's listener on that NIC */
+    uint32_t scope;     /* IPv6 link-local scope is local to a host: 0 on the wire */
+    uint8_t address[16];
+    uint32_t mbit_per_s;/* 0 = unknown */
+    char name[16];      /* "eth0" */
+};
+
+/* What a process tells the others at init (all-gathered by the bootstrap). Plain bytes. */
+struct net_address {
+    uint8_t process[NET_PROCESS_ID_BYTES]; /* random, one per process */
+    uint32_t n_rails;
+    uint32_t reserved;
+    struct net_rail_address rails[NET_MAX_RAILS];
+};
+
+/* Starts this process's listeners on first use (one per rail) and describes them. The id is the same for every call in
+ * a process (a forked child gets its own). */
+enum rail_result net_describe(struct net_address *out);
+/* The process id alone, without starting anything. */
+void net_process_id(uint8_t out[NET_PROCESS_ID_BYTES]);
+
+/* Makes a communicator known to the listeners: connections must prove `secret`. net_comm_remove drops it. */
+enum rail_result net_comm_add(uint64_t comm_key, const uint8_t secret[32]);
+void net_comm_remove(uint64_t comm_key);
+
+struct net_link_request {
+    uint64_t comm_key; /* same on all ranks, unique per communicator (derived from its secret) */
+    uint32_t from, to, channel;
+    bool sender;                    /* which end this is */
+    uint32_t n_slots;
+    size_t slot_bytes;
+    const struct net_address *peer; /* of the far end's process; copied */
+    /* Called (from any thread) when the link may have made progress while its owner sleeps. */
+    void (*wake)(void *owner);
+    void *owner;
+};
+
+/* Opens one end; returns at once. The ends find each other by (comm_key, from, to, channel). Memory for slots is
+ * allocated when the end is used first. */
+enum rail_result net_link_open(const struct net_link_request *request, struct link **out);
+
+/* Drives every lane of the process once, without blocking; returns at once if another thread is doing it. True if
+ * anything moved. */
+bool net_progress(void);
+/* A caller is inside an operation and will call net_progress() itself; while any is, the service thread keeps away. */
+void net_enter(void);
+void net_leave(void);
+/* Like net_leave, for a caller that goes to sleep until its wake(): the service thread takes over at once (one system
+ * call) instead of at its next tick, milliseconds later. Come back with net_enter. */
+void net_leave_to_sleep(void);
+
+/* All ends to `process` fail with RAIL_E_REMOTE and `why` from now on (bootstrap learned that it died). */
+void net_peer_lost(const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
+
+#endif

@@ -1,0 +1,224 @@
+/* segment.c - making, passing on, mapping and forgetting a node's shared segment (layout in segment.h).
+ *
+ * The ranks of one process share one mapping: a table of mappings, found by key, counts its users. */
+#include "transport/shm/segment.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "base/futex.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#define SEGMENT_MAGIC 0x7261696c73686d31ull /* "railshm1" */
+
+
+struct shm_mapping {
+    struct shm_mapping *next;
+    uint8_t key[32];
+    void *address; /* NULL while the process's first rank is fetching it */
+    size_t bytes;
+    int users;
+    enum rail_result result; /* not RAIL_OK: fetching failed */
+};
+
+static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the list and every field above */
+static struct shm_mapping *mappings;
+
+static size_t page_up(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
+
+struct offsets {
+    size_t controls, places, windows, slots, end;
+};
+
+static struct offsets layout(const struct shm_geometry *g)
+{
+    struct offsets o;
+    o.controls = page_up(sizeof(struct shm_header));
+    o.places = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
+    o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
+    o.slots = page_up(o.windows + (size_t)g->n_peers * 2 * SHM_DEPTH * g->window_bytes);
+    o.end = page_up(o.slots + (size_t)g->n_peers * shm_places(g) * g->n_slots * g->slot_bytes);
+    return o;
+}
+
+size_t shm_segment_bytes(const struct shm_geometry *geometry) { return layout(geometry).end; }
+
+static enum rail_result geometry_check(const struct shm_geometry *g)
+{
+    if (g->n_peers < 1 || g->n_peers > SHM_MAX_PEERS)
+        return rail_fail(RAIL_E_USAGE, "%u ranks of one communicator on one host: at most %d are supported", g->n_peers,
+                         SHM_MAX_PEERS);
+    if (g->n_slots < 2 || g->n_slots > SHM_MAX_SLOTS || g->slot_bytes % SHM_LINE || g->window_bytes % SHM_LINE)
+        return rail_fail(RAIL_E_INTERNAL, "shared segment: slots %u x %zu bytes, windows of %zu bytes", g->n_slots,
+                         g->slot_bytes, g->window_bytes);
+    return RAIL_OK;
+}
+
+static void lay_out(struct shm_segment *out, const struct shm_geometry *g, unsigned char *base)
+{
+    struct offsets o = layout(g);
+    out->geometry = *g;
+    out->header = (void *)base;
+    out->controls = (void *)(base + o.controls);
+    out->places = (void *)(base + o.places);
+    out->windows = base + o.windows;
+    out->slots = base + o.slots;
+}
+
+static enum rail_result make(const struct shm_request *r, size_t bytes, int *fd_out, void **address_out)
+{
+    RAIL_TRY(rail_memfd_create("railccl-node", bytes, fd_out));
+    enum rail_result result = rail_memfd_map(*fd_out, bytes, address_out);
+    if (result != RAIL_OK) {
+        close(*fd_out);
+        return result;
+    }
+    struct shm_header *header = *address_out;
+    header->geometry = r->geometry;
+    header->magic = SEGMENT_MAGIC;
+    return RAIL_OK;
+}
+
+static enum rail_result lead(const struct shm_request *r, size_t bytes, void **address_out)
+{
+    struct fd_giver *giver = NULL;
+    int fd = -1;
+    if (r->n_processes > 1) RAIL_TRY(rail_fd_giver_open(r->key, &giver));
+    enum rail_result result = make(r, bytes, &fd, address_out);
+    if (result == RAIL_OK && giver) {
+        result = rail_fd_giver_serve(giver, fd, (int)r->n_processes - 1, r->deadline, r->stop);
+        if (result != RAIL_OK) rail_memory_unmap(*address_out, bytes);
+    }
+    if (fd >= 0) close(fd);
+    if (giver) rail_fd_giver_close(giver);
+    return result;
+}
+
+static enum rail_result follow(const struct shm_request *r, size_t bytes, void **address_out)
+{
+    int fd;
+    RAIL_TRY(rail_fd_take(r->key, r->deadline, r->stop, &fd));
+    enum rail_result result = rail_memfd_map(fd, bytes, address_out);
+    close(fd);
+    RAIL_TRY(result);
+    const struct shm_header *header = *address_out;
+    if (header->magic == SEGMENT_MAGIC && memcmp(&header->geometry, &r->geometry, sizeof r->geometry) == 0)
+        return RAIL_OK;
+    rail_memory_unmap(*address_out, bytes);
+    return rail_fail(RAIL_E_INTERNAL, "shared segment: its leader laid it out differently");
+}
+
+static struct shm_mapping *mapping_find(const uint8_t key[32])
+{
+    for (struct shm_mapping *m = mappings; m; m = m->next)
+        if (memcmp(m->key, key, 32) == 0) return m;
+    return NULL;
+}
+
+static void mapping_drop_locked(struct shm_mapping *m)
+{
+    if (--m->users > 0) return;
+    for (struct shm_mapping **p = &mappings; *p; p = &(*p)->next)
+        if (*p == m) {
+            *p = m->next;
+            break;
+        }
+    if (m->address) rail_memory_unmap(m->address, m->bytes);
+    free(m);
+}
+
+/* The table's entry for this key, made if it is not there; the caller is one more user. */
+static struct shm_mapping *mapping_join(const uint8_t key[32], size_t bytes)
+{
+    pthread_mutex_lock(&mappings_lock);
+    struct shm_mapping *m = mapping_find(key);
+    if (!m && (m = calloc(1, sizeof *m))) {
+        memcpy(m->key, key, 32);
+        m->bytes = bytes;
+        m->result = RAIL_NOT_YET;
+        m->next = mappings;
+        mappings = m;
+    }
+    if (m) m->users++;
+    pthread_mutex_unlock(&mappings_lock);
+    return m;
+}
+
+static void mapping_leave(struct shm_mapping *m)
+{
+    pthread_mutex_lock(&mappings_lock);
+    mapping_drop_locked(m);
+    pthread_mutex_unlock(&mappings_lock);
+}
+
+static enum rail_result fetch(const struct shm_request *r, struct shm_mapping *m)
+{
+    void *address = NULL;
+    enum rail_result result = r->leader ? lead(r, m->bytes, &address) : follow(r, m->bytes, &address);
+    pthread_mutex_lock(&mappings_lock);
+    m->result = result;
+    if (result == RAIL_OK) m->address = address;
+    pthread_mutex_unlock(&mappings_lock);
+    return result;
+}
+
+static enum rail_result await_first(const struct shm_request *r, struct shm_mapping *m)
+{
+    for (;;) {
+        pthread_mutex_lock(&mappings_lock);
+        enum rail_result result = m->result;
+        pthread_mutex_unlock(&mappings_lock);
+        if (result == RAIL_OK) return RAIL_OK;
+        if (result != RAIL_NOT_YET)
+            return rail_fail_quietly(result, "shared segment: this process's first rank could not map it");
+        if (r->stop && *r->stop) return rail_fail_quietly(RAIL_E_ABORTED, "aborted while joining the node");
+        if (rail_deadline_passed(r->deadline))
+            return rail_fail(RAIL_E_TIMEOUT, "shared segment: this process's first rank did not map it in time");
+        struct timespec t = {0, 200000}; /* initialisation only: the fetch takes some hundred microseconds */
+        nanosleep(&t, NULL);
+    }
+}
+
+enum rail_result shm_segment_open(const struct shm_request *request, struct shm_segment *out)
+{
+    memset(out, 0, sizeof *out);
+    RAIL_TRY(geometry_check(&request->geometry));
+    struct shm_mapping *m = mapping_join(request->key, shm_segment_bytes(&request->geometry));
+    if (!m) return rail_fail(RAIL_E_SYSTEM, "shared segment: out of memory");
+    enum rail_result result = request->first_of_process ? fetch(request, m) : await_first(request, m);
+    if (result != RAIL_OK) {
+        mapping_leave(m);
+        return result;
+    }
+    lay_out(out, &request->geometry, m->address);
+    out->mapping = m;
+    RAIL_INFO(RAIL_SHM, "node segment: %u ranks, %zu MiB reserved, windows %zu KiB, slots %u x %zu KiB",
+              request->geometry.n_peers, m->bytes >> 20, request->geometry.window_bytes >> 10,
+              request->geometry.n_slots, request->geometry.slot_bytes >> 10);
+    return RAIL_OK;
+}
+
+void shm_segment_close(struct shm_segment *segment)
+{
+    if (segment->mapping) mapping_leave(segment->mapping);
+    memset(segment, 0, sizeof *segment);
+}
+
+void doorbell_ring(struct doorbell *door)
+{
+    atomic_fetch_add_explicit(&door->word, 1, memory_order_release);
+    rail_futex_wake(&door->word, 1);
+}
+
+void shm_notify_sleepers(const struct shm_segment *segment, uint32_t self)
+{
+    for (uint32_t p = 0; p < segment->geometry.n_peers; p++) {
+        struct doorbell *door = &segment->controls[p].door;
+        if (p != self && atomic_load_explicit(&door->sleeping, memory_order_relaxed)) doorbell_ring(door);
+    }
+}

@@ -1,0 +1,168 @@
+/* segment.h - the memory that the ranks of one node share for one communicator: one sealed memfd, made by the node's
+ * leader, mapped once per process.
+ *
+ *   header | control block of peer 0 .. n-1 | link places of peer 0 .. n-1 | windows of peer 0 .. n-1 | slots
+ *
+ * Every word has one writer, named below; what is written by different ranks never shares a cache line. The segment is
+ * sparse: memory is used when it is touched. */
+#ifndef RAIL_TRANSPORT_SHM_SEGMENT_H
+#define RAIL_TRANSPORT_SHM_SEGMENT_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/clock.h"
+#include "base/result.h"
+
+enum {
+    SHM_LINE = 64,           /* cache line of every CPU we build for */
+    SHM_COUNTERS = 4,        /* monotonic counters per rank, a line each */
+    SHM_DEPTH = 2,           /* windows, exposures and express lines alternate */
+    SHM_CALLS = 4,           /* calls remembered per rank, the present one included */
+    SHM_EXPRESS_BYTES = 40,  /* data beside the sequence and the signature in one line */
+    SHM_MAX_PEERS = 1024,
+    SHM_MAX_SLOTS = 16,
+    SHM_PLACES = 64,         /* links into one rank for whatever root: at most 4 per channel (ring or tree), 16 channels */
+    SHM_ROOTED_CHANNELS = 2, /* channels on which any peer may have a link to any other: trees, as the root moves */
+};
+
+/* Where a rank sleeps. Written by its rank (sleeping) and by whoever wakes it (word). */
+struct doorbell {
+    _Alignas(SHM_LINE) _Atomic uint32_t word;
+    _Atomic uint32_t sleeping;
+};
+
+struct shm_counter {
+    _Alignas(SHM_LINE) _Atomic uint64_t value;
+};
+
+/* What the owner tells its peers about its buffers in one window round; written before STAGED is signalled. */
+struct shm_exposure {
+    _Alignas(SHM_LINE) uint64_t input, output; /* addresses, when direct */
+    uint64_t signature;                        /* of the call */
+    uint32_t direct;                           /* peers of the same process may use the addresses */
+};
+
+/* The smallest message: data beside its flag in one line. */
+struct shm_express {
+    _Alignas(SHM_LINE) _Atomic uint64_t sequence;
+    uint64_t signature;
+    unsigned char data[SHM_EXPRESS_BYTES];
+};
+
+/* What the owner called last, for peers that wait in vain (engine/calls.h). */
+struct shm_calls {
+    _Alignas(SHM_LINE) _Atomic uint64_t number; /* of the call begun last; the first is 1 */
+    _Atomic uint64_t signature[SHM_CALLS];      /* of the call with that number, modulo */
+    _Atomic uint64_t closed;                    /* 0, or calls made + 1: no more will come */
+};
+
+/* Written by the peer it belongs to. */
+struct shm_control {
+    struct doorbell door;
+    struct shm_calls calls;
+    struct shm_counter counter[SHM_COUNTERS];
+    struct shm_exposure exposure[SHM_DEPTH];
+    struct shm_express express[SHM_DEPTH];
+};
+
+struct shm_slot_meta {
+    uint64_t bytes, signature;
+};
+
+/* One link into a peer. key and released: the receiver's; published and meta: the sender's. */
+struct shm_place {
+    _Alignas(SHM_LINE) _Atomic uint64_t key; /* 0 = free, else shm_link_key() */
+    _Alignas(SHM_LINE) _Atomic uint64_t published;
+    _Alignas(SHM_LINE) _Atomic uint64_t released;
+    _Alignas(SHM_LINE) struct shm_slot_meta meta[SHM_MAX_SLOTS];
+};
+
+/* Everything that fixes the layout; the same on all ranks of the node. */
+struct shm_geometry {
+    uint32_t n_peers;
+    uint32_t n_slots;     /* 2 .. SHM_MAX_SLOTS */
+    size_t window_bytes;  /* 0: no windows; else a multiple of SHM_LINE */
+    size_t slot_bytes;    /* a multiple of SHM_LINE */
+};
+
+static inline uint32_t shm_places(const struct shm_geometry *g)
+{
+    return SHM_PLACES + SHM_ROOTED_CHANNELS * (g->n_peers - 1);
+}
+
+struct shm_header {
+    _Alignas(SHM_LINE) uint64_t magic;
+    struct shm_geometry geometry;
+    _Alignas(SHM_LINE) _Atomic uint32_t sleepers; /* how many doorbells have sleeping set: lets a signal skip looking */
+};
+
+/* One rank's view. Read-only after shm_segment_open. */
+struct shm_segment {
+    struct shm_geometry geometry;
+    struct shm_header *header;
+    struct shm_control *controls;
+    struct shm_place *places; /* [n_peers][shm_places()] */
+    unsigned char *windows;   /* [n_peers][2 (in, out)][SHM_DEPTH][window_bytes] */
+    unsigned char *slots;     /* [n_peers][shm_places()][n_slots][slot_bytes] */
+    struct shm_mapping *mapping;
+};
+
+struct shm_request {
+    uint8_t key[32];           /* secret of this node's segment: names the meeting point */
+    struct shm_geometry geometry;
+    bool leader;               /* makes the segment and hands it to the other processes */
+    bool first_of_process;     /* takes it for its process; the other ranks of the process wait for that */
+    uint32_t n_processes;      /* in the node */
+    struct rail_deadline deadline;
+    const _Atomic uint32_t *stop;
+};
+
+enum rail_result shm_segment_open(const struct shm_request *request, struct shm_segment *out);
+/* Accepts a half-opened (zeroed) segment. The memory goes with the last user. */
+void shm_segment_close(struct shm_segment *segment);
+size_t shm_segment_bytes(const struct shm_geometry *geometry);
+
+enum shm_window { SHM_WINDOW_IN, SHM_WINDOW_OUT };
+
+static inline unsigned char *shm_window_at(const struct shm_segment *s, uint32_t peer, enum shm_window which,
+                                           uint64_t round)
+{
+    size_t index = ((size_t)peer * 2 + which) * SHM_DEPTH + (size_t)(round % SHM_DEPTH);
+    return s->windows + index * s->geometry.window_bytes;
+}
+
+/* Wakes the sleeper behind one doorbell. Call after the release store that it waits for. */
+void doorbell_ring(struct doorbell *door);
+
+/* A full fence. ThreadSanitizer does not model fences: there a locked operation, which is one on every CPU we run it on. */
+static inline void shm_fence(void)
+{
+#if defined(__SANITIZE_THREAD__)
+    static _Atomic uint32_t word;
+    atomic_fetch_add_explicit(&word, 0, memory_order_seq_cst);
+#else
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+}
+
+/* The store before and the load of `sleeping` after must not pass each other: the sleeper sets `sleeping`, then looks at
+ * the stored word once more (Dekker). */
+static inline void doorbell_notify(struct doorbell *door)
+{
+    shm_fence();
+    if (__builtin_expect(atomic_load_explicit(&door->sleeping, memory_order_relaxed) != 0, 0)) doorbell_ring(door);
+}
+
+/* After a store that any peer may wait for. */
+void shm_notify_sleepers(const struct shm_segment *segment, uint32_t self);
+static inline void shm_notify_all(const struct shm_segment *segment, uint32_t self)
+{
+    shm_fence();
+    if (__builtin_expect(atomic_load_explicit(&segment->header->sleepers, memory_order_relaxed) != 0, 0))
+        shm_notify_sleepers(segment, self);
+}
+
+#endif

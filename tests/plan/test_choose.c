@@ -1,0 +1,183 @@
+/* The chooser: the same natural answers by size and shape, forced ones that fit, pieces that fit windows and slots. */
+#include "plan/plans.h"
+
+static const uint32_t KIB = 1024, MIB = 1 << 20;
+
+static struct choice choose(const uint32_t *nodes, int32_t forced, uint64_t bytes)
+{
+    struct shape shape = shape_of_nodes(nodes, false);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    table.forced_algorithm = forced;
+    struct choice c = choose_allreduce(&table, &shape, bytes);
+    shape_clear(&shape);
+    return c;
+}
+
+#define NODES(...) ((const uint32_t[]){__VA_ARGS__, 0})
+
+static void one_node_goes_from_one_shot_to_two_shot(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(NODES(4), -1, 0).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(NODES(4), -1, 8).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(NODES(4), -1, MIB).algorithm, PLAN_TWO_SHOT);
+    assert_int_equal(choose(NODES(64), -1, (uint64_t)MIB * MIB).algorithm, PLAN_TWO_SHOT);
+    assert_int_equal(choose(NODES(4), -1, MIB).n_channels, 1);
+}
+
+static void a_limit_on_two_shot_gives_way_to_the_ring(void **state)
+{
+    (void)state;
+    struct shape shape = shape_of_one_node(4);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    table.two_shot_max_bytes = MIB;
+    assert_int_equal(choose_allreduce(&table, &shape, MIB).algorithm, PLAN_TWO_SHOT);
+    assert_int_equal(choose_allreduce(&table, &shape, MIB + 1).algorithm, PLAN_RING);
+    assert_int_equal(choose_allreduce(&table, &shape, MIB + 1).piece_bytes, table.shm_slot_bytes);
+    shape_clear(&shape);
+}
+
+static void several_nodes_go_from_doubling_to_tree_to_ring(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(NODES(4, 4), -1, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(NODES(4, 4), -1, 256 * KIB).algorithm, PLAN_TREE);
+    assert_int_equal(choose(NODES(4, 4), -1, 8).n_channels, 1);
+    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_RING);
+    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).n_channels, 4);
+    assert_int_equal(choose(NODES(1, 1), -1, 64 * MIB).algorithm, PLAN_DOUBLING); /* two ranks: one hop, the same bytes */
+    assert_int_equal(choose(NODES(65), -1, 8).algorithm, PLAN_DOUBLING);          /* too many for windows */
+    assert_int_equal(choose(NODES(256), -1, 8).algorithm, PLAN_TREE);             /* too many for doubling's links */
+    assert_int_equal(choose(NODES(65), -1, 64 * MIB).algorithm, PLAN_RING);
+}
+
+static void small_messages_take_fewer_channels_and_a_tree_an_even_number(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(NODES(4, 4), PLAN_RING, 64 * KIB).n_channels, 1);
+    assert_int_equal(choose(NODES(4, 4), PLAN_RING, 192 * KIB).n_channels, 3);
+    assert_int_equal(choose(NODES(4, 4), PLAN_TREE, 192 * KIB).n_channels, 2);
+    assert_int_equal(choose(NODES(4, 4), PLAN_TREE, 127 * KIB).n_channels, 1);
+    assert_int_equal(choose(NODES(8), PLAN_TREE, MIB).n_channels, 2);
+    assert_int_equal(choose(NODES(8), PLAN_RING, MIB).n_channels, 1);
+}
+
+static void what_is_forced_is_taken_when_it_fits(void **state)
+{
+    (void)state;
+    for (int a = 0; a < PLAN_ALGORITHMS; a++) {
+        assert_int_equal(choose(NODES(8), a, 100).algorithm, a);
+        assert_int_equal(choose(NODES(8), a, MIB).algorithm, a);
+    }
+    assert_int_equal(choose(NODES(4, 4), PLAN_TWO_SHOT, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(NODES(65), PLAN_ONE_SHOT, 64 * MIB).algorithm, PLAN_RING);
+    struct shape shape = shape_of_one_node(4);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    table.forced_channels = 3;
+    assert_int_equal(choose_allreduce(&table, &shape, MIB).n_channels, 1); /* windows: one channel */
+    table.forced_algorithm = PLAN_RING;
+    assert_int_equal(choose_allreduce(&table, &shape, 8).n_channels, 3);
+    shape_clear(&shape);
+}
+
+static void pieces_are_whole_lines_and_fit_their_window_or_slot(void **state)
+{
+    (void)state;
+    static const uint32_t nodes[][4] = {{2}, {3}, {7}, {64}, {65}, {1, 1}, {4, 4}, {3, 5, 1}, {32, 32}};
+    for (size_t k = 0; k < sizeof nodes / sizeof nodes[0]; k++)
+        for (int forced = -1; forced < PLAN_ALGORITHMS; forced++)
+            for (uint64_t bytes = 0; bytes < ((uint64_t)1 << 62); bytes = bytes * 3 + 1) {
+                struct shape shape = shape_of_nodes(nodes[k], false);
+                struct choice_table t;
+                choice_table_default(&t, &shape);
+                t.forced_algorithm = forced;
+                struct choice c = choose_allreduce(&t, &shape, bytes);
+                uint64_t slot = shape.n_nodes > 1 ? t.net_slot_bytes : t.shm_slot_bytes;
+                assert_true(c.piece_bytes >= 64 && c.piece_bytes % 64 == 0);
+                assert_true(c.n_channels >= 1);
+                if (c.algorithm == PLAN_ONE_SHOT) assert_true(c.piece_bytes <= t.window_bytes);
+                else if (c.algorithm == PLAN_TWO_SHOT) assert_true(c.piece_bytes * shape.n_ranks <= t.window_bytes);
+                else assert_true(c.piece_bytes <= slot);
+                struct plan plan;
+                assert_true(plan_writers_allreduce[c.algorithm](&shape, 0, 0, &plan));
+                shape_clear(&shape);
+            }
+}
+
+static void a_tree_cuts_a_medium_message_into_several_pieces(void **state)
+{
+    (void)state;
+    struct choice c = choose(NODES(4, 4), PLAN_TREE, 4 * MIB); /* 4 channels of 1 MiB, 6 hops: sqrt(2^20 2^16 / 6) */
+    assert_int_equal(c.n_channels, 4);
+    assert_in_range(c.piece_bytes, 104 * KIB, 108 * KIB);
+}
+
+static void the_hash_sees_every_field(void **state)
+{
+    (void)state;
+    struct shape shape = shape_of_one_node(4);
+    struct choice_table t, u;
+    choice_table_default(&t, &shape);
+    uint64_t hash = choice_table_hash(&t);
+    u = t;
+    assert_int_equal(choice_table_hash(&u), hash);
+    for (size_t byte = 0; byte < sizeof t; byte++) {
+        u = t;
+        ((unsigned char *)&u)[byte] ^= 1;
+        assert_int_not_equal(choice_table_hash(&u), hash);
+    }
+    shape_clear(&shape);
+}
+
+static void shapes_number_nodes_by_first_appearance(void **state)
+{
+    (void)state;
+    static const uint64_t keys[] = {70, 30, 70, 90, 30, 70}; /* the drawing in shape.c */
+    static const uint32_t node_of[] = {0, 1, 0, 2, 1, 0}, peer_of[] = {0, 0, 1, 0, 1, 2}, order[] = {0, 2, 5, 1, 4, 3},
+                          node_start[] = {0, 3, 5, 6};
+    struct shape s;
+    assert_int_equal(shape_build(&s, 6, keys, 2), 0);
+    assert_int_equal(s.n_ranks, 6);
+    assert_int_equal(s.n_nodes, 3);
+    assert_int_equal(s.n_rails, 2);
+    assert_memory_equal(s.node_of, node_of, sizeof node_of);
+    assert_memory_equal(s.peer_of, peer_of, sizeof peer_of);
+    assert_memory_equal(s.order, order, sizeof order);
+    assert_memory_equal(s.node_start, node_start, sizeof node_start);
+    for (uint32_t p = 0; p < 6; p++) assert_int_equal(s.position[s.order[p]], p);
+    shape_clear(&s);
+    assert_null(s.order);
+    shape_clear(&s); /* twice is harmless */
+    assert_int_equal(shape_build(&s, 0, NULL, 1), 0);
+    assert_int_equal(s.n_nodes, 0);
+    shape_clear(&s);
+}
+
+static void names_match_numbers(void **state)
+{
+    (void)state;
+    assert_string_equal(plan_algorithm_names[PLAN_ONE_SHOT], "oneshot");
+    assert_string_equal(plan_algorithm_names[PLAN_TWO_SHOT], "twoshot");
+    assert_string_equal(plan_algorithm_names[PLAN_RING], "ring");
+    assert_string_equal(plan_algorithm_names[PLAN_TREE], "tree");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shapes_number_nodes_by_first_appearance),
+        cmocka_unit_test(names_match_numbers),
+        cmocka_unit_test(one_node_goes_from_one_shot_to_two_shot),
+        cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
+        cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
+        cmocka_unit_test(small_messages_take_fewer_channels_and_a_tree_an_even_number),
+        cmocka_unit_test(what_is_forced_is_taken_when_it_fits),
+        cmocka_unit_test(pieces_are_whole_lines_and_fit_their_window_or_slot),
+        cmocka_unit_test(a_tree_cuts_a_medium_message_into_several_pieces),
+        cmocka_unit_test(the_hash_sees_every_field),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Runs tests one after another, each under a time limit, and counts their cases exactly.
+#
+#   BUILD=build tests/run.sh [--all] [LAYER/NAME ...]
+#
+# Without names, or with --all in front of more names: every test_NAME that was built and every tests/*/check_NAME.sh.
+# A test is a program build/tests/LAYER/test_NAME (cmocka) or a script tests/LAYER/check_NAME.sh; both report in TAP:
+# "1..N", then "ok I - name", "not ok I - name", or "ok I - name # SKIP reason" per case. A program that dies, hangs,
+# runs no case, or reports more or fewer cases than it announced is one failure more. The checks of the whole house
+# (tests/house: other compilers, installation ...) run only when named; `make check` names them.
+# Last line: "N passed, N failed, N skipped".
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/.." || exit 1
+build=${BUILD:-build}
+limit=${TEST_LIMIT_S:-300}
+house_limit=$((limit > 900 ? limit : 900)) # these compile the whole library
+export BUILD=$build CMOCKA_MESSAGE_OUTPUT=TAP
+passed=0 failed=0 skipped=0
+
+# Prints "passed failed skipped announced" of the TAP in a file. Text without a newline may stand before a result
+# (a case that prints), and cmocka 1.1 writes a skipped case as "not ok I # SKIP name".
+count() {
+    awk '
+        /^1\.\.[0-9]+ *$/ { announced += substr($0, 4); next }
+        /ok [0-9]+ (- .*)?# [Ss][Kk][Ii][Pp]/ { skipped++; next }
+        /not ok [0-9]+ - / { failed++; next }
+        /ok [0-9]+ - / { passed++; next }
+        END { print passed + 0, failed + 0, skipped + 0, announced + 0 }' "$1"
+}
+
+run() { # NAME COMMAND...
+    local name=$1 log start rc tenths why="" p f s n
+    shift
+    log=$(mktemp)
+    start=$(date +%s%N)
+    timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null
+    rc=$?
+    tenths=$((($(date +%s%N) - start) / 100000000))
+    read -r p f s n < <(count "$log")
+    if [ $rc -eq 124 ] || [ $rc -eq 137 ]; then why="stopped after $limit s"
+    elif [ $rc -gt 128 ]; then why="died of signal $((rc - 128))"
+    elif [ "$n" -eq 0 ] && [ $rc -eq 0 ]; then why="ran no case"
+    elif [ $((p + f + s)) -ne "$n" ]; then why="$((p + f + s)) of $n announced cases reported, exit status $rc"
+    elif [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then why="exit status $rc"
+    fi
+    [ -z "$why" ] || f=$((f + 1))
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    printf '%-44s %4d passed %3d failed %3d skipped %5d.%d s\n' "$name" "$p" "$f" "$s" $((tenths / 10)) $((tenths % 10))
+    [ "$s" -eq 0 ] || grep -iE '# skip|^#? *skipped:' "$log" | sed 's/^/  | /'
+    if [ "$f" -gt 0 ]; then
+        [ -z "$why" ] || echo "  ($why)"
+        grep -E '^not ok' "$log" | grep -v '# SKIP' | sed 's/^/  | /'
+        echo "  | ..."
+        tail -n "${TEST_TAIL:-60}" "$log" | sed 's/^/  | /'
+    fi
+    rm -f "$log"
+}
+
+if [ $# -eq 0 ] || [ "$1" = --all ]; then
+    [ $# -eq 0 ] || shift
+    # shellcheck disable=SC2046
+    set -- $( (find "$build/tests" -type f -name 'test_*' ! -name '*.*' -printf '%P\n'
+               find tests -name 'check_*.sh' ! -path 'tests/house/*' -printf '%P\n') 2>/dev/null | sort) "$@"
+fi
+for t in "$@"; do
+    case $t in
+    house/*) limit=$house_limit run "$t" bash "tests/$t" ;;
+    *.sh) run "$t" bash "tests/$t" ;;
+    *) run "$t" ${TEST_RUNNER:-} "$build/tests/$t" ;; # TEST_RUNNER: e.g. qemu-aarch64
+    esac
+done
+echo "$passed passed, $failed failed, $skipped skipped"
+[ $failed -eq 0 ] && [ $((passed + skipped)) -gt 0 ]

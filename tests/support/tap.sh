@@ -1,0 +1,25 @@
+# tap.sh - for test scripts: `. tests/support/tap.sh; tap_plan 2; tap_case "name" COMMAND...; tap_skip "name" "why"; tap_end`
+tap_number=0 tap_failed=0
+
+tap_plan() { echo "1..$1"; }
+
+# The case passes when the command succeeds; what the command printed is shown when it does not.
+tap_case() {
+    local name=$1 output
+    shift
+    tap_number=$((tap_number + 1))
+    if output=$("$@" 2>&1); then
+        echo "ok $tap_number - $name"
+    else
+        echo "not ok $tap_number - $name"
+        tap_failed=$((tap_failed + 1))
+        printf '%s\n' "$output" | tail -n 40 | sed 's/^/# /'
+    fi
+}
+
+tap_skip() {
+    tap_number=$((tap_number + 1))
+    echo "ok $tap_number - $1 # SKIP $2"
+}
+
+tap_end() { exit $((tap_failed > 0)); }

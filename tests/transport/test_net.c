@@ -1,0 +1,190 @@
+/* test_net.c - links over lanes deliver what was sent: content, order, sizes, signatures; for any number of links,
+ * rails, sockets; whoever connects, opens late, or is slow. */
+#include "transport/net_fixture.h"
+
+#include <cmocka.h>
+
+enum { KEY = 77 };
+
+struct flow {
+    struct link *link;
+    uint64_t name; /* same on both ends */
+    bool sender;
+    uint64_t done;
+};
+
+struct side {
+    struct net *net;
+    struct flow *flows;
+    int n_flows;
+    uint64_t messages;
+    uint32_t slow_us; /* before each release */
+    const char *wrong;
+};
+
+static const char *flow_step(struct side *s, struct flow *f, bool *moved)
+{
+    size_t slot_bytes = f->link->slot_bytes;
+    if (f->sender) {
+        void *slot;
+        enum rail_result r = f->link->ops->acquire(f->link, &slot);
+        if (r == RAIL_NOT_YET) return NULL;
+        if (r != RAIL_OK) return "acquire failed";
+        if ((uintptr_t)slot % 64 != 0) return "a slot is not aligned";
+        size_t bytes = message_bytes(f->name, f->done, slot_bytes);
+        uint64_t seed = mix(f->name << 32 | f->done);
+        pattern_fill(slot, bytes, seed);
+        f->link->ops->publish(f->link, bytes, ~seed);
+    } else {
+        const void *slot;
+        size_t bytes;
+        uint64_t signature;
+        enum rail_result r = f->link->ops->wait(f->link, &slot, &bytes, &signature);
+        if (r == RAIL_NOT_YET) return NULL;
+        if (r != RAIL_OK) return "wait failed";
+        uint64_t seed = mix(f->name << 32 | f->done);
+        if (bytes != message_bytes(f->name, f->done, slot_bytes)) return "a slot has the wrong size";
+        if (signature != ~seed) return "a slot has the wrong signature";
+        if (pattern_differs(slot, bytes, seed)) return "a slot has the wrong content";
+        if (s->slow_us) usleep(s->slow_us);
+        f->link->ops->release(f->link);
+    }
+    f->done++;
+    *moved = true;
+    return NULL;
+}
+
+/* Enough for every sequence number and slot to come round; ThreadSanitizer needs twenty times the time for each. */
+static uint64_t messages_of(uint64_t messages)
+{
+#if defined(__SANITIZE_THREAD__)
+    return messages / 4;
+#else
+    return messages;
+#endif
+}
+
+static void *side_run(void *argument)
+{
+    struct side *s = argument;
+    struct rail_deadline deadline = rail_deadline_in_ns(200 * RAIL_NS_PER_S);
+    for (bool busy = true; busy && !s->wrong;) {
+        bool moved = false;
+        busy = false;
+        for (int i = 0; i < s->n_flows && !s->wrong; i++) {
+            struct flow *f = &s->flows[i];
+            if (f->done < s->messages) s->wrong = flow_step(s, f, &moved);
+            busy |= f->done < s->messages || (f->sender && !f->link->ops->drained(f->link));
+        }
+        moved |= net_progress_on(s->net);
+        if (!moved) sched_yield();
+        if (rail_deadline_passed(deadline)) s->wrong = "not done after 200 s";
+    }
+    return NULL;
+}
+
+struct shape {
+    const char *name;
+    uint32_t n_rails, sockets, links, channels, n_slots;
+    size_t slot_bytes;
+    uint64_t messages;
+    uint32_t slow_us;
+    uint32_t chunk_bytes;
+};
+
+static const struct shape shapes[] = {
+    {"one link", 1, 1, 1, 1, 4, 262144, 400, 0, 131072},
+    {"one small slot", 1, 1, 1, 1, 1, 100, 2000, 0, 131072},
+    {"8 links x 4 channels", 1, 1, 8, 4, 2, 65536, 60, 0, 131072},
+    {"8 links x 4 channels on 4 rails", 4, 1, 8, 4, 4, 65536, 60, 0, 16384},
+    {"2 rails x 3 sockets, small chunks", 2, 3, 2, 1, 4, 524288, 200, 0, 4096},
+    {"1 rail x 16 sockets", 1, 16, 3, 1, 8, 262144, 120, 0, 32768},
+    {"slots that are no multiple of anything", 2, 2, 3, 1, 3, 100003, 150, 0, 8192},
+    {"a slow receiver", 2, 1, 2, 1, 4, 131072, 60, 1000, 65536},
+    {"16 rails", 16, 1, 2, 1, 4, 262144, 60, 0, 65536},
+};
+
+/* Both directions between two networks; opened from either side first. */
+static void run_shape(const struct shape *shape, bool first_opens_first)
+{
+    struct net_config config = fixture_config(shape->n_rails, shape->sockets);
+    config.chunk_bytes = shape->chunk_bytes;
+    struct net *net[2] = {fixture_net(&config, KEY, 1), fixture_net(&config, KEY, 1)};
+    struct net_address address[2] = {fixture_address(net[0]), fixture_address(net[1])};
+    /* "First" is the one that connects. */
+    bool swap = (memcmp(net[0]->process, net[1]->process, 16) < 0) != first_opens_first;
+    uint32_t n = shape->links * shape->channels;
+    struct side sides[2];
+    for (int k = 0; k < 2; k++) {
+        int me = k ^ swap;
+        struct side *s = &sides[me];
+        *s = (struct side){.net = net[me], .n_flows = (int)(2 * n), .messages = messages_of(shape->messages),
+                           .slow_us = shape->slow_us};
+        s->flows = calloc(2 * n, sizeof *s->flows);
+        for (uint32_t i = 0; i < 2 * n; i++) {
+            uint32_t link = i / 2 / shape->channels, channel = i / 2 % shape->channels;
+            bool from_zero = i % 2 == 0, sender = from_zero == (me == 0);
+            struct net_link_request q = {.comm_key = KEY, .from = from_zero ? link : 100 + link,
+                                         .to = from_zero ? 100 + link : link, .channel = channel, .sender = sender,
+                                         .n_slots = shape->n_slots, .slot_bytes = shape->slot_bytes};
+            s->flows[i] = (struct flow){.link = fixture_open(net[me], &address[!me], q), .name = i, .sender = sender};
+            assert_non_null(s->flows[i].link);
+        }
+    }
+    pthread_t thread;
+    pthread_create(&thread, NULL, side_run, &sides[1]);
+    side_run(&sides[0]);
+    pthread_join(thread, NULL);
+    for (int k = 0; k < 2; k++) {
+        if (sides[k].wrong) print_error("%s, side %d: %s (%s)\n", shape->name, k, sides[k].wrong, rail_last_error());
+        assert_null(sides[k].wrong);
+        for (uint32_t i = 0; i < 2 * n; i++) sides[k].flows[i].link->ops->close(sides[k].flows[i].link);
+        free(sides[k].flows);
+    }
+    for (int k = 0; k < 2; k++) {
+        assert_int_equal(atomic_load(&net[k]->duplicate_chunks), 0);
+        net_comm_remove_on(net[k], KEY);
+        net_destroy(net[k]);
+    }
+}
+
+static void every_slot_arrives_once_in_order_whole(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        run_shape(&shapes[i], false);
+        run_shape(&shapes[i], true);
+    }
+}
+
+static void a_process_may_link_to_itself(void **state)
+{
+    (void)state;
+    struct net_config config = fixture_config(2, 1);
+    struct net *net = fixture_net(&config, KEY, 1);
+    struct net_address address = fixture_address(net);
+    struct net_link_request q = {.comm_key = KEY, .from = 0, .to = 1};
+    struct flow flows[4];
+    for (int i = 0; i < 4; i++) {
+        q.sender = i % 2 == 0;
+        q.from = (uint32_t)i / 2;
+        q.to = 1 - q.from;
+        flows[i] = (struct flow){.link = fixture_open(net, &address, q), .name = (uint64_t)i / 2, .sender = q.sender};
+        assert_non_null(flows[i].link);
+    }
+    struct side side = {.net = net, .flows = flows, .n_flows = 4, .messages = 300};
+    side_run(&side);
+    assert_null(side.wrong);
+    for (int i = 0; i < 4; i++) flows[i].link->ops->close(flows[i].link);
+    net_comm_remove_on(net, KEY);
+    net_destroy(net);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_slot_arrives_once_in_order_whole),
+        cmocka_unit_test(a_process_may_link_to_itself),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
