@@ -8,6 +8,9 @@
 # "1..N", then "ok I - name", "not ok I - name", or "ok I - name # SKIP reason" per case. A program that dies, hangs,
 # runs no case, or reports more or fewer cases than it announced is one failure more. The checks of the whole house
 # (tests/house: other compilers, installation ...) run only when named; `make check` names them.
+# TEST_RETRY=1 runs a test that failed once more, when the machine has calmed down; what passes only then counts as
+# passed, and is named with its first failure before the last line: a shared machine may steal seconds from a test, but
+# a test that fails twice is broken, and one that is named again and again wants mending.
 # Last line: "N passed, N failed, N skipped".
 set -u
 export LC_ALL=C
@@ -17,6 +20,7 @@ limit=${TEST_LIMIT_S:-300}
 house_limit=$((limit > 900 ? limit : 900)) # these compile the whole library
 export BUILD=$build CMOCKA_MESSAGE_OUTPUT=TAP
 passed=0 failed=0 skipped=0
+unsteady="" # tests that passed only when run again
 
 # Prints "passed failed skipped announced" of the TAP in a file. Text without a newline may stand before a result
 # (a case that prints), and cmocka 1.1 writes a skipped case as "not ok I # SKIP name".
@@ -29,15 +33,15 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0, announced + 0 }' "$1"
 }
 
-run() { # NAME COMMAND...
-    local name=$1 log start rc tenths why="" p f s n
-    shift
-    log=$(mktemp)
+# Runs one test into $log; leaves p f s (its cases) and why (it failed as a whole).
+attempt() { # COMMAND...
+    local start rc n
     start=$(date +%s%N)
     timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null
     rc=$?
     tenths=$((($(date +%s%N) - start) / 100000000))
     read -r p f s n < <(count "$log")
+    why=""
     if [ $rc -eq 124 ] || [ $rc -eq 137 ]; then why="stopped after $limit s"
     elif [ $rc -gt 128 ]; then why="died of signal $((rc - 128))"
     elif [ "$n" -eq 0 ] && [ $rc -eq 0 ]; then why="ran no case"
@@ -45,8 +49,10 @@ run() { # NAME COMMAND...
     elif [ $rc -ne 0 ] && [ "$f" -eq 0 ]; then why="exit status $rc"
     fi
     [ -z "$why" ] || f=$((f + 1))
-    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-    printf '%-44s %4d passed %3d failed %3d skipped %5d.%d s\n' "$name" "$p" "$f" "$s" $((tenths / 10)) $((tenths % 10))
+}
+
+show() { # NAME: the line of an attempt, and what went wrong
+    printf '%-44s %4d passed %3d failed %3d skipped %5d.%d s\n' "$1" "$p" "$f" "$s" $((tenths / 10)) $((tenths % 10))
     [ "$s" -eq 0 ] || grep -iE '# skip|^#? *skipped:' "$log" | sed 's/^/  | /'
     if [ "$f" -gt 0 ]; then
         [ -z "$why" ] || echo "  ($why)"
@@ -54,6 +60,24 @@ run() { # NAME COMMAND...
         echo "  | ..."
         tail -n "${TEST_TAIL:-60}" "$log" | sed 's/^/  | /'
     fi
+}
+
+run() { # NAME COMMAND...
+    local name=$1 log p f s why tenths first
+    shift
+    log=$(mktemp)
+    attempt "$@"
+    show "$name"
+    if [ "$f" -gt 0 ] && [ "${TEST_RETRY:-0}" = 1 ]; then
+        first=$(grep -E '^not ok' "$log" | grep -v '# SKIP' | head -n 3 | tr '\n' ';')
+        first=${why:+$why; }$first
+        sleep "${TEST_RETRY_PAUSE_S:-5}"
+        attempt "$@"
+        show "$name (again)"
+        [ "$f" -gt 0 ] || unsteady="$unsteady  $name passed only when run again; first: $first"$'\n'
+    fi
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    [ "$f" -eq 0 ] || [ -z "${TEST_FAILURES:-}" ] || { show "$name" && echo; } >>"$TEST_FAILURES"
     rm -f "$log"
 }
 
@@ -70,5 +94,7 @@ for t in "$@"; do
     *) run "$t" ${TEST_RUNNER:-} "$build/tests/$t" ;; # TEST_RUNNER: e.g. qemu-aarch64
     esac
 done
+printf '%s' "$unsteady"
+[ -z "$unsteady" ] || [ -z "${TEST_FAILURES:-}" ] || printf '%s' "$unsteady" >>"$TEST_FAILURES"
 echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed -eq 0 ] && [ $((passed + skipped)) -gt 0 ]
