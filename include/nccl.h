@@ -299,22 +299,21 @@ ncclResult_t ncclAllReduce(const void *sendbuff, void *recvbuff, size_t count, n
 ncclResult_t ncclReduce(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclRedOp_t op,
                         int root, ncclComm_t comm, cudaStream_t stream);
 
-/* recvbuff[i] = root's sendbuff[i]; sendbuff is looked at on the root only. In place: equal on the root.
- * Not provided yet. */
+/* recvbuff[i] = root's sendbuff[i]; sendbuff is looked at on the root only. In place: equal on the root. */
 ncclResult_t ncclBroadcast(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                            ncclComm_t comm, cudaStream_t stream);
 
-/* ncclBroadcast in place. Not provided yet. */
+/* ncclBroadcast in place. */
 ncclResult_t ncclBcast(void *buff, size_t count, ncclDataType_t datatype, int root, ncclComm_t comm,
                        cudaStream_t stream);
 
 /* Rank r gets recvbuff[i] = op over all ranks of sendbuff[r * recvcount + i]; sendbuff has n * recvcount elements.
- * In place: recvbuff == sendbuff + rank * recvcount. Not provided yet. */
+ * In place: recvbuff == sendbuff + rank * recvcount. */
 ncclResult_t ncclReduceScatter(const void *sendbuff, void *recvbuff, size_t recvcount, ncclDataType_t datatype,
                                ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
 
 /* recvbuff[r * sendcount + i] = rank r's sendbuff[i]; recvbuff has n * sendcount elements.
- * In place: sendbuff == recvbuff + rank * sendcount. Not provided yet. */
+ * In place: sendbuff == recvbuff + rank * sendcount. */
 ncclResult_t ncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype,
                            ncclComm_t comm, cudaStream_t stream);
 
@@ -324,19 +323,22 @@ ncclResult_t ncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, nc
                           cudaStream_t stream);
 
 /* The root gets recvbuff[r * count + i] = rank r's sendbuff[i]; elsewhere recvbuff is not looked at.
- * In place: the root's sendbuff == recvbuff + root * count. Not provided yet. */
+ * In place: the root's sendbuff == recvbuff + root * count. */
 ncclResult_t ncclGather(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                         ncclComm_t comm, cudaStream_t stream);
 
 /* Rank r gets recvbuff[i] = root's sendbuff[r * count + i]; elsewhere sendbuff is not looked at.
- * In place: the root's recvbuff == sendbuff + root * count. Not provided yet. */
+ * In place: the root's recvbuff == sendbuff + root * count. */
 ncclResult_t ncclScatter(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                          ncclComm_t comm, cudaStream_t stream);
 
 /* ---- Point to point and one-sided ------------------------------------------------------------------------------- */
 
-/* Sends `count` elements to `peer`, who must post the matching receive. Zero elements are a real message. Operations
- * between two ranks match in posting order; put those that depend on one another into one group. Not provided yet. */
+/* Sends `count` elements to `peer`, who must post the matching receive: same count, same datatype, else both are told.
+ * Zero elements are a real message. Operations between two ranks match in posting order per direction; put those that
+ * depend on one another into one group, where they progress together, in whatever order they are posted. To oneself: in
+ * a group, together with the matching receive. A send has returned when the buffer may be used again, which may be
+ * before the receiver has asked for it. */
 ncclResult_t ncclSend(const void *sendbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                       cudaStream_t stream);
 ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,

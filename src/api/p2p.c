@@ -1,24 +1,42 @@
 /* p2p.c - send, receive, and one-sided writes with signals. */
+#include "api/comm_handle.h"
 #include "api/door.h"
+#include "core/group.h"
+#include "core/p2p.h"
 
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
 
-#define BY_ALLREDUCE "ncclAllReduce is the operation that works"
-#define NO_P2P "does not send between two ranks yet"
+#define BY_P2P "ncclSend and ncclRecv move data between two ranks"
 #define NO_ONE_SIDED "has no one-sided operations yet"
+
+static enum rail_result enqueue(struct comm *comm, const struct p2p_call *args, cudaStream_t stream)
+{
+    RAIL_TRY(comm_check(comm, args->call));
+    RAIL_TRY(stream_check(stream, args->call));
+    RAIL_TRY(p2p_check(comm, args));
+    if (comm->finalized)
+        return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", args->call);
+    return group_open() ? group_add_p2p(comm, args) : p2p_run(comm, args);
+}
 
 RAIL_DOOR(ncclSend)
 ncclResult_t pncclSend(const void *sendbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                        cudaStream_t stream)
 {
-    return door_not_provided("ncclSend", NO_P2P, BY_ALLREDUCE);
+    struct door door = door_open();
+    const struct p2p_call args = {.call = "ncclSend", .direction = MESSAGE_SEND, .buffer = (void *)(uintptr_t)sendbuff,
+                                  .count = count, .type = (int)datatype, .peer = peer};
+    return door_close(door, group_noted(enqueue(comm_of(comm), &args, stream)));
 }
 
 RAIL_DOOR(ncclRecv)
 ncclResult_t pncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                        cudaStream_t stream)
 {
-    return door_not_provided("ncclRecv", NO_P2P, BY_ALLREDUCE);
+    struct door door = door_open();
+    const struct p2p_call args = {.call = "ncclRecv", .direction = MESSAGE_RECEIVE, .buffer = recvbuff, .count = count,
+                                  .type = (int)datatype, .peer = peer};
+    return door_close(door, group_noted(enqueue(comm_of(comm), &args, stream)));
 }
 
 RAIL_DOOR(ncclPutSignal)
@@ -26,17 +44,17 @@ ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t 
                             ncclWindow_t peerWin, size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags,
                             ncclComm_t comm, cudaStream_t stream)
 {
-    return door_not_provided("ncclPutSignal", NO_ONE_SIDED, BY_ALLREDUCE);
+    return door_not_provided("ncclPutSignal", NO_ONE_SIDED, BY_P2P);
 }
 
 RAIL_DOOR(ncclSignal)
 ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream)
 {
-    return door_not_provided("ncclSignal", NO_ONE_SIDED, BY_ALLREDUCE);
+    return door_not_provided("ncclSignal", NO_ONE_SIDED, BY_P2P);
 }
 
 RAIL_DOOR(ncclWaitSignal)
 ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream)
 {
-    return door_not_provided("ncclWaitSignal", NO_ONE_SIDED, BY_ALLREDUCE);
+    return door_not_provided("ncclWaitSignal", NO_ONE_SIDED, BY_P2P);
 }

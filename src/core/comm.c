@@ -14,6 +14,7 @@
 #include "core/announce.h"
 #include "core/collective.h"
 #include "core/comm_store.h"
+#include "core/p2p.h"
 #include "engine/calls.h"
 #include "topo/machine.h"
 
@@ -270,6 +271,7 @@ static void comm_free(struct comm *comm)
     if (comm->node.segment.mapping && !failed) calls_close(&comm->node); /* else the news tells */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);
     uint64_t comm_key = comm->wires.comm_key;
+    p2p_free(comm);
     wires_clear(&comm->wires);
     if (comm->networked) net_comm_remove(comm_key);
     shm_segment_close(&comm->node.segment);

@@ -14,6 +14,7 @@
 #include "engine/calls.h"
 #include "engine/express.h"
 #include "engine/host.h"
+#include "engine/messages.h"
 #include "engine/wait.h"
 #include "topo/shape.h"
 
@@ -37,6 +38,7 @@ struct comm {
     struct bootstrap *bootstrap;
     struct host_node node;
     struct wires wires;
+    struct messages p2p; /* what ncclSend and ncclRecv move; made at first use (p2p.c) */
     struct net_address *addresses; /* [n_ranks], NULL within one node */
     bool networked;      /* the listeners know this communicator */
     struct choice_table table;

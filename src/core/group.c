@@ -24,6 +24,8 @@ struct queue {
     struct queue *next;
     struct comm *comm;
     struct call *first, *last;
+    struct p2p_batch p2p;
+    uint64_t moved; /* by p2p, at the last look */
     enum rail_result result;
 };
 
@@ -75,6 +77,7 @@ static void queues_free(struct queue *queues)
             free(queues->first);
             queues->first = later;
         }
+        p2p_batch_free(&queues->p2p);
         free(queues);
         queues = next;
     }
@@ -186,8 +189,15 @@ enum rail_result group_add_collective(struct comm *comm, const struct collective
     return RAIL_OK;
 }
 
-/* Runs a communicator's calls as far as they go. RAIL_OK: all done. */
-static enum rail_result queue_progress(struct queue *q)
+enum rail_result group_add_p2p(struct comm *comm, const struct p2p_call *args)
+{
+    struct queue *q = queue_of(comm);
+    return q ? p2p_batch_add(&q->p2p, args)
+             : rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
+}
+
+/* Runs a communicator's collectives as far as they go. RAIL_OK: all done. */
+static enum rail_result collectives_progress(struct queue *q)
 {
     while (q->first) {
         struct call *c = q->first;
@@ -199,6 +209,15 @@ static enum rail_result queue_progress(struct queue *q)
         free(c);
     }
     return RAIL_OK;
+}
+
+/* Sends and receives beside collectives: each must move for the other to be able to, at some other rank. */
+static enum rail_result queue_progress(struct queue *q)
+{
+    enum rail_result result = p2p_batch_progress(q->comm, &q->p2p);
+    if (result != RAIL_OK && result != RAIL_NOT_YET) return result;
+    enum rail_result other = collectives_progress(q);
+    return other == RAIL_OK ? result : other;
 }
 
 /* As in wait.c: a rank this late may have called something else. */
@@ -241,9 +260,23 @@ static bool look(struct queue *queues, enum rail_result *failure)
 
 static enum rail_result suspect(const struct queue *queues)
 {
-    for (const struct queue *q = queues; q; q = q->next)
-        if (q->result == RAIL_NOT_YET) RAIL_TRY(collective_suspect(q->comm));
+    for (const struct queue *q = queues; q; q = q->next) {
+        if (q->result != RAIL_NOT_YET) continue;
+        RAIL_TRY(collective_suspect(q->comm));
+        if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm));
+    }
     return RAIL_OK;
+}
+
+/* Whether messages have moved since the last look, even if none is through. */
+static bool messages_moved(struct queue *queues)
+{
+    bool moved = false;
+    for (struct queue *q = queues; q; q = q->next) {
+        moved |= q->moved != p2p_moved(q->comm);
+        q->moved = p2p_moved(q->comm);
+    }
+    return moved;
 }
 
 /* A failed communicator fails the group's others: their peers will not get what they wait for. */
@@ -262,7 +295,10 @@ static enum rail_result queues_run(struct queue *queues)
     struct waiter w = {0};
     enum rail_result failure = RAIL_OK;
     bool network = false;
-    for (struct queue *q = queues; q; q = q->next) RAIL_TRY(comm_check(q->comm, "ncclGroupEnd"));
+    for (struct queue *q = queues; q; q = q->next) {
+        RAIL_TRY(comm_check(q->comm, "ncclGroupEnd"));
+        RAIL_TRY(p2p_batch_check(q->comm, &q->p2p));
+    }
     for (struct queue *q = queues; q; q = q->next) {
         comm_enter(q->comm);
         network |= q->comm->policy.network;
@@ -270,7 +306,8 @@ static enum rail_result queues_run(struct queue *queues)
     }
     while (look(queues, &failure) && failure == RAIL_OK) {
         if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
-        bool moved = network && net_progress();
+        bool moved = messages_moved(queues);
+        moved |= network && net_progress();
         if (queues->next && moved)
             w = (struct waiter){0};
         else if (queues->next)
@@ -282,7 +319,10 @@ static enum rail_result queues_run(struct queue *queues)
     }
     if (!queues->next) wait_end(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
     if (failure != RAIL_OK) fail_all(queues, failure);
-    for (struct queue *q = queues; q; q = q->next) comm_leave(q->comm);
+    for (struct queue *q = queues; q; q = q->next) {
+        p2p_batch_stop(q->comm, &q->p2p);
+        comm_leave(q->comm);
+    }
     return failure;
 }
 

@@ -1,12 +1,13 @@
 /* group.h - ncclGroupStart .. ncclGroupEnd: calls of one thread that begin together and progress together.
  *
- * Thread-local and nestable; only the outermost end acts. Collectives of one communicator run in call order;
- * communicators side by side. Joins (InitRank, InitAll) of a group run at once, each on a thread of its own. */
+ * Thread-local and nestable; only the outermost end acts. Collectives of one communicator run in call order, its sends
+ * and receives beside them (p2p.h), communicators side by side. Joins (InitRank, InitAll) of a group run at once, each on a thread of its own. */
 #ifndef RAIL_CORE_GROUP_H
 #define RAIL_CORE_GROUP_H
 
 #include "core/collective.h"
 #include "core/comm.h"
+#include "core/p2p.h"
 
 /* A call that fails inside a group refuses the group: its end starts nothing and returns the first such failure, for a
  * caller who looks only there. The communicators work on. */
@@ -20,5 +21,6 @@ enum rail_result group_end(void);
 /* Inside a group only. `out` is written by group_end. */
 enum rail_result group_add_join(const struct comm_request *request, struct comm **out);
 enum rail_result group_add_collective(struct comm *comm, const struct collective *args);
+enum rail_result group_add_p2p(struct comm *comm, const struct p2p_call *args);
 
 #endif

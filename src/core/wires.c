@@ -85,6 +85,12 @@ static enum rail_result link_of(struct wires *w, const struct plan_link *named, 
     return keep(w, *out);
 }
 
+enum rail_result wires_pair(struct wires *w, uint32_t peer, enum plan_direction direction, uint32_t channel,
+                            struct link **out)
+{
+    return link_of(w, &(struct plan_link){peer, direction}, channel, out);
+}
+
 static enum rail_result instance_make(struct wires *w, enum plan_collective collective, enum plan_algorithm algorithm,
                                       uint32_t root, uint32_t channel, struct instance **out)
 {

@@ -31,6 +31,10 @@ struct instance_set {
 enum rail_result wires_instances(struct wires *wires, enum plan_collective collective, uint32_t root,
                                  const struct choice *choice, struct instance *const **out);
 
+/* This rank's end of the link to or from `peer` on one of link.h's channels of pairs. Stays the wires'. */
+enum rail_result wires_pair(struct wires *wires, uint32_t peer, enum plan_direction direction, uint32_t channel,
+                            struct link **out);
+
 /* True when every slot that this rank published has been credited. */
 bool wires_drained(const struct wires *wires);
 void wires_clear(struct wires *wires);

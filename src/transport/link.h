@@ -16,6 +16,14 @@
 
 struct link;
 
+/* Channels beyond those of plans: links that any two ranks may open, one of each kind per pair and direction. */
+enum {
+    LINK_CHANNEL_PAIRS = 1 << 16,
+    LINK_CHANNEL_P2P = LINK_CHANNEL_PAIRS, /* what ncclSend sends */
+    LINK_CHANNEL_ALLTOALL,
+    LINK_PAIR_CHANNELS = 2,
+};
+
 struct link_ops {
     const char *name; /* "shm", "tcp" */
     /* Sender: RAIL_OK and the next slot's memory (slot_bytes, 64-byte aligned), RAIL_NOT_YET without credit or while

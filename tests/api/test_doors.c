@@ -135,8 +135,6 @@ static void calls_that_are_not_provided_say_so(void **state)
     NO(ncclCommSuspend, NULL, 0);
     NO(ncclCommResume, NULL);
     NO(ncclCommMemStats, NULL, ncclStatGpuMemTotal, NULL);
-    NO(ncclSend, NULL, 0, ncclInt8, 0, NULL, NULL);
-    NO(ncclRecv, NULL, 0, ncclInt8, 0, NULL, NULL);
     NO(ncclPutSignal, NULL, 0, ncclInt8, 0, NULL, 0, 0, 0, 0, NULL, NULL);
     NO(ncclSignal, 0, 0, 0, 0, NULL, NULL);
     NO(ncclWaitSignal, 0, NULL, NULL, NULL);

@@ -15,6 +15,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "transport/link.h"
 
 enum {
     SHM_LINE = 64,           /* cache line of every CPU we build for */
@@ -72,7 +73,8 @@ struct shm_slot_meta {
     uint64_t bytes, signature;
 };
 
-/* One link into a peer. key and released: the receiver's; published and meta: the sender's. */
+/* One link into a peer. key and released: the receiver's; published and meta: the sender's. Links of pairs have places
+ * of their own, by channel and sender, and need no key. */
 struct shm_place {
     _Alignas(SHM_LINE) _Atomic uint64_t key; /* 0 = free, else shm_link_key() */
     _Alignas(SHM_LINE) _Atomic uint64_t published;
@@ -88,9 +90,15 @@ struct shm_geometry {
     size_t slot_bytes;    /* a multiple of SHM_LINE */
 };
 
-static inline uint32_t shm_places(const struct shm_geometry *g)
+/* Places that links take as they are opened. */
+static inline uint32_t shm_places_taken(const struct shm_geometry *g)
 {
     return SHM_PLACES + SHM_ROOTED_CHANNELS * (g->n_peers - 1);
+}
+
+static inline uint32_t shm_places(const struct shm_geometry *g)
+{
+    return shm_places_taken(g) + LINK_PAIR_CHANNELS * g->n_peers;
 }
 
 struct shm_header {

@@ -37,7 +37,7 @@ static bool find_place(struct shm_link *l)
 {
     const struct shm_place *places = &l->segment->places[(size_t)l->to_peer * shm_places(&l->segment->geometry)];
     uint64_t key = place_key(l->head.from, l->head.channel);
-    for (uint32_t i = 0; i < shm_places(&l->segment->geometry); i++) {
+    for (uint32_t i = 0; i < shm_places_taken(&l->segment->geometry); i++) {
         if (atomic_load_explicit(&places[i].key, memory_order_acquire) != key) continue;
         attach(l, i);
         return true;
@@ -48,14 +48,21 @@ static bool find_place(struct shm_link *l)
 static enum rail_result take_place(struct shm_link *l)
 {
     struct shm_place *places = &l->segment->places[(size_t)l->to_peer * shm_places(&l->segment->geometry)];
-    for (uint32_t i = 0; i < shm_places(&l->segment->geometry); i++) {
+    for (uint32_t i = 0; i < shm_places_taken(&l->segment->geometry); i++) {
         if (atomic_load_explicit(&places[i].key, memory_order_relaxed)) continue;
         attach(l, i);
         atomic_store_explicit(&places[i].key, place_key(l->head.from, l->head.channel), memory_order_release);
         return RAIL_OK;
     }
     return rail_fail(RAIL_E_USAGE, "rank %u: more than %u links from ranks of its own host; use fewer channels", l->head.to,
-                     shm_places(&l->segment->geometry));
+                     shm_places_taken(&l->segment->geometry));
+}
+
+/* The link of a pair: both ends know its place, so the sender need not wait until the receiver has come. */
+static void attach_pair(struct shm_link *l, uint32_t from_peer)
+{
+    const struct shm_geometry *g = &l->segment->geometry;
+    attach(l, shm_places_taken(g) + (l->head.channel - LINK_CHANNEL_PAIRS) * g->n_peers + from_peer);
 }
 
 static enum rail_result shm_acquire(struct link *link, void **slot)
@@ -138,7 +145,9 @@ enum rail_result shm_link_open(const struct shm_link_request *r, struct link **o
     l->segment = s;
     l->to_peer = r->to_peer;
     l->far = &s->controls[r->sender ? r->to_peer : r->from_peer].door;
-    enum rail_result result = r->sender ? RAIL_OK : take_place(l);
+    bool pair = r->channel >= LINK_CHANNEL_PAIRS;
+    if (pair) attach_pair(l, r->from_peer);
+    enum rail_result result = r->sender || pair ? RAIL_OK : take_place(l);
     if (result != RAIL_OK) {
         free(l);
         return result;

@@ -14,7 +14,7 @@ struct shm_link_request {
 };
 
 /* Opens one end. The receiver takes a place in its part of the segment; the sender finds it when it is there (until
- * then acquire says "not yet"). */
+ * then acquire says "not yet"). A pair's link (link.h) has its place, and its slots are there before the receiver. */
 enum rail_result shm_link_open(const struct shm_link_request *request, struct link **out);
 
 #endif

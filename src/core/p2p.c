@@ -1,0 +1,264 @@
+/* p2p.c - checks, batches of a group, links at first use. */
+#include "core/p2p.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/collective.h"
+#include "engine/signature.h"
+
+/* One call of a group. */
+struct post {
+    struct message message;
+    uint32_t peer;
+    uint32_t direction; /* enum message_direction */
+};
+
+struct p2p_block {
+    struct p2p_block *next;
+    uint32_t n, capacity;
+    struct post posts[];
+};
+
+/* The first holds a pipeline's two calls, the largest are worth an allocation every 64 KiB. */
+enum { BLOCK_FIRST = 4, BLOCK_MOST = 1024 };
+
+/* ---- checks ---- */
+
+enum rail_result p2p_check(const struct comm *comm, const struct p2p_call *a)
+{
+    if (a->type < 0 || a->type >= RAIL_TYPES)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: datatype %d: valid are 0 (ncclInt8) to %d (ncclFloat8e5m2)", a->call,
+                         a->type, RAIL_TYPES - 1);
+    if (a->peer < 0 || (uint32_t)a->peer >= comm->n_ranks)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: peer %d: valid are 0 to %u, the ranks of the communicator", a->call,
+                         a->peer, comm->n_ranks - 1);
+    if (a->count > SIGNATURE_COUNT_MAX)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: count %zu of %zu-byte elements: at most %llu; split the call", a->call,
+                         a->count, rail_type_bytes((enum rail_type)a->type), SIGNATURE_COUNT_MAX);
+    if (a->count && !a->buffer)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: %s is NULL (count %zu): pass the buffer", a->call,
+                         a->direction == MESSAGE_SEND ? "sendbuff" : "recvbuff", a->count);
+    return RAIL_OK;
+}
+
+static struct message message_of(const struct p2p_call *a)
+{
+    return (struct message){.buffer = a->buffer,
+                            .bytes = (uint64_t)a->count * rail_type_bytes((enum rail_type)a->type),
+                            .signature = signature_make(SIGNATURE_P2P, (unsigned)a->type, 0, 0, a->count)};
+}
+
+/* ---- links ---- */
+
+static enum rail_result flow_open(struct comm *comm, enum message_direction direction, uint32_t peer)
+{
+    struct message_flow *f = messages_flow(&comm->p2p, direction, peer);
+    if (__builtin_expect(f->link != NULL, 1)) return RAIL_OK;
+    return wires_pair(&comm->wires, peer, direction == MESSAGE_SEND ? PLAN_LINK_OUT : PLAN_LINK_IN, LINK_CHANNEL_P2P,
+                      &f->link);
+}
+
+static enum rail_result open_at_first(struct comm *comm)
+{
+    if (__builtin_expect(comm->p2p.flows != NULL, 1)) return RAIL_OK;
+    return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX);
+}
+
+void p2p_free(struct comm *comm) { messages_close(&comm->p2p); }
+
+uint64_t p2p_moved(const struct comm *comm) { return comm->p2p.moved; }
+
+static enum rail_result progress(struct comm *comm)
+{
+    enum rail_result result = messages_progress(&comm->p2p);
+    if (__builtin_expect(result != RAIL_OK && result != RAIL_NOT_YET, 0)) return comm_failed(comm, result);
+    if (result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed))
+        return fault_result(&comm->fault);
+    return result;
+}
+
+enum rail_result p2p_suspect(struct comm *comm)
+{
+    enum rail_result result = messages_suspect(&comm->p2p);
+    return result == RAIL_OK ? RAIL_OK : comm_failed(comm, result);
+}
+
+/* ---- one call ---- */
+
+static enum rail_result drive(struct comm *comm)
+{
+    struct waiter w = {0};
+    enum rail_result result;
+    uint64_t moved = comm->p2p.moved;
+    while ((result = progress(comm)) == RAIL_NOT_YET) {
+        bool net = comm->policy.network && net_progress();
+        if (net || comm->p2p.moved != moved) {
+            moved = comm->p2p.moved;
+            wait_restart(&w, &comm->node.segment, comm->node.self);
+            continue;
+        }
+        wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
+        if (__builtin_expect(!wait_is_long(&w), 1)) continue;
+        RAIL_TRY(collective_suspect(comm));
+        RAIL_TRY(p2p_suspect(comm));
+    }
+    wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);
+    return result;
+}
+
+static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct message *message)
+{
+    uint32_t peer = (uint32_t)a->peer;
+    RAIL_TRY(fault_result(&comm->fault));
+    RAIL_TRY(open_at_first(comm));
+    RAIL_TRY(flow_open(comm, a->direction, peer));
+    messages_append(&comm->p2p, a->direction, peer, message);
+    messages_begin(&comm->p2p, a->direction, peer);
+    enum rail_result result = drive(comm);
+    if (result != RAIL_OK) messages_drop(&comm->p2p);
+    return result;
+}
+
+enum rail_result p2p_run(struct comm *comm, const struct p2p_call *a)
+{
+    struct message message = message_of(a);
+    if ((uint32_t)a->peer == comm->rank)
+        return rail_fail(RAIL_E_USAGE, "%s: rank %u and itself outside of a group: put the call and the matching %s between "
+                         "ncclGroupStart and ncclGroupEnd", a->call, comm->rank,
+                         a->direction == MESSAGE_SEND ? "ncclRecv" : "ncclSend");
+    comm_enter(comm);
+    enum rail_result result = run(comm, a, &message);
+    comm_leave(comm);
+    return result;
+}
+
+/* ---- the calls of a group ---- */
+
+static struct p2p_block *block_add(struct p2p_batch *batch)
+{
+    uint32_t capacity = batch->last ? 4 * batch->last->capacity : BLOCK_FIRST;
+    if (capacity > BLOCK_MOST) capacity = BLOCK_MOST;
+    struct p2p_block *block = malloc(sizeof *block + capacity * sizeof(struct post));
+    if (!block) return NULL;
+    block->next = NULL;
+    block->n = 0;
+    block->capacity = capacity;
+    if (batch->last)
+        batch->last->next = block;
+    else
+        batch->first = block;
+    return batch->last = block;
+}
+
+enum rail_result p2p_batch_add(struct p2p_batch *batch, const struct p2p_call *a)
+{
+    struct p2p_block *block = batch->last;
+    if (!block || block->n == block->capacity) block = block_add(batch);
+    if (!block) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", a->call);
+    block->posts[block->n++] = (struct post){message_of(a), (uint32_t)a->peer, (uint32_t)a->direction};
+    return RAIL_OK;
+}
+
+/* A place in a batch, for walking what is to and from oneself. */
+struct walk {
+    struct p2p_block *block;
+    uint32_t at;
+};
+
+static struct post *walk_next(struct walk *w, uint32_t peer, enum message_direction direction)
+{
+    for (; w->block; w->block = w->block->next, w->at = 0)
+        while (w->at < w->block->n) {
+            struct post *p = &w->block->posts[w->at++];
+            if (p->peer == peer && p->direction == (uint32_t)direction) return p;
+        }
+    return NULL;
+}
+
+static enum rail_result unpaired(const struct comm *comm, enum message_direction direction, const struct post *p)
+{
+    char text[96];
+    message_describe(direction, comm->rank, p->message.signature, text, sizeof text);
+    return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: %s (itself) without a matching %s in the group: add it", text,
+                     direction == MESSAGE_SEND ? "ncclRecv" : "ncclSend");
+}
+
+enum rail_result p2p_batch_check(const struct comm *comm, const struct p2p_batch *batch)
+{
+    struct walk sends = {batch->first, 0}, receives = {batch->first, 0};
+    for (;;) {
+        struct post *s = walk_next(&sends, comm->rank, MESSAGE_SEND);
+        struct post *r = walk_next(&receives, comm->rank, MESSAGE_RECEIVE);
+        if (!s && !r) return RAIL_OK;
+        if (!r) return unpaired(comm, MESSAGE_SEND, s);
+        if (!s) return unpaired(comm, MESSAGE_RECEIVE, r);
+        if (s->message.signature == r->message.signature) continue;
+        char sent[96], wanted[96];
+        message_describe(MESSAGE_SEND, comm->rank, s->message.signature, sent, sizeof sent);
+        message_describe(MESSAGE_RECEIVE, comm->rank, r->message.signature, wanted, sizeof wanted);
+        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: send and receive do not match: %s; %s (itself). Both must give the "
+                         "same count and datatype", sent, wanted);
+    }
+}
+
+static void copy_to_oneself(const struct comm *comm, const struct p2p_batch *batch)
+{
+    struct walk sends = {batch->first, 0}, receives = {batch->first, 0};
+    struct post *s, *r;
+    while ((s = walk_next(&sends, comm->rank, MESSAGE_SEND)) && (r = walk_next(&receives, comm->rank, MESSAGE_RECEIVE)))
+        if (s->message.bytes) memmove(r->message.buffer, s->message.buffer, s->message.bytes);
+}
+
+/* Flows begin in rank-relative rounds. */
+static void begin_all(struct comm *comm)
+{
+    uint32_t n = comm->n_ranks;
+    for (uint32_t d = 1; d < n; d++) {
+        messages_begin(&comm->p2p, MESSAGE_SEND, (comm->rank + d) % n);
+        messages_begin(&comm->p2p, MESSAGE_RECEIVE, (comm->rank + n - d) % n);
+    }
+}
+
+static enum rail_result start(struct comm *comm, struct p2p_batch *batch)
+{
+    RAIL_TRY(fault_result(&comm->fault));
+    RAIL_TRY(open_at_first(comm));
+    for (struct p2p_block *b = batch->first; b; b = b->next)
+        for (uint32_t k = 0; k < b->n; k++)
+            if (b->posts[k].peer != comm->rank) RAIL_TRY(flow_open(comm, b->posts[k].direction, b->posts[k].peer));
+    for (struct p2p_block *b = batch->first; b; b = b->next)
+        for (uint32_t k = 0; k < b->n; k++)
+            if (b->posts[k].peer != comm->rank)
+                messages_append(&comm->p2p, b->posts[k].direction, b->posts[k].peer, &b->posts[k].message);
+    begin_all(comm);
+    copy_to_oneself(comm, batch);
+    return RAIL_OK;
+}
+
+enum rail_result p2p_batch_progress(struct comm *comm, struct p2p_batch *batch)
+{
+    if (!batch->started) {
+        if (!batch->first) return RAIL_OK;
+        enum rail_result result = start(comm, batch);
+        if (result != RAIL_OK) return comm_failed(comm, result);
+        batch->started = true;
+    }
+    return progress(comm);
+}
+
+void p2p_batch_stop(struct comm *comm, struct p2p_batch *batch)
+{
+    if (batch->started) messages_drop(&comm->p2p);
+    batch->started = false;
+}
+
+void p2p_batch_free(struct p2p_batch *batch)
+{
+    while (batch->first) {
+        struct p2p_block *next = batch->first->next;
+        free(batch->first);
+        batch->first = next;
+    }
+    *batch = (struct p2p_batch){0};
+}

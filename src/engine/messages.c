@@ -1,0 +1,208 @@
+/* messages.c - moves pieces: copy into the next slot, copy out of the next slot. */
+#include "engine/messages.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/calls.h"
+#include "engine/signature.h"
+
+/* Both ends work on a message at the same time when it has several pieces; a hand-over is worth some KiB of copying.
+ * Four pieces fit the slots that every link of a communicator has: a sender of a short message never waits. */
+#define PIECES_WANTED 4
+#define PIECE_BYTES_LEAST (16u << 10)
+/* Pieces of one flow before the others get their turn. */
+#define TURN 8
+
+enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
+                               uint32_t ahead)
+{
+    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .ahead = ahead};
+    out->flows = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->flows);
+    out->busy = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->busy);
+    if (out->flows && out->busy) return RAIL_OK;
+    messages_close(out);
+    return rail_fail(RAIL_E_SYSTEM, "messages among %u ranks: out of memory", n_ranks);
+}
+
+void messages_close(struct messages *m)
+{
+    free(m->flows);
+    free(m->busy);
+    memset(m, 0, sizeof *m);
+}
+
+void messages_append(struct messages *m, enum message_direction direction, uint32_t peer, struct message *message)
+{
+    struct message_flow *f = messages_flow(m, direction, peer);
+    message->next = NULL;
+    if (f->last)
+        f->last->next = message;
+    else
+        f->first = message;
+    f->last = message;
+}
+
+void messages_begin(struct messages *m, enum message_direction direction, uint32_t peer)
+{
+    if (messages_flow(m, direction, peer)->first)
+        m->busy[(size_t)direction * m->n_ranks + m->n_busy[direction]++] = peer;
+}
+
+void messages_drop(struct messages *m)
+{
+    for (int d = 0; d < MESSAGE_DIRECTIONS; d++) {
+        for (uint32_t k = 0; k < m->n_busy[d]; k++) {
+            struct message_flow *f = messages_flow(m, d, m->busy[(size_t)d * m->n_ranks + k]);
+            f->first = f->last = NULL;
+        }
+        m->n_busy[d] = 0;
+    }
+}
+
+void message_describe(enum message_direction direction, uint32_t peer, uint64_t signature, char *out, size_t bytes)
+{
+    char elements[40];
+    signature_describe_elements(signature, elements, sizeof elements);
+    if (direction == MESSAGE_SEND)
+        snprintf(out, bytes, "ncclSend of %s to rank %u", elements, peer);
+    else
+        snprintf(out, bytes, "ncclRecv of %s from rank %u", elements, peer);
+}
+
+/* The bytes of the next piece; of a message that no more is left of, 0. */
+static size_t piece_bytes(const struct message_flow *f)
+{
+    uint64_t whole = f->first->bytes, piece = (whole / PIECES_WANTED + SHM_LINE) / SHM_LINE * SHM_LINE;
+    if (piece < PIECE_BYTES_LEAST) piece = PIECE_BYTES_LEAST;
+    if (piece > f->link->slot_bytes) piece = f->link->slot_bytes;
+    return (size_t)(piece < whole - f->done_bytes ? piece : whole - f->done_bytes);
+}
+
+/* A piece has moved. True when the flow has nothing left. */
+static bool advance(struct messages *m, struct message_flow *f, size_t bytes)
+{
+    m->moved++;
+    f->done_bytes += bytes;
+    if (f->done_bytes < f->first->bytes) return false;
+    f->done_bytes = 0;
+    f->finished++;
+    f->first = f->first->next; /* the one before may be gone from now on */
+    if (!f->first) f->last = NULL;
+    return !f->first;
+}
+
+static enum rail_result send_piece(struct messages *m, struct message_flow *f, bool *through)
+{
+    void *slot;
+    RAIL_TRY(f->link->ops->acquire(f->link, &slot));
+    size_t bytes = piece_bytes(f);
+    rail_copy(slot, f->first->buffer + f->done_bytes, bytes);
+    f->link->ops->publish(f->link, bytes, f->first->signature);
+    *through = advance(m, f, bytes);
+    return RAIL_OK;
+}
+
+/* The peer's message is not the one we expect. */
+__attribute__((cold)) static enum rail_result differ(const struct messages *m, const struct message_flow *f, uint64_t theirs)
+{
+    char sent[96], wanted[96];
+    uint32_t from = f->link->from;
+    if (f->link->channel != LINK_CHANNEL_P2P) return calls_differ(m->node, from, theirs, f->first->signature);
+    message_describe(MESSAGE_SEND, m->rank, theirs, sent, sizeof sent);
+    message_describe(MESSAGE_RECEIVE, from, f->first->signature, wanted, sizeof wanted);
+    return rail_fail(RAIL_E_USAGE, "send and receive do not match: rank %u: %s; rank %u: %s (message %llu from rank %u to "
+                     "rank %u). Both must give the same count and datatype, and post in the same order", from, sent,
+                     m->rank, wanted, (unsigned long long)f->finished + 1, from, m->rank);
+}
+
+static enum rail_result receive_piece(struct messages *m, struct message_flow *f, bool *through)
+{
+    const void *slot;
+    size_t bytes, expected;
+    uint64_t signature;
+    RAIL_TRY(f->link->ops->wait(f->link, &slot, &bytes, &signature));
+    if (__builtin_expect(signature != f->first->signature, 0)) return differ(m, f, signature);
+    expected = piece_bytes(f);
+    if (bytes != expected)
+        return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: a piece of %zu bytes, %zu were expected", f->link->from,
+                         f->link->to, bytes, expected);
+    rail_copy(f->first->buffer + f->done_bytes, slot, bytes);
+    f->link->ops->release(f->link);
+    *through = advance(m, f, bytes);
+    return RAIL_OK;
+}
+
+/* RAIL_OK: nothing is left. */
+static enum rail_result flow_progress(struct messages *m, struct message_flow *f, enum message_direction direction)
+{
+    bool through = false;
+    for (int turn = 0; turn < TURN && !through; turn++)
+        RAIL_TRY(direction == MESSAGE_SEND ? send_piece(m, f, &through) : receive_piece(m, f, &through));
+    return through ? RAIL_OK : RAIL_NOT_YET;
+}
+
+/* A link says what happened to it; we say what we wanted of it. */
+__attribute__((cold)) static enum rail_result lost(const struct messages *m, enum message_direction d, uint32_t peer)
+{
+    char waits[96], why[400];
+    message_describe(d, peer, messages_flow(m, d, peer)->first->signature, waits, sizeof waits);
+    snprintf(why, sizeof why, "%s", rail_own_error());
+    return rail_fail_quietly(RAIL_E_REMOTE, "rank %u is lost to rank %u, which waits in %s: %s", peer, m->rank, waits, why);
+}
+
+static enum rail_result direction_progress(struct messages *m, enum message_direction d)
+{
+    uint32_t *busy = &m->busy[(size_t)d * m->n_ranks], n = m->n_busy[d], kept = 0;
+    for (uint32_t k = 0; k < n; k++) {
+        enum rail_result result = RAIL_NOT_YET;
+        if (kept < m->ahead) result = flow_progress(m, messages_flow(m, d, busy[k]), d);
+        if (result == RAIL_NOT_YET)
+            busy[kept++] = busy[k];
+        else if (result != RAIL_OK)
+            return result == RAIL_E_REMOTE ? lost(m, d, busy[k]) : result; /* whatever is left will be dropped */
+    }
+    m->n_busy[d] = kept;
+    return RAIL_OK;
+}
+
+enum rail_result messages_progress(struct messages *m)
+{
+    for (int d = 0; d < MESSAGE_DIRECTIONS; d++)
+        if (m->n_busy[d]) RAIL_TRY(direction_progress(m, d));
+    return m->n_busy[MESSAGE_SEND] + m->n_busy[MESSAGE_RECEIVE] ? RAIL_NOT_YET : RAIL_OK;
+}
+
+/* What a peer sent before it closed is there when `closed` is: only a flow that is blocked then is blocked for ever. */
+static bool blocked(struct link *link, enum message_direction d)
+{
+    void *slot;
+    const void *theirs;
+    size_t bytes;
+    uint64_t signature;
+    if (d == MESSAGE_SEND) return link->ops->acquire(link, &slot) == RAIL_NOT_YET;
+    return link->ops->wait(link, &theirs, &bytes, &signature) == RAIL_NOT_YET;
+}
+
+static enum rail_result flow_suspect(const struct messages *m, enum message_direction d, uint32_t peer)
+{
+    const struct message_flow *f = messages_flow(m, d, peer);
+    char waits[96];
+    for (uint32_t p = 0; p < m->node->segment.geometry.n_peers; p++) {
+        if (m->node->ranks[p] != peer) continue;
+        const struct shm_calls *calls = &m->node->segment.controls[p].calls;
+        if (!atomic_load_explicit(&calls->closed, memory_order_acquire) || !blocked(f->link, d)) return RAIL_OK;
+        message_describe(d, peer, f->first->signature, waits, sizeof waits);
+        return rail_fail(RAIL_E_REMOTE, "rank %u closed its communicator; rank %u waits for it in %s", peer, m->rank,
+                         waits);
+    }
+    return RAIL_OK;
+}
+
+enum rail_result messages_suspect(struct messages *m)
+{
+    for (int d = 0; d < MESSAGE_DIRECTIONS; d++)
+        for (uint32_t k = 0; k < m->n_busy[d]; k++) RAIL_TRY(flow_suspect(m, d, m->busy[(size_t)d * m->n_ranks + k]));
+    return RAIL_OK;
+}

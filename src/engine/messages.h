@@ -1,0 +1,77 @@
+/* messages.h - messages between pairs of ranks: bytes of a buffer here into a buffer there, moved through links by a
+ * state machine that never blocks and never allocates.
+ *
+ *     flow        what goes to one peer, or comes from it: a link and the messages on it, in posting order
+ *     busy flows  those that have messages left, in the order in which they were begun
+ *
+ * A message is cut into pieces, one per slot, by a rule that both ends know; no bytes are one empty piece. Every piece
+ * carries the message's signature (type and count, hence bytes): a receiver that expects another learns of it at the
+ * first. A message is finished here when its last byte is in a slot (sending) or in its buffer (receiving).
+ *
+ * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all of
+ * them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
+ * begin flows in an order of which algos/pairwise.h shows that it cannot block.
+ *
+ * Used by the thread that runs the communicator. */
+#ifndef RAIL_ENGINE_MESSAGES_H
+#define RAIL_ENGINE_MESSAGES_H
+
+#include "engine/host.h"
+
+enum message_direction { MESSAGE_SEND, MESSAGE_RECEIVE, MESSAGE_DIRECTIONS };
+
+struct message {
+    struct message *next;
+    unsigned char *buffer; /* the caller's; of a message that is sent only read */
+    uint64_t bytes;
+    uint64_t signature;
+};
+
+struct message_flow {
+    struct link *link;      /* set by the owner before the flow's first message; not ours to close */
+    struct message *first, *last;
+    uint64_t done_bytes;    /* of the first */
+    uint64_t finished;      /* messages, over the life of the link */
+};
+
+struct messages {
+    const struct host_node *node;
+    uint32_t rank, n_ranks;
+    uint32_t ahead;               /* busy flows of each direction that progress side by side */
+    struct message_flow *flows;   /* [MESSAGE_DIRECTIONS][n_ranks] */
+    uint32_t *busy;               /* [MESSAGE_DIRECTIONS][n_ranks] peers */
+    uint32_t n_busy[MESSAGE_DIRECTIONS];
+    uint64_t moved;               /* pieces so far: whether anything happened between two looks */
+};
+
+/* RAIL_E_SYSTEM: out of memory, and *out is as messages_close leaves it. */
+enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
+                               uint32_t ahead);
+/* Accepts one that was never opened (zeroed). */
+void messages_close(struct messages *m);
+
+static inline struct message_flow *messages_flow(const struct messages *m, enum message_direction d, uint32_t peer)
+{
+    return &m->flows[(size_t)d * m->n_ranks + peer];
+}
+
+/* Appends to a flow that is not busy yet, or still: the message stays the caller's and must live until finished. */
+void messages_append(struct messages *m, enum message_direction direction, uint32_t peer, struct message *message);
+/* Makes the flow busy if it has messages. */
+void messages_begin(struct messages *m, enum message_direction direction, uint32_t peer);
+
+/* RAIL_OK: nothing is left. RAIL_NOT_YET: blocked on peers. Else the error: of a link; or RAIL_E_USAGE with both ranks'
+ * calls in words when a peer's message is another than ours. */
+enum rail_result messages_progress(struct messages *m);
+
+/* For who has waited for long: RAIL_E_REMOTE when a peer of my node that something is expected of has closed its
+ * communicator. */
+enum rail_result messages_suspect(struct messages *m);
+
+/* Forgets whatever is left, after a failure. */
+void messages_drop(struct messages *m);
+
+/* "ncclRecv of 100 float32 from rank 3" */
+void message_describe(enum message_direction direction, uint32_t peer, uint64_t signature, char *out, size_t bytes);
+
+#endif
