@@ -19,12 +19,16 @@ bool two_shot_allreduce(const struct shape *shape, uint32_t rank, uint32_t chann
 bool ring_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool doubling_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out); /* double binary */
+bool doubling_in_rank_order(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool doubling_fits_rank_order(uint32_t n_ranks);
+bool rank_tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 
 /* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */
 bool exchange_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool exchange_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool rank_tree_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 
 typedef bool (*plan_writer_rooted)(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root,
                                    struct plan *out);
@@ -39,14 +43,21 @@ bool chain_gather(const struct shape *shape, uint32_t rank, uint32_t channel, ui
 bool chain_scatter(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
 bool tree_broadcast(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
 bool tree_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool rank_tree_reduce(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
 
 /* Any of them. Collectives without a root ignore it. False also when the collective has no such algorithm. */
 bool plan_write(enum plan_collective collective, enum plan_algorithm algorithm, const struct shape *shape,
                 uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
 bool plan_exists(enum plan_collective collective, enum plan_algorithm algorithm);
 
+/* The same in the form whose value is the rank tree (PLAN_IN_RANK_ORDER): windows combine their sources as a balanced
+ * tree, doubling swaps by rank number. False where there is no such form. */
+bool plan_write_in_rank_order(enum plan_collective collective, enum plan_algorithm algorithm, const struct shape *shape,
+                              uint32_t rank, uint32_t channel, uint32_t root, struct plan *out);
+bool plan_exists_in_rank_order(enum plan_collective collective, enum plan_algorithm algorithm, uint32_t n_ranks);
+
 extern const plan_writer plan_writers_allreduce[PLAN_ALGORITHMS];
-extern const char *const plan_algorithm_names[PLAN_ALGORITHMS]; /* "oneshot", "twoshot", "ring", "tree", "doubling" */
+extern const char *const plan_algorithm_names[PLAN_ALGORITHMS]; /* "oneshot", "twoshot", ... */
 
 /* What every rank of a communicator agrees on at init: all chooser inputs that are not arguments of the call. Plain
  * data, same bytes on every rank, compared by hash. */
@@ -61,6 +72,7 @@ struct choice_table {
     uint32_t net_channels;        /* channels when any link is a network link */
     int32_t forced_algorithm;     /* enum plan_algorithm, or -1 */
     uint32_t forced_channels;     /* 0 = not forced */
+    uint64_t deterministic;       /* 1: combinations take only plans in rank order; 0: any */
 };
 
 struct choice {

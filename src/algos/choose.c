@@ -78,7 +78,7 @@ uint64_t choice_table_hash(const struct choice_table *table)
         table->tree_max_bytes,
         table->window_bytes,       table->shm_slot_bytes,     table->net_slot_bytes,
         table->net_channels,       (uint64_t)(int64_t)table->forced_algorithm,
-        table->forced_channels,
+        table->forced_channels,    table->deterministic,
     };
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
@@ -86,9 +86,30 @@ uint64_t choice_table_hash(const struct choice_table *table)
     return hash;
 }
 
+/* In rank order: windows by their limits; where there are none, doubling while it is admitted and short, or the rank
+ * tree. Two ranks swap in one hop whatever the size. */
+static enum plan_algorithm natural_in_rank_order(enum plan_collective collective, const struct choice_table *table,
+                                                 const struct shape *shape, uint64_t bytes)
+{
+    bool one = collective == PLAN_REDUCESCATTER || bytes <= table->one_shot_max_bytes;
+    if (fits_windows(shape)) return one ? PLAN_ONE_SHOT : PLAN_TWO_SHOT;
+    bool doubling = bytes <= table->doubling_max_bytes && shape->n_ranks < DOUBLING_END &&
+                    plan_exists_in_rank_order(collective, PLAN_DOUBLING, shape->n_ranks);
+    return doubling ? PLAN_DOUBLING : PLAN_RANK_TREE;
+}
+
+/* Whether a communicator that wants results in rank order may take it. */
+static bool admitted(enum plan_collective collective, const struct choice_table *table, const struct shape *shape,
+                     enum plan_algorithm algorithm)
+{
+    return !table->deterministic || !collective_kind(collective).reduces ||
+           plan_exists_in_rank_order(collective, algorithm, shape->n_ranks);
+}
+
 static enum plan_algorithm natural_algorithm(const struct choice_table *table, const struct shape *shape,
                                              uint64_t bytes)
 {
+    if (table->deterministic) return natural_in_rank_order(PLAN_ALLREDUCE, table, shape, bytes);
     if (fits_windows(shape)) {
         if (bytes <= table->one_shot_max_bytes) return PLAN_ONE_SHOT;
         return bytes <= table->two_shot_max_bytes ? PLAN_TWO_SHOT : PLAN_RING;
@@ -102,7 +123,8 @@ static enum plan_algorithm algorithm_choose(const struct choice_table *table, co
     int32_t forced = table->forced_algorithm;
     bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
     if (forced < 0 || forced >= PLAN_ALGORITHMS || (needs_windows && !fits_windows(shape)) ||
-        (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_END))
+        (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_END) ||
+        !admitted(PLAN_ALLREDUCE, table, shape, (enum plan_algorithm)forced))
         return natural_algorithm(table, shape, bytes);
     return (enum plan_algorithm)forced;
 }
@@ -168,6 +190,8 @@ struct choice choose_allreduce(const struct choice_table *table, const struct sh
 static enum plan_algorithm natural_plan(enum plan_collective collective, const struct choice_table *table,
                                         const struct shape *shape, uint64_t bytes)
 {
+    if (table->deterministic && collective_kind(collective).reduces)
+        return natural_in_rank_order(collective, table, shape, bytes);
     bool windows = fits_windows(shape) && bytes <= table->two_shot_max_bytes;
     bool tree = collective == PLAN_BROADCAST || collective == PLAN_REDUCE;
     if (windows && (collective != PLAN_REDUCE || bytes <= table->one_shot_max_bytes)) return PLAN_ONE_SHOT;
@@ -181,7 +205,7 @@ static enum plan_algorithm plan_choose(enum plan_collective collective, const st
     int32_t forced = table->forced_algorithm;
     bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
     if (forced < 0 || forced >= PLAN_ALGORITHMS || !plan_exists(collective, (enum plan_algorithm)forced) ||
-        (needs_windows && !fits_windows(shape)))
+        (needs_windows && !fits_windows(shape)) || !admitted(collective, table, shape, (enum plan_algorithm)forced))
         return natural_plan(collective, table, shape, bytes);
     return (enum plan_algorithm)forced;
 }
@@ -205,7 +229,8 @@ static uint64_t piece_choose(enum plan_collective collective, const struct choic
     if (algorithm == PLAN_ONE_SHOT)
         return line_floor(collective_kind(collective).input_blocks ? table->window_bytes / n : table->window_bytes);
     if (collective != PLAN_BROADCAST && collective != PLAN_REDUCE) return pipeline_piece(table, shape, 0, 0);
-    return pipeline_piece(table, shape, algorithm == PLAN_TREE ? 1 + log2_floor(n - 1) : n - 1, channel_bytes);
+    bool tree = algorithm == PLAN_TREE || algorithm == PLAN_RANK_TREE;
+    return pipeline_piece(table, shape, tree ? 1 + log2_floor(n - 1) : n - 1, channel_bytes);
 }
 
 /* The trees are two, and every root has its own links: no more channels than trees. */

@@ -231,7 +231,7 @@ static enum rail_result run_express(struct comm *comm, const struct collective *
     uint64_t signature = signature_of(a);
     calls_begin(&comm->node, signature);
     enum rail_result result = express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input,
-                                                a->output, a->count, signature);
+                                                a->output, a->count, signature, comm->table.deterministic);
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }
 

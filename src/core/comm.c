@@ -166,6 +166,7 @@ static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline
     auth_derive(bootstrap_secret(comm->bootstrap), "communicator", key);
     comm->wires.shape = &comm->shape;
     comm->wires.rank = comm->rank;
+    comm->wires.in_rank_order = comm->table.deterministic;
     comm->wires.node = &comm->node;
     comm->wires.net_slots = table_slots(true);
     comm->wires.net_slot_bytes = comm->table.net_slot_bytes;

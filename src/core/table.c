@@ -49,7 +49,7 @@ static enum rail_result force_algorithm(struct choice_table *t)
     if (ours) {
         t->forced_algorithm = algorithm_named(ours);
         if (t->forced_algorithm < 0)
-            return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_ALGO=%s: valid are oneshot, twoshot, ring, tree, doubling", ours);
+            return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_ALGO=%s: valid are oneshot, twoshot, ring, tree, doubling, ranktree", ours);
     } else if (theirs && theirs[0] != '^' && !strstr(theirs, ";")) {
         t->forced_algorithm = algorithm_named(theirs);
     }
@@ -82,6 +82,7 @@ enum rail_result table_make(struct choice_table *out, const struct shape *shape,
     if (out->net_channels > HOST_MAX_CHANNELS) out->net_channels = HOST_MAX_CHANNELS;
     uint32_t least_window = SHM_LINE * (shape->n_ranks < 64 ? shape->n_ranks : 64); /* a line per piece */
     if (out->window_bytes < least_window) out->window_bytes = least_window;
+    out->deterministic = rail_param_bool(RAIL_PARAM_DETERMINISTIC);
     force_channels(out, shape, config);
     return force_algorithm(out);
 }

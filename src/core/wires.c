@@ -76,6 +76,7 @@ static enum rail_result link_of(struct wires *w, const struct plan_link *named, 
 {
     uint32_t from = named->direction == PLAN_LINK_OUT ? w->rank : named->peer;
     uint32_t to = named->direction == PLAN_LINK_OUT ? named->peer : w->rank;
+    channel += named->way * HOST_MAX_CHANNELS; /* to transports, a link back is one of another channel */
     *out = find(w, from, to, channel);
     if (*out) return RAIL_OK;
     bool near = w->shape->node_of[from] == w->shape->node_of[to];
@@ -88,7 +89,14 @@ static enum rail_result link_of(struct wires *w, const struct plan_link *named, 
 enum rail_result wires_pair(struct wires *w, uint32_t peer, enum plan_direction direction, uint32_t channel,
                             struct link **out)
 {
-    return link_of(w, &(struct plan_link){peer, direction}, channel, out);
+    return link_of(w, &(struct plan_link){.peer = peer, .direction = (uint16_t)direction}, channel, out);
+}
+
+static bool write(const struct wires *w, enum plan_collective collective, enum plan_algorithm algorithm, uint32_t root,
+                  uint32_t channel, struct plan *out)
+{
+    bool ordered = w->in_rank_order && collective_kind(collective).reduces;
+    return (ordered ? plan_write_in_rank_order : plan_write)(collective, algorithm, w->shape, w->rank, channel, root, out);
 }
 
 static enum rail_result instance_make(struct wires *w, enum plan_collective collective, enum plan_algorithm algorithm,
@@ -97,7 +105,7 @@ static enum rail_result instance_make(struct wires *w, enum plan_collective coll
     struct instance *instance = calloc(1, sizeof *instance);
     if (!instance) return rail_fail(RAIL_E_SYSTEM, "plan of rank %u: out of memory", w->rank);
     enum rail_result result = RAIL_OK;
-    if (!plan_write(collective, algorithm, w->shape, w->rank, channel, root, &instance->plan))
+    if (!write(w, collective, algorithm, root, channel, &instance->plan))
         result = rail_fail(RAIL_E_INTERNAL, "%s by %s does not fit %u ranks on %u nodes", collective_name(collective),
                            plan_algorithm_names[algorithm], w->shape->n_ranks, w->shape->n_nodes);
     for (uint32_t l = 0; result == RAIL_OK && l < instance->plan.n_links; l++)

@@ -11,6 +11,7 @@
 struct wires {
     const struct shape *shape;
     uint32_t rank;
+    bool in_rank_order; /* combinations: only plans that promise it */
     const struct host_node *node;
     const struct net_address *addresses; /* [n_ranks], NULL when the communicator has a single node */
     uint64_t comm_key;

@@ -56,7 +56,7 @@ static bool combine_two_floats(const struct rail_combine *how, const void *const
 
 enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
                                    const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
-                                   void *output, size_t count, uint64_t signature)
+                                   void *output, size_t count, uint64_t signature, bool balanced)
 {
     uint64_t round = node->express_round++;
     const void *src[EXPRESS_MAX_PEERS];
@@ -73,6 +73,6 @@ enum rail_result express_allreduce(struct host_node *node, struct wait_policy *p
     }
     if (combine_two_floats(how, src, n, output, count)) return RAIL_OK;
     void *const dst[1] = {output};
-    rail_combine(how, dst, 1, src, n, 0, true, count);
+    (balanced ? rail_combine_balanced : rail_combine)(how, dst, 1, src, n, 0, true, count);
     return RAIL_OK;
 }

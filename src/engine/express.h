@@ -1,7 +1,7 @@
 /* express.h - the smallest one-shot AllReduce, written out by hand.
  *
  * Every rank stores one cache line (data beside its flag), polls the lines of its peers, and combines them in rank
- * order: one hop, n lines read, no plan, no window, no second message. Equal by value to the one-shot plan (a test
+ * order, from left to right or as a balanced tree: one hop, n lines read, no plan, no window, no second message. Equal by value to the one-shot plan (a test
  * compares them). Lines alternate between two: a rank cannot be two messages ahead, because it needs everybody's line
  * of the message before, and whoever stored that line has read the one before it. */
 #ifndef RAIL_ENGINE_EXPRESS_H
@@ -21,6 +21,6 @@ static inline bool express_fits(const struct host_node *node, uint32_t n_ranks, 
 /* Blocks until done, or until *stop becomes non-zero (RAIL_E_ABORTED), or a peer called something else. */
 enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
                                    const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
-                                   void *output, size_t count, uint64_t signature);
+                                   void *output, size_t count, uint64_t signature, bool balanced);
 
 #endif

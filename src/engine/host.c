@@ -173,8 +173,9 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
     if (m.count)
-        rail_combine(&op->call.how, m.dst, m.n_dst, m.src, m.n_src, op->call.how.scaled ? m.scale_mask : 0,
-                     (step->flags & PLAN_FINAL) != 0, (size_t)m.count);
+        (step->flags & PLAN_BALANCED ? rail_combine_balanced : rail_combine)(
+            &op->call.how, m.dst, m.n_dst, m.src, m.n_src, op->call.how.scaled ? m.scale_mask : 0,
+            (step->flags & PLAN_FINAL) != 0, (size_t)m.count);
     for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
     for (int k = 0; k < m.n_out; k++)
         m.out[k]->ops->publish(m.out[k], (size_t)m.count * element_bytes(op), op->call.signature);

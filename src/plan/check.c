@@ -234,12 +234,23 @@ static bool copy_right(struct executor *x, struct value_part part, uint32_t rank
 }
 
 /* The same on all ranks that have this piece: on the first of them, to begin with. */
-static value_id first_value(const struct executor *x, struct value_part part)
+static uint32_t first_getter(const struct executor *x, struct value_part part)
 {
-    const struct plan_check_call *call = &x->check->calls[part.call];
     uint32_t rank = 0;
-    while (!plan_gets(&call->plans[rank], part.piece)) rank++;
-    return executor_user_cell(x, part.call, rank, true, part.round, part.piece)->value;
+    while (!plan_gets(&x->check->calls[part.call].plans[rank], part.piece)) rank++;
+    return rank;
+}
+
+/* A promise of rank order is kept; and who promised nothing is seen to keep it all the same. */
+static bool order_right(struct executor *x, struct value_part part, uint32_t rank, value_id v)
+{
+    value_id tree = values_rank_tree(x->values, part);
+    if (tree == VALUE_NONE) return executor_fail(x, NULL, PLAN_UNCHECKED, "out of memory");
+    x->report->in_rank_order = x->report->in_rank_order && v == tree;
+    return v == tree || !(x->check->calls[part.call].plans[rank].flags & PLAN_IN_RANK_ORDER) ||
+           executor_fail(x, NULL, PLAN_WRONG_ORDER,
+                         "rank %u: output[%u] of round %u is not the balanced tree over rank numbers", rank, part.piece,
+                         part.round);
 }
 
 static bool combination_right(struct executor *x, struct value_part part, uint32_t rank, value_id v)
@@ -250,7 +261,9 @@ static bool combination_right(struct executor *x, struct value_part part, uint32
     if (!values_final(x->values, v))
         return executor_fail(x, NULL, PLAN_WRONG_FINAL, "rank %u: output[%u] of round %u is not final", rank,
                              part.piece, part.round);
-    return v == first_value(x, part) ||
+    uint32_t first = first_getter(x, part);
+    if (rank == first) return order_right(x, part, rank, v);
+    return v == executor_user_cell(x, part.call, first, true, part.round, part.piece)->value ||
            executor_fail(x, NULL, PLAN_WRONG_RANKS,
                          "rank %u: output[%u] of round %u is combined in another order than on rank 0", rank,
                          part.piece, part.round);
@@ -269,6 +282,7 @@ static bool output_right(struct executor *x, struct value_part part, uint32_t ra
         return executor_fail(x, NULL, PLAN_WRONG_VALUE, "rank %u: output[%u] of round %u holds piece %u of round %u",
                              rank, part.piece, part.round, holds.piece, holds.round);
     bool reduces = collective_kind(call->plans[rank].collective).reduces;
+    if (!reduces) x->report->in_rank_order = false;
     if (!(reduces ? combination_right : copy_right)(x, part, rank, v)) return false;
     x->report->values = (x->report->values ^ values_hash(x->values, v)) * 0x100000001b3u;
     return true;
@@ -300,6 +314,7 @@ enum plan_verdict plan_check_run(const struct plan_check *check, struct plan_che
     if (executor_open_calls(&x) && executor_open_memory(&x)) {
         executor_fill(&x);
         run_all(&x);
+        report->in_rank_order = report->verdict == PLAN_RIGHT;
         if (report->verdict == PLAN_RIGHT && slots_taken(&x)) outputs_right(&x);
     }
     executor_close(&x);

@@ -5,6 +5,7 @@
  *  - in a collective that reduces, every piece of every output ends as the combination of every rank's scaled input,
  *    each once, finished once, and is the same expression on all ranks that have it; in another it ends as the copy of
  *    the one input it should be;
+ *  - a plan that promises rank order (PLAN_IN_RANK_ORDER) gives the rank tree of value.h, to the last inner node;
  *  - nobody reads an input that its owner was not asked for, or writes an output that its owner did not ask for
  *    (collective.h says who has what);
  *  - the result does not depend on timing: links are FIFOs with one strand at each end, and every two accesses to one
@@ -54,6 +55,7 @@ enum plan_verdict {
     PLAN_WRONG_VALUE,     /* an input missing, counted twice, or not scaled; garbage read */
     PLAN_WRONG_FINAL,     /* finished not exactly once */
     PLAN_WRONG_RANKS,     /* ranks end with different expressions */
+    PLAN_WRONG_ORDER,     /* promised in rank order, and combined in another */
     PLAN_DEADLOCK,
     PLAN_LEFT_OVER, /* slots nobody took */
     PLAN_RACE,      /* unordered accesses, or a user buffer touched outside its owner's call */
@@ -74,6 +76,7 @@ struct plan_check_report {
     char why[256];   /* rank, strand, step and piece; "" when right */
     uint32_t steps;  /* longest chain of hand-overs (slots and signals) */
     uint64_t values; /* hash of all outputs' expressions: equal for equal results */
+    bool in_rank_order; /* every output is a combination, and the rank tree */
 };
 
 /* Runs everything. `counts` is [n_ranks] or NULL. Returns report->verdict. */

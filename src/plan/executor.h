@@ -72,7 +72,7 @@ struct executor {
     struct fifo *fifos;
     struct news *slots;
     uint32_t n_fifos;
-    uint32_t *fifo_of; /* [from][to], 1 + index */
+    uint32_t *fifo_of; /* [from][to][way], 1 + index */
     struct values *values;
     struct order order;
     uint64_t random;
@@ -97,6 +97,11 @@ static inline bool is_direct(const struct plan_check_call *call, uint32_t rank)
 static inline uint64_t window_number(const struct executor *x, const struct strand *s)
 {
     return x->first_number[x->ranks[s->rank].call] + s->round;
+}
+
+static inline uint32_t *fifo_index(const struct executor *x, uint32_t from, uint32_t to, uint32_t way)
+{
+    return &x->fifo_of[((size_t)from * x->n_ranks + to) * PLAN_WAYS + way];
 }
 
 /* executor_open.c: in this order; false when it failed. Close whatever happened. */

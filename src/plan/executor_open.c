@@ -40,13 +40,14 @@ static bool links_pair(struct executor *x, uint32_t call)
             const struct plan *far = &plans[mine->peer];
             bool in = mine->direction == PLAN_LINK_IN, found = false;
             for (uint32_t j = 0; j < far->n_links; j++)
-                found = found || (far->links[j].peer == rank && far->links[j].direction != mine->direction);
+                found = found || (far->links[j].peer == rank && far->links[j].direction != mine->direction &&
+                                  far->links[j].way == mine->way);
             if (!found)
                 return executor_fail(x, NULL, PLAN_WRONG_STRUCTURE,
                                      "rank %u has a link %s rank %u, which has none %s it", rank, in ? "from" : "to",
                                      mine->peer, in ? "to" : "from");
             uint32_t from = in ? mine->peer : rank, to = in ? rank : mine->peer;
-            uint32_t *known = &x->fifo_of[(size_t)from * x->n_ranks + to];
+            uint32_t *known = fifo_index(x, from, to, mine->way);
             if (*known == 0) *known = ++x->n_fifos;
         }
     return true;
@@ -58,7 +59,7 @@ bool executor_open_calls(struct executor *x)
     x->first_number = calloc(n + 1, sizeof *x->first_number);
     x->first_cell = calloc(n + 1, sizeof *x->first_cell);
     x->began = calloc((size_t)n * x->n_ranks, sizeof *x->began);
-    x->fifo_of = calloc((size_t)x->n_ranks * x->n_ranks, sizeof *x->fifo_of);
+    x->fifo_of = calloc((size_t)x->n_ranks * x->n_ranks * PLAN_WAYS, sizeof *x->fifo_of);
     if (!x->first_number || !x->first_cell || !x->began || !x->fifo_of)
         return executor_fail(x, NULL, PLAN_UNCHECKED, "out of memory");
     for (uint32_t k = 0; k < n; k++) {
@@ -103,8 +104,8 @@ void executor_fill(struct executor *x)
     for (uint32_t from = 0; from < x->n_ranks; from++) {
         x->ranks[from].strands = &x->strands[(size_t)from * x->max_strands];
         x->ranks[from].thread = from * (x->max_strands + 1) + x->max_strands;
-        for (uint32_t to = 0; to < x->n_ranks; to++) {
-            uint32_t k = x->fifo_of[(size_t)from * x->n_ranks + to];
+        for (uint32_t end = 0; end < x->n_ranks * PLAN_WAYS; end++) {
+            uint32_t to = end / PLAN_WAYS, k = *fifo_index(x, from, to, end % PLAN_WAYS);
             if (k > 0)
                 x->fifos[k - 1] =
                     (struct fifo){.from = from, .to = to, .slots = x->slots + (size_t)(k - 1) * x->n_slots};

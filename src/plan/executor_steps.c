@@ -21,7 +21,7 @@ static struct fifo *fifo_for(const struct executor *x, const struct strand *s, c
     const struct plan_link *link = &plan_of(x, s->rank)->links[plan_index_at(o->which, s->i)];
     bool in = link->direction == PLAN_LINK_IN;
     uint32_t from = in ? link->peer : s->rank, to = in ? s->rank : link->peer;
-    return &x->fifos[x->fifo_of[(size_t)from * x->n_ranks + to] - 1];
+    return &x->fifos[*fifo_index(x, from, to, link->way) - 1];
 }
 
 static void news_learn(struct executor *x, struct strand *s, const struct news *news)
@@ -158,7 +158,8 @@ static bool sources_combine(struct executor *x, struct strand *s, const struct p
             if (!source_read(x, s, &o[k], peer, plan_index_at(o[k].piece, s->i), &source[n++])) return false;
         }
     const char *problem = NULL;
-    value_id v = values_combine(x->values, source, n, &problem);
+    value_id v = step->flags & PLAN_BALANCED ? values_balance(x->values, source, n, &problem)
+                                             : values_combine(x->values, source, n, &problem);
     if (v == VALUE_NONE) return executor_fail(x, s, PLAN_WRONG_VALUE, "%s", problem);
     if (step->flags & PLAN_FINAL) {
         v = values_finish(x->values, v, &problem);

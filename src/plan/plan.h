@@ -74,6 +74,8 @@ enum plan_step_flag {
     PLAN_FINAL = 1,     /* MOVE: the result is the complete reduction: apply the post-operation (integer average) */
     PLAN_IF_DIRECT = 2, /* run the step only if my own buffers are direct in this operation: peers hold true pointers */
     PLAN_IF_STAGED = 4, /* run the step only if they are staged through my window */
+    PLAN_BALANCED = 8,  /* MOVE: combine the sources not from left to right but as a balanced binary tree over their order,
+                           split at the largest power of two below their number, every inner node rounded to the type */
 };
 
 struct plan_step {
@@ -98,10 +100,14 @@ enum plan_counter { PLAN_STAGED, PLAN_DELIVERED, PLAN_DONE, PLAN_COUNTERS };
 
 enum plan_direction { PLAN_LINK_IN, PLAN_LINK_OUT };
 
-/* A link is named by (from rank, to rank, channel): a plan has at most one link to and one from a given peer. */
+/* A link is named by (from rank, to rank, channel, way): a plan has at most one link to and one from a given peer each
+ * way. Way 1 is for data that goes back where other data came from, in a strand of its own: one FIFO for both would make
+ * each wait for the other. */
+enum { PLAN_WAYS = 2 };
 struct plan_link {
     uint32_t peer;      /* rank in the communicator */
-    uint32_t direction; /* enum plan_direction */
+    uint16_t direction; /* enum plan_direction */
+    uint16_t way;       /* 0 or 1 */
 };
 
 struct plan_strand {
@@ -121,11 +127,12 @@ enum plan_collective {
     PLAN_COLLECTIVES
 };
 
-enum plan_algorithm { PLAN_ONE_SHOT, PLAN_TWO_SHOT, PLAN_RING, PLAN_TREE, PLAN_DOUBLING, PLAN_ALGORITHMS };
+enum plan_algorithm { PLAN_ONE_SHOT, PLAN_TWO_SHOT, PLAN_RING, PLAN_TREE, PLAN_DOUBLING, PLAN_RANK_TREE, PLAN_ALGORITHMS };
 
 enum plan_flag {
     PLAN_WINDOWS = 1,         /* uses peer operands: needs all ranks in one node, and the node's window round number */
     PLAN_DIRECT_IN_PLACE = 2, /* stays right when buffers are direct and input == output */
+    PLAN_IN_RANK_ORDER = 4,   /* a promise, which the check proves: every output is the rank tree (value.h) */
 };
 
 enum { PLAN_MAX_STRANDS = 4, PLAN_MAX_LINKS = 16, PLAN_MAX_STEPS = 40, PLAN_MAX_OPERANDS = 72 };

@@ -8,7 +8,8 @@
 
 #include "plan/collective.h"
 
-static const char *const algorithm_words[PLAN_ALGORITHMS] = {"one-shot", "two-shot", "ring", "tree"};
+static const char *const algorithm_words[PLAN_ALGORITHMS] = {"one-shot", "two-shot", "ring",
+                                                              "tree",     "doubling", "rank tree"};
 static const char *const counter_words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE"};
 
 static void index_print(struct plan_index x, FILE *out)
@@ -40,7 +41,8 @@ static void link_print(const struct plan *plan, const struct plan_operand *o, FI
     index_print(o->which, out);
     if (o->which.a == 0 && o->which.b < plan->n_links) {
         const struct plan_link *link = &plan->links[o->which.b];
-        fprintf(out, " %s rank %u", link->direction == PLAN_LINK_IN ? "<-" : "->", link->peer);
+        fprintf(out, " %s rank %u%s", link->direction == PLAN_LINK_IN ? "<-" : "->", link->peer,
+                link->way ? ", back" : "");
     }
     fprintf(out, ")");
 }
@@ -85,6 +87,7 @@ static void step_print(const struct plan *plan, const struct plan_step *s, FILE 
         fprintf(out, "verb %u?", s->verb);
     }
     if (s->flags & PLAN_FINAL) fprintf(out, "   FINAL");
+    if (s->flags & PLAN_BALANCED) fprintf(out, "   balanced");
     if (s->flags & PLAN_IF_DIRECT) fprintf(out, "   if direct");
     if (s->flags & PLAN_IF_STAGED) fprintf(out, "   if staged");
     fprintf(out, "\n");
@@ -103,6 +106,7 @@ void plan_print(const struct plan *plan, FILE *out)
             plan->peer, plan->n_peers, plan->channel, plan->n_pieces, plan->n_pieces == 1 ? "" : "s");
     if (plan->n_scratch > 0) fprintf(out, ", %u of scratch", plan->n_scratch);
     if (plan->n_links > 0) fprintf(out, ", %u slot%s a link", plan->slots_min, plan->slots_min == 1 ? "" : "s");
+    if (plan->flags & PLAN_IN_RANK_ORDER) fprintf(out, ", in rank order");
     fprintf(out, "%s\n", plan->flags & PLAN_DIRECT_IN_PLACE ? "" : ", not for direct in place");
     for (uint32_t k = 0; k < plan->n_strands; k++) {
         const struct plan_strand *strand = &plan->strands[k];

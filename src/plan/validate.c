@@ -54,6 +54,8 @@ static bool head_ok(const struct judge *j)
     if (p->root >= p->n_ranks || p->position >= p->n_ranks)
         return refuse(j, "root %u, position %u among %u ranks", p->root, p->position, p->n_ranks);
     if (p->n_pieces % blocks != 0) return refuse(j, "%u pieces of %u blocks", p->n_pieces, blocks);
+    if ((p->flags & PLAN_IN_RANK_ORDER) && !collective_kind(p->collective).reduces)
+        return refuse(j, "rank order, in a collective that combines nothing");
     if (p->algorithm >= PLAN_ALGORITHMS) return refuse(j, "algorithm %u", p->algorithm);
     if ((p->flags & PLAN_WINDOWS) && p->n_peers != p->n_ranks) return refuse(j, "windows, but ranks in other nodes");
     return true;
@@ -66,9 +68,11 @@ static bool links_ok(const struct judge *j)
         const struct plan_link *link = &p->links[k];
         if (link->peer >= p->n_ranks) return refuse(j, "link %u leads to rank %u of %u", k, link->peer, p->n_ranks);
         if (link->peer == p->rank) return refuse(j, "link %u leads to the rank itself", k);
-        if (link->direction > PLAN_LINK_OUT) return refuse(j, "link %u has direction %u", k, link->direction);
+        if (link->direction > PLAN_LINK_OUT || link->way >= PLAN_WAYS)
+            return refuse(j, "link %u has direction %u, way %u", k, link->direction, link->way);
         for (uint32_t i = 0; i < k; i++)
-            if (p->links[i].peer == link->peer && p->links[i].direction == link->direction)
+            if (p->links[i].peer == link->peer && p->links[i].direction == link->direction &&
+                p->links[i].way == link->way)
                 return refuse(j, "links %u and %u are the same", i, k);
     }
     return true;
@@ -149,8 +153,9 @@ static bool step_ok(struct judge *j, const struct plan_step *s, uint32_t strand_
 {
     const struct plan *p = j->plan;
     uint8_t conditions = s->flags & (PLAN_IF_DIRECT | PLAN_IF_STAGED);
-    if (s->flags & ~(PLAN_FINAL | PLAN_IF_DIRECT | PLAN_IF_STAGED)) return refuse(j, "flags %#x", s->flags);
+    if (s->flags & ~(PLAN_FINAL | PLAN_IF_DIRECT | PLAN_IF_STAGED | PLAN_BALANCED)) return refuse(j, "flags %#x", s->flags);
     if ((s->flags & PLAN_FINAL) && s->verb != PLAN_MOVE) return refuse(j, "FINAL on a step that moves nothing");
+    if ((s->flags & PLAN_BALANCED) && s->verb != PLAN_MOVE) return refuse(j, "BALANCED on a step that moves nothing");
     if ((s->flags & PLAN_FINAL) && !collective_kind(p->collective).reduces)
         return refuse(j, "FINAL in a collective that combines nothing");
     if (conditions == (PLAN_IF_DIRECT | PLAN_IF_STAGED)) return refuse(j, "never runs");

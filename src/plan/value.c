@@ -176,6 +176,38 @@ value_id values_combine(struct values *v, const value_id *source, uint32_t n, co
     return id;
 }
 
+static uint32_t split_of(uint32_t n)
+{
+    uint32_t p = 1;
+    while (p * 2 < n) p *= 2;
+    return p;
+}
+
+value_id values_balance(struct values *v, const value_id *source, uint32_t n, const char **problem)
+{
+    if (n < 2) return values_combine(v, source, n, problem);
+    uint32_t left = split_of(n);
+    value_id half[2] = {values_balance(v, source, left, problem), VALUE_NONE};
+    if (half[0] != VALUE_NONE) half[1] = values_balance(v, source + left, n - left, problem);
+    return half[1] == VALUE_NONE ? VALUE_NONE : values_combine(v, half, 2, problem);
+}
+
+static value_id tree_over(struct values *v, struct value_part part, uint32_t first, uint32_t n)
+{
+    const char *problem;
+    if (n == 1) return values_input(v, part, first);
+    uint32_t left = split_of(n);
+    value_id half[2] = {tree_over(v, part, first, left), tree_over(v, part, first + left, n - left)};
+    return half[0] && half[1] ? values_combine(v, half, 2, &problem) : VALUE_NONE;
+}
+
+value_id values_rank_tree(struct values *v, struct value_part part)
+{
+    const char *problem;
+    value_id tree = tree_over(v, part, 0, v->n_ranks);
+    return tree == VALUE_NONE ? VALUE_NONE : values_finish(v, tree, &problem);
+}
+
 value_id values_finish(struct values *v, value_id value, const char **problem)
 {
     if (values_final(v, value)) {

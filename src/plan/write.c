@@ -49,11 +49,21 @@ void plan_begin_collective(struct plan *plan, enum plan_collective collective, e
     plan->n_pieces = collective_blocks(collective, n_ranks);
 }
 
-uint16_t plan_add_link(struct plan *plan, uint32_t peer, enum plan_direction direction)
+static uint16_t link_add(struct plan *plan, uint32_t peer, enum plan_direction direction, uint16_t way)
 {
     assert(plan->n_links < PLAN_MAX_LINKS);
-    plan->links[plan->n_links] = (struct plan_link){peer, (uint32_t)direction};
+    plan->links[plan->n_links] = (struct plan_link){peer, (uint16_t)direction, way};
     return plan->n_links++;
+}
+
+uint16_t plan_add_link(struct plan *plan, uint32_t peer, enum plan_direction direction)
+{
+    return link_add(plan, peer, direction, 0);
+}
+
+uint16_t plan_add_link_back(struct plan *plan, uint32_t peer, enum plan_direction direction)
+{
+    return link_add(plan, peer, direction, 1);
 }
 
 void plan_add_strand(struct plan *plan)
@@ -109,4 +119,14 @@ void plan_add_loop(struct plan *plan, uint32_t times, uint16_t body)
     struct plan_step *step = step_add(plan, PLAN_LOOP);
     step->times = times;
     step->body = body;
+}
+
+void plan_balance(struct plan *plan)
+{
+    for (uint32_t k = 0; k < plan->n_steps; k++) {
+        struct plan_step *step = &plan->steps[k];
+        uint32_t ways = 0;
+        for (uint32_t j = 0; step->verb == PLAN_MOVE && j < step->n_src; j++) ways += plan->operands[step->first + j].span;
+        if (ways > 1) step->flags |= PLAN_BALANCED;
+    }
 }

@@ -23,6 +23,7 @@ void plan_begin_collective(struct plan *plan, enum plan_collective collective, e
                            uint32_t rank, uint32_t n_ranks, uint32_t channel, uint32_t root, uint32_t position);
 /* Adds a link and returns its index. */
 uint16_t plan_add_link(struct plan *plan, uint32_t peer, enum plan_direction direction);
+uint16_t plan_add_link_back(struct plan *plan, uint32_t peer, enum plan_direction direction); /* way 1 */
 /* Steps that follow belong to a new strand. */
 void plan_add_strand(struct plan *plan);
 
@@ -36,5 +37,8 @@ void plan_add_signal(struct plan *plan, enum plan_counter counter);
 void plan_add_wait(struct plan *plan, uint8_t flags, enum plan_counter counter, struct plan_index which, uint16_t span,
                    uint8_t lag);
 void plan_add_loop(struct plan *plan, uint32_t times, uint16_t body);
+
+/* Every MOVE of this plan that combines does so as a balanced tree. */
+void plan_balance(struct plan *plan);
 
 #endif

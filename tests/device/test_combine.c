@@ -263,6 +263,56 @@ static void every_pair_of_small_floats_gives_the_oracles_bits(void **state)
             }
 }
 
+/* The balanced tree, by the book: two at a time, each rounded. */
+static uint64_t balanced_expect(const struct rail_combine *how, const uint64_t *x, int n, uint64_t mask, bool finish)
+{
+    uint64_t pair[2] = {x[0], 0};
+    if (n == 1) return how->scaled && mask & 1 ? oracle_scaled(how->type, x[0], how->scale) : x[0];
+    int left = 1;
+    while (left * 2 < n) left *= 2;
+    pair[0] = balanced_expect(how, x, left, mask, false);
+    pair[1] = balanced_expect(how, x + left, n - left, mask >> left, false);
+    return oracle_combine(how, pair, 2, 0, finish);
+}
+
+static void balanced_combinations_round_at_every_inner_node(void **state)
+{
+    (void)state;
+    static const int sources[] = {2, 3, 4, 5, 7, 8, 13, 16, 33, 64};
+    enum { COUNT = 1100 }; /* several blocks, the last one short */
+    for (int type = 0; type < RAIL_TYPES; type++) {
+        size_t size = rail_type_bytes((enum rail_type)type);
+        fixture_fill((enum rail_type)type, COUNT);
+        for (int op = 0; op < RAIL_OPS; op++)
+            for (size_t k = 0; k < sizeof sources / sizeof *sources; k++) {
+                int n = sources[k];
+                struct rail_combine how = {.type = (enum rail_type)type, .op = (enum rail_op)op, .scaled = k % 2, .divide = 3};
+                how.scale = oracle_is_float(how.type) ? oracle_bits(how.type, 0.375) : 3;
+                uint64_t mask = k % 2 ? 0x5555555555555555u << (k / 2 % 2) : 0;
+                for (size_t e = 0; e < COUNT; e++) {
+                    uint64_t x[MOST];
+                    for (int s = 0; s < n; s++) x[s] = oracle_bits_of(fixture.source[0][s] + e * size, size);
+                    uint64_t bits = balanced_expect(&how, x, n, mask, true);
+                    memcpy(fixture.expected + e * size, &bits, size);
+                }
+                for (const char *const *path = rail_combine_paths(); *path; path++) {
+                    const void *src[MOST];
+                    assert_true(rail_combine_force(*path));
+                    for (int s = 0; s < n; s++) src[s] = fixture.source[s % 8][s] + s % 8;
+                    memset(fixture.destination, 0xa5, sizeof fixture.destination);
+                    uint8_t *dst[3] = {fixture.destination[0] + GUARD, fixture.destination[1] + GUARD + 1, NULL};
+                    dst[2] = fixture.source[(n - 1) % 8][n - 1] + (n - 1) % 8; /* in place of the last source */
+                    uint8_t kept[ROOM];
+                    memcpy(kept, dst[2], COUNT * size);
+                    rail_combine_balanced(&how, (void *const *)dst, 3, src, n, mask, true, COUNT);
+                    for (int d = 0; d < 3; d++) check(!memcmp(dst[d], fixture.expected, COUNT * size), &how, *path, n, d + 1, COUNT);
+                    memcpy(dst[2], kept, COUNT * size);
+                    for (int d = 0; d < 2; d++) check(all_are(dst[d] - GUARD, 0xa5, GUARD) && all_are(dst[d] + COUNT * size, 0xa5, GUARD - 1), &how, *path, n, d + 1, COUNT);
+                }
+            }
+    }
+}
+
 static void one_source_is_copied_with_its_nan_payloads(void **state)
 {
     (void)state;
@@ -353,6 +403,7 @@ int main(void)
         cmocka_unit_test(long_runs_at_every_alignment_give_the_oracles_bits),
         cmocka_unit_test(destinations_may_be_sources),
         cmocka_unit_test(chosen_sources_are_scaled_and_integers_divided),
+        cmocka_unit_test(balanced_combinations_round_at_every_inner_node),
         cmocka_unit_test(every_pair_of_small_floats_gives_the_oracles_bits),
         cmocka_unit_test(one_source_is_copied_with_its_nan_payloads),
         cmocka_unit_test(the_callers_float_settings_change_nothing_and_come_back),

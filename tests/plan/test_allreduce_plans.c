@@ -63,6 +63,9 @@ static void formulas_hold(enum plan_algorithm algorithm, uint32_t n, enum mode m
         case PLAN_TREE:
             assert_true(c->slots_sent <= 3);
             break;
+        case PLAN_RANK_TREE:
+            assert_true(c->slots_sent <= (rank % 2 ? 2 : 4)); /* a leaf's, a node's, two down; odd ranks work lowest nodes */
+            break;
         case PLAN_DOUBLING:
             assert_true(c->slots_sent <= log2_floor(n) + 1);
             break;
@@ -85,6 +88,11 @@ static void formulas_hold(enum plan_algorithm algorithm, uint32_t n, enum mode m
     if (algorithm == PLAN_TREE) {
         assert_int_equal(sent, 2 * (n - 1)); /* every edge once up, once down */
         assert_true(r->steps <= 2 * log2_floor(n) && r->steps >= 2);
+    }
+    if (algorithm == PLAN_RANK_TREE) {
+        uint32_t up = 1 + log2_floor(n - 1);
+        assert_int_equal(sent, n / 2 + (n - 2) + (n - 1)); /* leaves, nodes but the top, everybody but the top's */
+        assert_true(r->steps <= 2 * up && r->steps >= 2);
     }
     if (algorithm == PLAN_DOUBLING) {
         uint32_t extra = n - (1u << log2_floor(n));
@@ -146,6 +154,11 @@ static void doubling_is_an_allreduce_for_2_to_64_ranks(void **state)
     (void)state;
     prove_all_n(PLAN_DOUBLING, 0);
 }
+static void the_rank_tree_is_an_allreduce_for_2_to_64_ranks(void **state)
+{
+    (void)state;
+    prove_all_n(PLAN_RANK_TREE, 0);
+}
 static void one_shot_is_an_allreduce_for_2_to_64_ranks(void **state)
 {
     (void)state;
@@ -157,7 +170,7 @@ static void two_shot_is_an_allreduce_for_2_to_64_ranks(void **state)
     prove_all_n(PLAN_TWO_SHOT, 0);
 }
 
-static void ring_and_tree_are_right_on_many_nodes_of_odd_shapes(void **state)
+static void link_plans_are_right_on_many_nodes_of_odd_shapes(void **state)
 {
     (void)state;
     static const uint32_t shapes[][18] = {
@@ -171,6 +184,7 @@ static void ring_and_tree_are_right_on_many_nodes_of_odd_shapes(void **state)
                     prove_modes(&shape, PLAN_RING, channel, rounds);
                     prove_modes(&shape, PLAN_TREE, channel, rounds);
                     prove_modes(&shape, PLAN_DOUBLING, channel, rounds);
+                    prove_modes(&shape, PLAN_RANK_TREE, channel, rounds);
                 }
             struct plan none;
             assert_false(one_shot_allreduce(&shape, 0, 0, &none));
@@ -205,7 +219,7 @@ static void more_slots_never_hurt(void **state)
 {
     (void)state;
     for (uint32_t n = 2; n <= 16; n++)
-        for (enum plan_algorithm a = PLAN_RING; a <= PLAN_DOUBLING; a++)
+        for (enum plan_algorithm a = PLAN_RING; a <= PLAN_RANK_TREE; a++)
             for (uint32_t slots = 2; slots <= 9; slots++) {
                 struct shape shape = shape_of_one_node(n);
                 struct plan_check_call call = {plans_write(&shape, a, n % 2), 3, NULL, NULL};
@@ -334,9 +348,10 @@ int main(void)
         cmocka_unit_test(ring_is_an_allreduce_for_2_to_64_ranks),
         cmocka_unit_test(tree_is_an_allreduce_for_2_to_64_ranks_on_both_trees),
         cmocka_unit_test(doubling_is_an_allreduce_for_2_to_64_ranks),
+        cmocka_unit_test(the_rank_tree_is_an_allreduce_for_2_to_64_ranks),
         cmocka_unit_test(one_shot_is_an_allreduce_for_2_to_64_ranks),
         cmocka_unit_test(two_shot_is_an_allreduce_for_2_to_64_ranks),
-        cmocka_unit_test(ring_and_tree_are_right_on_many_nodes_of_odd_shapes),
+        cmocka_unit_test(link_plans_are_right_on_many_nodes_of_odd_shapes),
         cmocka_unit_test(calls_follow_each_other_with_any_algorithms_and_modes),
         cmocka_unit_test(more_slots_never_hurt),
         cmocka_unit_test(a_ring_deadlocks_with_one_slot_and_a_tree_does_not),

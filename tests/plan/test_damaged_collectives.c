@@ -20,7 +20,11 @@ static void step_remove(struct plan *p, uint32_t at)
 {
     memmove(&p->steps[at], &p->steps[at + 1], (p->n_steps - at - 1u) * sizeof p->steps[0]);
     p->n_steps--;
-    p->strands[0].n_steps--;
+    for (uint32_t k = 0; k < p->n_strands; k++) {
+        struct plan_strand *s = &p->strands[k];
+        if (s->first > at) s->first--;
+        else if (at < (uint32_t)s->first + s->n_steps) s->n_steps--;
+    }
     for (uint32_t k = 0; k < at; k++)
         if (p->steps[k].verb == PLAN_LOOP && k + p->steps[k].body >= at) p->steps[k].body--;
 }

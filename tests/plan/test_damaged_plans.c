@@ -118,7 +118,7 @@ static void link_elsewhere(struct plan *p) { p[1].links[1].peer = 3; }
 static void link_twice(struct plan *p) { p[1].links[1] = p[1].links[0]; }
 static void link_reversed(struct plan *p) { p[1].links[0].direction = PLAN_LINK_OUT; }
 static void link_out_of_world(struct plan *p) { p[1].links[1].peer = 4; }
-static void link_unused(struct plan *p) { p[1].links[p[1].n_links++] = (struct plan_link){3, PLAN_LINK_OUT}; }
+static void link_unused(struct plan *p) { p[1].links[p[1].n_links++] = (struct plan_link){3, PLAN_LINK_OUT, 0}; }
 static void input_forgotten(struct plan *p)
 {
     struct plan_operand *o = operand(&p[1], 2, 0);
