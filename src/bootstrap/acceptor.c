@@ -87,9 +87,11 @@ static void advance(struct acceptor_pending *pending)
         refuse(pending, result == RAIL_E_REMOTE ? "its first message is not what was expected" : "it ended early");
         return;
     }
+    uint8_t key_id[AUTH_ID_BYTES];
+    memcpy(key_id, pending->auth.key_id, sizeof key_id);
     int fd = conn_release(&pending->conn);
     forget(pending);
-    acceptor->config.arrived(acceptor->config.owner, fd, frame.payload);
+    acceptor->config.arrived(acceptor->config.owner, key_id, fd, frame.payload);
 }
 
 static void pending_ready(struct service_source *source, uint32_t events)

@@ -23,8 +23,9 @@ struct acceptor_config {
     auth_lookup *lookup;
     enum frame_type first; /* the one frame a newcomer may begin with, and its length */
     size_t first_bytes;
-    /* Somebody has proven itself and sent its first frame; `fd` and the payload are the owner's from now on. */
-    void (*arrived)(void *owner, int fd, struct blob *payload);
+    /* Somebody has proven the key of this id and sent its first frame; `fd` and the payload are the owner's from now
+     * on. */
+    void (*arrived)(void *owner, const uint8_t key_id[AUTH_ID_BYTES], int fd, struct blob *payload);
     /* This process cannot open descriptors any more and nothing here can be closed to help. True: there is room now. */
     bool (*starved)(void *owner, const char *text);
     void *owner;

@@ -12,8 +12,12 @@
 
 #include <stdint.h>
 
+#include <stdbool.h>
+#include <stddef.h>
+
 #include "base/clock.h"
 #include "base/result.h"
+#include "bootstrap/sockets.h"
 
 enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 64 };
 
@@ -34,6 +38,32 @@ struct bootstrap_config {
  * errno), wrong secret, duplicate rank, different n_ranks, different version, and at the deadline the missing ranks
  * (as far as the root knows them). */
 enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bootstrap **out);
+
+/* Where a process is found later, by communicators made of those it is in. Plain bytes. */
+struct bootstrap_place {
+    uint32_t n_endpoints, reserved;
+    struct endpoint endpoints[ENDPOINTS_MAX];
+};
+/* This process's; opens its listener if need be. The listener stays for the life of the process. */
+enum rail_result bootstrap_place_here(struct bootstrap_place *out);
+
+/* This rank's parent in the tree: rank tree_parent(rank) of the new communicator. */
+struct bootstrap_parent {
+    const struct bootstrap_place *place;
+    bool same_host; /* its loopback addresses are ours */
+    uint32_t pid;   /* for messages, like its host */
+    const char *host;
+};
+
+/* Joins without an id: every member has the same `secret`, knows where its parent is, and calls this with
+ * config->id NULL. `parent` is not looked at on rank 0. Whose list of members differs has another secret, is refused,
+ * and named as missing at the deadline. */
+enum rail_result bootstrap_open_derived(const struct bootstrap_config *config,
+                                        const uint8_t secret[BOOTSTRAP_SECRET_BYTES],
+                                        const struct bootstrap_parent *parent, struct bootstrap **out);
+/* Makes the secret one that was never there before, from bytes that all ranks have in common by now: two communicators
+ * with the same members, made one after another, must not have the same. Before anything was derived from it. */
+void bootstrap_refresh(struct bootstrap *b, const void *fresh, size_t bytes);
 
 /* Collective over all ranks, in call order. `table` has n_ranks entries of bytes_each; own entry filled in. */
 enum rail_result bootstrap_allgather(struct bootstrap *b, void *table, size_t bytes_each,

@@ -8,8 +8,6 @@
  * lets them in after the welcome, because only that yields the tree's key. The connection to the root stays until this
  * rank has joined: a rank that dies half-way is then noticed by the root and named to the others. */
 #include <errno.h>
-#include <net/if.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,115 +19,18 @@
 #include "bootstrap/state.h"
 
 /* A root that was given out listens before anybody can know of it, so refusal means it is gone; 5 s cover an address
- * that comes up late. A parent listens, too, when its child hears of it. */
+ * that comes up late. */
 #define REFUSED_PATIENCE_NS (5 * RAIL_NS_PER_S)
 /* A fixed port may still be held by the process's last root, which closes within a round trip of its end. */
 #define PORT_PATIENCE_NS (5 * RAIL_NS_PER_S)
 enum { PORT_RETRY_MS = 20, CHILD_BACKLOG = 128 };
 
-static void person_here(const struct bootstrap *b, struct wire_person *out)
-{
-    memset(out, 0, sizeof *out);
-    out->rank = b->rank;
-    out->pid = (uint32_t)b->pid;
-    snprintf(out->host, sizeof out->host, "%.63s", machine_host_name());
-}
+/* ---- the children ---- */
 
-static void fail_here(struct bootstrap *b, enum rail_result result, const char *format, ...)
-    __attribute__((format(printf, 3, 4)));
-static void fail_here(struct bootstrap *b, enum rail_result result, const char *format, ...)
+static void child_arrived(void *owner, const uint8_t key_id[AUTH_ID_BYTES], int fd, struct blob *payload)
 {
-    char text[WIRE_TEXT_BYTES];
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(text, sizeof text, format, arguments);
-    va_end(arguments);
-    bootstrap_fail(b, b->rank, result, text, NULL);
-}
-
-static int list_scopes(const struct bootstrap *b, uint32_t out[DIALER_SCOPES_MAX])
-{
-    int n = 0;
-    for (int i = 0; i < b->n_interfaces && n < DIALER_SCOPES_MAX; i++) {
-        uint32_t index = if_nametoindex(b->interfaces[i].name);
-        if (b->interfaces[i].address.ss_family == AF_INET6 && index) out[n++] = index;
-    }
-    return n;
-}
-
-/* ---- into the tree ---- */
-
-static void check_joined(struct bootstrap *b)
-{
-    if (b->failed || b->phase != PHASE_JOINING_TREE || (b->rank != 0 && !b->peers[PARENT].present)) return;
-    for (uint32_t i = 0; i < b->n_children; i++)
-        if (!b->peers[FIRST_CHILD + i].present) return;
-    b->phase = PHASE_OPEN;
-    (void)conn_queue_copy(&b->root, FRAME_JOINED, 0, NULL, 0);
-    conn_flush(&b->root); /* 16 bytes: they fit */
-    conn_close(&b->root);
-    acceptor_close(&b->door);
-    bootstrap_wake(b);
-}
-
-void join_adopted(struct bootstrap *b)
-{
-    dialer_close(&b->dialer);
-    check_joined(b);
-}
-
-void join_wrong_parent(struct bootstrap *b)
-{
-    dialer_next(&b->dialer, "closed the connection: it is not the parent, or it failed");
-}
-
-static void parent_connected(void *owner, int fd)
-{
-    struct bootstrap *b = owner;
-    struct wire_child child = {.parent = tree_parent(b->rank)};
-    person_here(b, &child.person);
-    struct tree_peer *parent = &b->peers[PARENT];
-    if (b->failed || b->closing || peer_open(b, parent, fd) != RAIL_OK) {
-        socket_close(fd);
-        if (!b->failed && !b->closing)
-            fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its connection", b->rank);
-        return;
-    }
-    if (conn_queue_copy(&parent->conn, FRAME_CHILD, 0, &child, sizeof child) != RAIL_OK)
-        fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
-    conn_flush(&parent->conn);
-}
-
-static void parent_unreachable(void *owner, enum rail_result result, const char *text)
-{
-    struct bootstrap *b = owner;
-    const struct wire_person *parent = &b->peers[PARENT].person;
-    fail_here(b, result, "bootstrap: rank %u (host %.63s) cannot reach its parent, rank %u (host %s, pid %u): %s",
-              b->rank,
-              machine_host_name(), parent->rank, parent->host, parent->pid, text);
-}
-
-static void child_arrived(void *owner, int fd, struct blob *payload)
-{
-    struct bootstrap *b = owner;
-    struct wire_child child;
-    memcpy(&child, payload->data, sizeof child);
-    blob_drop(payload);
-    child.person.host[WIRE_HOST_BYTES - 1] = '\0';
-    uint32_t index = child.person.rank - tree_first_child(b->rank);
-    struct tree_peer *peer = index < b->n_children ? &b->peers[FIRST_CHILD + index] : NULL;
-    if (b->closing || b->failed || child.parent != b->rank || !peer || conn_is_open(&peer->conn) ||
-        peer_open(b, peer, fd) != RAIL_OK) {
-        socket_close(fd);
-        return;
-    }
-    peer->person = child.person;
-    peer->subtree = tree_size(child.person.rank, b->n_ranks);
-    peer->present = true;
-    if (conn_queue_copy(&peer->conn, FRAME_ADOPTED, 0, NULL, 0) != RAIL_OK)
-        fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
-    conn_flush(&peer->conn);
-    check_joined(b);
+    (void)key_id;
+    join_child_arrived(owner, fd, payload);
 }
 
 static bool tree_key(void *owner, const uint8_t key_id[AUTH_ID_BYTES], uint8_t key_out[AUTH_KEY_BYTES])
@@ -143,7 +44,7 @@ static bool tree_key(void *owner, const uint8_t key_id[AUTH_ID_BYTES], uint8_t k
 static bool door_starved(void *owner, const char *text)
 {
     struct bootstrap *b = owner;
-    fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u: %s", b->rank, text);
+    join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: %s", b->rank, text);
     return false;
 }
 
@@ -156,18 +57,16 @@ static void derive_keys(struct bootstrap *b, const uint8_t session[WIRE_SESSION_
     };
     memcpy(message.session, session, WIRE_SESSION_BYTES);
     auth_mac(b->id.secret, &message, sizeof message, b->secret);
-    auth_derive(b->secret, "tree", b->tree_key);
-    auth_key_id(b->tree_key, b->tree_key_id);
+    join_tree_keys(b);
 }
 
 static void welcomed(struct bootstrap *b, const struct wire_welcome *welcome)
 {
-    uint32_t scopes[DIALER_SCOPES_MAX];
     bool sane = welcome->n_endpoints <= ENDPOINTS_MAX && welcome->parent.rank == tree_parent(b->rank) &&
                 (b->rank == 0 || welcome->n_endpoints > 0);
     for (uint32_t i = 0; sane && i < welcome->n_endpoints; i++) sane = endpoint_valid(&welcome->endpoints[i]);
     if (!sane) {
-        fail_here(b, RAIL_E_REMOTE, "bootstrap: rank %u: the root's welcome makes no sense", b->rank);
+        join_fail(b, RAIL_E_REMOTE, "bootstrap: rank %u: the root's welcome makes no sense", b->rank);
         return;
     }
     b->phase = PHASE_JOINING_TREE;
@@ -176,20 +75,11 @@ static void welcomed(struct bootstrap *b, const struct wire_welcome *welcome)
     b->peers[PARENT].person.host[WIRE_HOST_BYTES - 1] = '\0';
     dialer_close(&b->dialer);
     if (b->n_children > 0 && acceptor_start(&b->door) != RAIL_OK) {
-        fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its listener", b->rank);
+        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its listener", b->rank);
         return;
     }
-    if (b->rank != 0) {
-        enum rail_result result = dialer_start(&b->dialer, &(struct dialer_config){
-            .purpose = "tree", .key = b->tree_key, .endpoints = welcome->endpoints,
-            .n_endpoints = (int)welcome->n_endpoints, .scopes = scopes, .n_scopes = list_scopes(b, scopes),
-            .refused_patience_ns = REFUSED_PATIENCE_NS,
-            .foreign_patience = true, .connected = parent_connected, .failed = parent_unreachable, .owner = b,
-            .lock = &b->lock,
-        });
-        if (result != RAIL_OK) parent_unreachable(b, result, dialer_note(&b->dialer));
-    }
-    check_joined(b);
+    if (b->rank != 0) join_dial_parent(b, welcome->endpoints, welcome->n_endpoints);
+    join_check(b);
 }
 
 static bool welcome_or_news(struct conn *conn, const struct frame_head *head)
@@ -299,20 +189,20 @@ static void root_connected(void *owner, int fd)
     if (b->failed || b->closing || error || conn_open(&b->root, fd, root_ready, welcome_or_news) != RAIL_OK) {
         socket_close(fd);
         if (error)
-            fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot listen for its children: %s%s", b->rank,
+            join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot listen for its children: %s%s", b->rank,
                       strerror(error),
                       error == EMFILE ? "; raise ulimit -n" : "");
         else if (!b->failed && !b->closing)
-            fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its connection", b->rank);
+            join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its connection", b->rank);
         return;
     }
     socket_keep(fd);
-    person_here(b, &hello.person);
+    join_person(b, &hello.person);
     hello.n_endpoints = (uint32_t)b->door.n_listeners;
     memcpy(hello.endpoints, b->door.endpoints, sizeof hello.endpoints);
     b->phase = PHASE_WAITING_WELCOME;
     if (conn_queue_copy(&b->root, FRAME_HELLO, 0, &hello, sizeof hello) != RAIL_OK)
-        fail_here(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
+        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
     conn_flush(&b->root);
 }
 
@@ -320,56 +210,20 @@ static void root_unreachable(void *owner, enum rail_result result, const char *t
 {
     struct bootstrap *b = owner;
     if (b->id.kind == ID_ROOT_RUNS)
-        fail_here(b, result,
+        join_fail(b, result,
                   "bootstrap: rank %u of %u cannot reach the root of the unique id: %s. Is the process that called "
                   "ncclGetUniqueId (pid %u) alive, has its id been used already, and do all ranks have the same "
                   "id?", b->rank,
                   b->n_ranks, text, b->id.pid);
     else
-        fail_here(b, result,
+        join_fail(b, result,
                   "bootstrap: rank %u of %u cannot reach rank 0's root: %s. Do all ranks have the same address and "
                   "the same RAILCCL_SECRET?", b->rank, b->n_ranks, text);
 }
 
 /* ---- the caller's side ---- */
 
-/* Lock held. */
-static enum rail_result joining_failed(struct bootstrap *b, enum rail_result why)
-{
-    double waited_s = (double)(rail_now_ns() - b->opened_ns) / 1e9;
-    char absent[256] = "", target[ENDPOINT_TEXT_BYTES];
-    if (b->failed) return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
-    if (why == RAIL_E_ABORTED) {
-        fail_here(b, RAIL_E_ABORTED, "bootstrap: rank %u of %u was aborted while joining", b->rank, b->n_ranks);
-    } else if (b->phase == PHASE_DIALING_ROOT) {
-        dialer_target(&b->dialer, target);
-        const char *note = dialer_note(&b->dialer);
-        fail_here(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u did not reach the root within %.1f s: %s%s", b->rank,
-                  b->n_ranks,
-                  waited_s, note[0] ? note : target, note[0] ? "" : ": no answer");
-    } else if (b->phase == PHASE_WAITING_WELCOME) {
-        fail_here(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u heard nothing from the root within %.1f s", b->rank,
-                  b->n_ranks,
-                  waited_s);
-    } else {
-        size_t used = 0;
-        uint32_t first = tree_first_child(b->rank);
-        for (uint32_t i = 0; i < b->n_children && used < sizeof absent; i++)
-            if (!b->peers[FIRST_CHILD + i].present)
-                used += (size_t)snprintf(absent + used, sizeof absent - used, "%schild rank %u", used ? ", " : "",
-                                         first + i);
-        if (b->rank != 0 && !b->peers[PARENT].present && used < sizeof absent)
-            snprintf(absent + used, sizeof absent - used, "%sparent rank %u (%s)", used ? ", " : "",
-                     tree_parent(b->rank),
-                     dialer_note(&b->dialer));
-        fail_here(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u: no connection within %.1f s with %s", b->rank,
-                  b->n_ranks,
-                  waited_s, absent);
-    }
-    return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
-}
-
-static enum rail_result create(const struct bootstrap_config *config, struct bootstrap **out)
+enum rail_result bootstrap_create(const struct bootstrap_config *config, struct bootstrap **out)
 {
     if (config->n_ranks < 1 || config->rank >= config->n_ranks)
         return rail_fail(RAIL_E_ARGUMENT,
@@ -377,7 +231,7 @@ static enum rail_result create(const struct bootstrap_config *config, struct boo
                          "least 1", config->rank, config->n_ranks);
     struct bootstrap *b = calloc(1, sizeof *b);
     if (!b) return rail_fail(RAIL_E_SYSTEM, "bootstrap: out of memory");
-    enum rail_result result = id_open(config->id, &b->id);
+    enum rail_result result = config->id ? id_open(config->id, &b->id) : RAIL_OK;
     if (result == RAIL_OK) {
         b->n_interfaces = machine_interfaces(b->interfaces, INTERFACES_MAX);
         if (b->n_interfaces > INTERFACES_MAX) b->n_interfaces = INTERFACES_MAX;
@@ -395,6 +249,7 @@ static enum rail_result create(const struct bootstrap_config *config, struct boo
     b->opened_ns = rail_now_ns();
     b->n_children = tree_n_children(b->rank, b->n_ranks);
     b->subtree = tree_size(b->rank, b->n_ranks);
+    pthread_mutex_init(&b->lock, NULL);
     *out = b;
     return RAIL_OK;
 }
@@ -424,7 +279,7 @@ static enum rail_result start(struct bootstrap *b)
     auth_derive(b->id.secret, "root", key);
     return dialer_start(&b->dialer, &(struct dialer_config){
         .purpose = "root", .key = key, .endpoints = b->id.endpoints, .n_endpoints = b->id.n_endpoints,
-        .scopes = scopes, .n_scopes = list_scopes(b, scopes),
+        .scopes = scopes, .n_scopes = join_scopes(b, scopes),
         .refused_patience_ns = b->id.kind == ID_ROOT_RUNS ? REFUSED_PATIENCE_NS : UINT64_MAX,
         /* With a range of ports, others may sit on some of them; a launch's address may still have the last id's
          * root. */
@@ -436,8 +291,7 @@ static enum rail_result start(struct bootstrap *b)
 enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bootstrap **out)
 {
     struct bootstrap *b = NULL;
-    RAIL_TRY(create(config, &b));
-    pthread_mutex_init(&b->lock, NULL);
+    RAIL_TRY(bootstrap_create(config, &b));
     acceptor_init(&b->door, &(struct acceptor_config){
         .purpose = "tree", .lookup = tree_key, .first = FRAME_CHILD, .first_bytes = sizeof(struct wire_child),
         .arrived = child_arrived, .starved = door_starved, .owner = b, .lock = &b->lock,
@@ -449,17 +303,9 @@ enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bo
         b->torn_down = true;
         dialer_close(&b->dialer);
     }
-    while (result == RAIL_OK && b->phase != PHASE_OPEN && !b->failed) {
-        uint32_t seen = atomic_load_explicit(&b->turn, memory_order_relaxed);
-        pthread_mutex_unlock(&b->lock);
-        result = bootstrap_sleep(b, seen, b->join_deadline);
-        pthread_mutex_lock(&b->lock);
-    }
-    bool joined = b->phase == PHASE_OPEN && !b->failed;
-    if (joined) result = RAIL_OK;
-    else if (!b->torn_down) result = joining_failed(b, result);
+    result = join_wait(b, result);
     pthread_mutex_unlock(&b->lock);
-    if (!joined) {
+    if (result != RAIL_OK) {
         bootstrap_close(b);
         return result;
     }

@@ -325,8 +325,9 @@ static void heed_deadline(struct root *root, uint32_t left_ms)
         service_timer_set(&root->timer, root->give_up_ns);
 }
 
-static void arrived(void *owner, int fd, struct blob *payload)
+static void arrived(void *owner, const uint8_t key_id[AUTH_ID_BYTES], int fd, struct blob *payload)
 {
+    (void)key_id;
     struct root *root = owner;
     struct root_peer *peer = calloc(1, sizeof *peer);
     if (peer) memcpy(&peer->hello, payload->data, sizeof peer->hello);

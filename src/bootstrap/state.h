@@ -79,6 +79,8 @@ struct bootstrap {
     uint8_t reports[REPORTS_MAX][BOOTSTRAP_REPORT_BYTES]; /* rank 0: to be handed over at the end of the callback */
     uint32_t n_reports;
 
+    struct bootstrap *next_expecting; /* reception.c's */
+
     struct service_timer kick; /* runs closing and late reports on the service thread */
     bool closing, said_goodbye, torn_down;
     uint64_t close_until_ns;
@@ -107,7 +109,24 @@ enum rail_result peer_open(struct bootstrap *b, struct tree_peer *peer, int fd);
 /* Lock held: a step nearer to rank 0. peers.c */
 void report_up(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
 
-/* join.c: lock held, on the service thread. */
+/* join.c: memory, and what does not depend on the way of joining. */
+enum rail_result bootstrap_create(const struct bootstrap_config *config, struct bootstrap **out);
+
+/* join_tree.c, lock held: the half of joining that is the same by whatever way a rank learned who its parent is. */
+void join_person(const struct bootstrap *b, struct wire_person *out);
+void join_fail(struct bootstrap *b, enum rail_result result, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+int join_scopes(const struct bootstrap *b, uint32_t out[DIALER_SCOPES_MAX]);
+/* b->secret is there: what the tree's connections prove. */
+void join_tree_keys(struct bootstrap *b);
+void join_dial_parent(struct bootstrap *b, const struct endpoint *endpoints, uint32_t n_endpoints);
+/* Somebody has proven the tree's key; takes over `fd` and `payload` (struct wire_child). */
+void join_child_arrived(struct bootstrap *b, int fd, struct blob *payload);
+/* OPEN if nobody is missing any more. */
+void join_check(struct bootstrap *b);
+/* The caller's side: sleeps until this rank has its place, or cannot have it. `started`: how starting went. */
+enum rail_result join_wait(struct bootstrap *b, enum rail_result started);
+/* On the service thread. */
 void join_adopted(struct bootstrap *b);
 /* The parent's connection broke before it adopted us: it was not the parent. */
 void join_wrong_parent(struct bootstrap *b);

@@ -1,0 +1,186 @@
+/* join_tree.c - the second half of joining, the same however a rank learned who its parent is: it lets its children in and
+ * dials its parent.
+ *
+ *   child --dial, prove, CHILD--> parent        every rank with a parent and children does both at once;
+ *         <-------- ADOPTED ------              OPEN: the parent has adopted it, and all its children are there */
+#include <net/if.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "bootstrap/state.h"
+
+/* A parent listens before its child can know of it: refusal means that it is gone; 5 s cover an address that comes up
+ * late. */
+#define REFUSED_PATIENCE_NS (5 * RAIL_NS_PER_S)
+
+void join_person(const struct bootstrap *b, struct wire_person *out)
+{
+    memset(out, 0, sizeof *out);
+    out->rank = b->rank;
+    out->pid = (uint32_t)b->pid;
+    snprintf(out->host, sizeof out->host, "%.63s", machine_host_name());
+}
+
+void join_fail(struct bootstrap *b, enum rail_result result, const char *format, ...)
+{
+    char text[WIRE_TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(text, sizeof text, format, arguments);
+    va_end(arguments);
+    bootstrap_fail(b, b->rank, result, text, NULL);
+}
+
+int join_scopes(const struct bootstrap *b, uint32_t out[DIALER_SCOPES_MAX])
+{
+    int n = 0;
+    for (int i = 0; i < b->n_interfaces && n < DIALER_SCOPES_MAX; i++) {
+        uint32_t index = if_nametoindex(b->interfaces[i].name);
+        if (b->interfaces[i].address.ss_family == AF_INET6 && index) out[n++] = index;
+    }
+    return n;
+}
+
+/* ---- into the tree ---- */
+
+void join_check(struct bootstrap *b)
+{
+    if (b->failed || b->phase != PHASE_JOINING_TREE || (b->rank != 0 && !b->peers[PARENT].present)) return;
+    for (uint32_t i = 0; i < b->n_children; i++)
+        if (!b->peers[FIRST_CHILD + i].present) return;
+    b->phase = PHASE_OPEN;
+    (void)conn_queue_copy(&b->root, FRAME_JOINED, 0, NULL, 0);
+    conn_flush(&b->root); /* 16 bytes: they fit */
+    conn_close(&b->root);
+    acceptor_close(&b->door);
+    bootstrap_wake(b);
+}
+
+void join_adopted(struct bootstrap *b)
+{
+    dialer_close(&b->dialer);
+    join_check(b);
+}
+
+void join_wrong_parent(struct bootstrap *b)
+{
+    dialer_next(&b->dialer, "closed the connection: it is not the parent, or it failed");
+}
+
+static void parent_connected(void *owner, int fd)
+{
+    struct bootstrap *b = owner;
+    struct wire_child child = {.parent = tree_parent(b->rank)};
+    join_person(b, &child.person);
+    struct tree_peer *parent = &b->peers[PARENT];
+    if (b->failed || b->closing || peer_open(b, parent, fd) != RAIL_OK) {
+        socket_close(fd);
+        if (!b->failed && !b->closing)
+            join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u cannot watch its connection", b->rank);
+        return;
+    }
+    if (conn_queue_copy(&parent->conn, FRAME_CHILD, 0, &child, sizeof child) != RAIL_OK)
+        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
+    conn_flush(&parent->conn);
+}
+
+static void parent_unreachable(void *owner, enum rail_result result, const char *text)
+{
+    struct bootstrap *b = owner;
+    const struct wire_person *parent = &b->peers[PARENT].person;
+    join_fail(b, result, "bootstrap: rank %u (host %.63s) cannot reach its parent, rank %u (host %s, pid %u): %s",
+              b->rank,
+              machine_host_name(), parent->rank, parent->host, parent->pid, text);
+}
+
+void join_child_arrived(struct bootstrap *b, int fd, struct blob *payload)
+{
+    struct wire_child child;
+    memcpy(&child, payload->data, sizeof child);
+    blob_drop(payload);
+    child.person.host[WIRE_HOST_BYTES - 1] = '\0';
+    uint32_t index = child.person.rank - tree_first_child(b->rank);
+    struct tree_peer *peer = index < b->n_children ? &b->peers[FIRST_CHILD + index] : NULL;
+    if (b->closing || b->failed || child.parent != b->rank || !peer || conn_is_open(&peer->conn) ||
+        peer_open(b, peer, fd) != RAIL_OK) {
+        socket_close(fd);
+        return;
+    }
+    peer->person = child.person;
+    peer->subtree = tree_size(child.person.rank, b->n_ranks);
+    peer->present = true;
+    if (conn_queue_copy(&peer->conn, FRAME_ADOPTED, 0, NULL, 0) != RAIL_OK)
+        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
+    conn_flush(&peer->conn);
+    join_check(b);
+}
+
+void join_tree_keys(struct bootstrap *b)
+{
+    auth_derive(b->secret, "tree", b->tree_key);
+    auth_key_id(b->tree_key, b->tree_key_id);
+}
+
+void join_dial_parent(struct bootstrap *b, const struct endpoint *endpoints, uint32_t n_endpoints)
+{
+    uint32_t scopes[DIALER_SCOPES_MAX];
+    enum rail_result result = dialer_start(&b->dialer, &(struct dialer_config){
+        .purpose = "tree", .key = b->tree_key, .endpoints = endpoints, .n_endpoints = (int)n_endpoints,
+        .scopes = scopes, .n_scopes = join_scopes(b, scopes), .refused_patience_ns = REFUSED_PATIENCE_NS,
+        .foreign_patience = true, .connected = parent_connected, .failed = parent_unreachable, .owner = b,
+        .lock = &b->lock,
+    });
+    if (result != RAIL_OK) parent_unreachable(b, result, dialer_note(&b->dialer));
+}
+
+/* ---- the caller's side ---- */
+
+/* Lock held. */
+static enum rail_result failed(struct bootstrap *b, enum rail_result why)
+{
+    double waited_s = (double)(rail_now_ns() - b->opened_ns) / 1e9;
+    char absent[256] = "", target[ENDPOINT_TEXT_BYTES];
+    if (b->failed) return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
+    if (why == RAIL_E_ABORTED) {
+        join_fail(b, RAIL_E_ABORTED, "bootstrap: rank %u of %u was aborted while joining", b->rank, b->n_ranks);
+    } else if (b->phase == PHASE_DIALING_ROOT) {
+        dialer_target(&b->dialer, target);
+        const char *note = dialer_note(&b->dialer);
+        join_fail(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u did not reach the root within %.1f s: %s%s", b->rank,
+                  b->n_ranks,
+                  waited_s, note[0] ? note : target, note[0] ? "" : ": no answer");
+    } else if (b->phase == PHASE_WAITING_WELCOME) {
+        join_fail(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u heard nothing from the root within %.1f s", b->rank,
+                  b->n_ranks,
+                  waited_s);
+    } else {
+        size_t used = 0;
+        uint32_t first = tree_first_child(b->rank);
+        for (uint32_t i = 0; i < b->n_children && used < sizeof absent; i++)
+            if (!b->peers[FIRST_CHILD + i].present)
+                used += (size_t)snprintf(absent + used, sizeof absent - used, "%schild rank %u", used ? ", " : "",
+                                         first + i);
+        if (b->rank != 0 && !b->peers[PARENT].present && used < sizeof absent)
+            snprintf(absent + used, sizeof absent - used, "%sparent rank %u (%s)", used ? ", " : "",
+                     tree_parent(b->rank),
+                     dialer_note(&b->dialer));
+        join_fail(b, RAIL_E_TIMEOUT, "bootstrap: rank %u of %u: no connection within %.1f s with %s", b->rank,
+                  b->n_ranks,
+                  waited_s, absent);
+    }
+    return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
+}
+
+enum rail_result join_wait(struct bootstrap *b, enum rail_result started)
+{
+    enum rail_result result = started;
+    while (result == RAIL_OK && b->phase != PHASE_OPEN && !b->failed) {
+        uint32_t seen = atomic_load_explicit(&b->turn, memory_order_relaxed);
+        pthread_mutex_unlock(&b->lock);
+        result = bootstrap_sleep(b, seen, b->join_deadline);
+        pthread_mutex_lock(&b->lock);
+    }
+    if (b->phase == PHASE_OPEN && !b->failed) return RAIL_OK;
+    return b->torn_down ? result : failed(b, result);
+}
