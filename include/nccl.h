@@ -196,13 +196,23 @@ ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqu
                           ncclConfig_t *config);
 
 /* Members that pass the same color >= 0 make a communicator of their own, ordered by key, then by old rank;
- * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective. Not provided yet. */
+ * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective over all ranks of `comm`, which works
+ * on; the new one lives independently of it. No unique id and no meeting point are needed. In a group the splits of one
+ * communicator run in call order, and *newcomm is written by its end.
+ * ncclInvalidArgument: newcomm NULL, another negative color, a bad configuration. ncclRemoteError: a rank is gone, or did
+ * not call within RAILCCL_INIT_TIMEOUT_S; then `comm` has failed as well. */
 #define NCCL_SPLIT_NOCOLOR -1
 ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newcomm, ncclConfig_t *config);
 
-/* Makes a communicator of all ranks but the `excludeRanksCount` listed ones, who do not call. Not provided yet. */
+/* Makes a communicator of all ranks but the `excludeRanksCount` listed ones, who do not call; old order, numbered anew.
+ * The others all call with the same list, in any order. Meant for a communicator that lost ranks: nothing of it is
+ * needed but its members, so it may have failed in any way; afterwards it waits for ncclCommAbort or ncclCommDestroy. A
+ * healthy one works on. NCCL_SHRINK_ABORT first stops the operations that other threads of this process have running
+ * in it, which return with an error; after that it is good for shrinking and ending only.
+ * ncclInvalidArgument: newcomm NULL, a rank in the list that is out of range, stands twice, or is this one; no rank left.
+ * ncclRemoteError: the others did not come within RAILCCL_INIT_TIMEOUT_S, or gave another list. */
 #define NCCL_SHRINK_DEFAULT 0x00
-#define NCCL_SHRINK_ABORT 0x01 /* stop the parent's operations first */
+#define NCCL_SHRINK_ABORT 0x01
 ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,
                             ncclConfig_t *config, int shrinkFlags);
 

@@ -3,10 +3,19 @@
 #define RAIL_API_COMM_HANDLE_H
 
 #include "core/comm.h"
+#include "core/group.h"
 #include "nccl.h"
 
 static inline struct comm *comm_of(ncclComm_t handle) { return (struct comm *)(void *)handle; }
 static inline ncclComm_t handle_of(struct comm *comm) { return (ncclComm_t)(void *)comm; }
+
+/* Now, or at the end of the group. */
+static inline enum rail_result new_comm(const struct making *like)
+{
+    if (group_open()) return group_add_making(like);
+    struct making *m = making_copy(like);
+    return m ? makings_run(m) : RAIL_E_SYSTEM;
+}
 
 /* On a host rank the streams NULL, legacy (1) and per-thread (2) all mean "complete on return". */
 static inline enum rail_result stream_check(cudaStream_t stream, const char *call)

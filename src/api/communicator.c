@@ -36,15 +36,12 @@ static enum rail_result rank_check(const char *call, ncclComm_t *comm, int n_ran
 static enum rail_result init_rank(const char *call, ncclComm_t *comm, int n_ranks, const ncclUniqueId *id, int rank,
                                   int device, const ncclConfig_t *config)
 {
-    struct comm_request request = {
-        .id = (const uint8_t *)id->internal, .rank = (uint32_t)rank, .n_ranks = (uint32_t)n_ranks, .device = device};
-    struct comm *made;
+    struct making m = {.call = call, .kind = MAKING_BY_ID, .device = device, .out = (struct comm **)(void *)comm,
+                       .rank = (uint32_t)rank, .n_ranks = (uint32_t)n_ranks};
     RAIL_TRY(rank_check(call, comm, n_ranks, rank));
-    RAIL_TRY(config_read(call, config, &request.config));
-    if (group_open()) return group_add_join(&request, (struct comm **)(void *)comm);
-    RAIL_TRY(comm_create(&request, &made));
-    *comm = handle_of(made);
-    return RAIL_OK;
+    RAIL_TRY(config_read(call, config, NULL, &m.config));
+    memcpy(m.id, id->internal, sizeof m.id);
+    return new_comm(&m);
 }
 
 RAIL_DOOR(ncclCommInitRank)
@@ -115,7 +112,7 @@ ncclResult_t pncclCommFinalize(ncclComm_t comm)
 static enum rail_result destroy(struct comm *comm)
 {
     if (!comm) return RAIL_OK; /* as NCCL: nothing to do */
-    RAIL_TRY(comm_check(comm, "ncclCommDestroy"));
+    RAIL_TRY(comm_known(comm, "ncclCommDestroy"));
     return comm_destroy(comm);
 }
 
@@ -129,7 +126,7 @@ ncclResult_t pncclCommDestroy(ncclComm_t comm)
 static enum rail_result abort_comm(struct comm *comm)
 {
     if (!comm) return RAIL_OK;
-    RAIL_TRY(comm_check(comm, "ncclCommAbort"));
+    RAIL_TRY(comm_known(comm, "ncclCommAbort"));
     return comm_abort(comm);
 }
 
@@ -142,9 +139,9 @@ ncclResult_t pncclCommAbort(ncclComm_t comm)
 
 static enum rail_result async_error(struct comm *comm, ncclResult_t *out)
 {
-    RAIL_TRY(comm_check(comm, "ncclCommGetAsyncError"));
+    RAIL_TRY(comm_known(comm, "ncclCommGetAsyncError"));
     if (!out) return rail_fail(RAIL_E_ARGUMENT, "ncclCommGetAsyncError: asyncError is NULL");
-    *out = door_result(fault_result(&comm->fault));
+    *out = door_result(comm_state(comm));
     return RAIL_OK;
 }
 

@@ -143,13 +143,18 @@ static void environment_apply(struct comm_config *config)
         config->min_channels = config->max_channels;
 }
 
-enum rail_result config_read(const char *call, const ncclConfig_t *config, struct comm_config *out)
+enum rail_result config_read(const char *call, const ncclConfig_t *config, const struct comm_config *parent,
+                             struct comm_config *out)
 {
     struct comm_config result;
     memset(&result, 0, sizeof result);
     result.blocking = true;
     for (size_t i = 0; i < sizeof int_fields / sizeof *int_fields; i++) *int_of(&result, &int_fields[i]) = CONFIG_UNSET;
 
+    if (config == NULL && parent != NULL) {
+        *out = *parent; /* the environment has had its say there */
+        return RAIL_OK;
+    }
     if (config != NULL) {
         struct caller caller;
         RAIL_TRY(caller_copy(call, config, &caller));

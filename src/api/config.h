@@ -6,9 +6,11 @@
 #include "core/config.h"
 #include "nccl.h"
 
-/* Reads `config` (NULL: all defaults), applies the environment, writes *out on success. `call` is the public call whose
- * argument this is, for the texts. RAIL_E_ARGUMENT: no magic number, a size that no ncclConfig_t has, a value out of
- * range; the text names the field, the value and what is allowed. Nothing of *config is needed afterwards. */
-enum rail_result config_read(const char *call, const ncclConfig_t *config, struct comm_config *out);
+/* Reads `config` (NULL: what `parent` has, and without a parent all defaults), applies the environment, writes *out on
+ * success. `call` is the public call whose argument this is, for the texts. RAIL_E_ARGUMENT: no magic number, a size that
+ * no ncclConfig_t has, a value out of range; the text names the field, the value and what is allowed. Nothing of *config
+ * is needed afterwards. */
+enum rail_result config_read(const char *call, const ncclConfig_t *config, const struct comm_config *parent,
+                             struct comm_config *out);
 
 #endif

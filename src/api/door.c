@@ -12,6 +12,7 @@ ncclResult_t door_result(enum rail_result result)
     case RAIL_E_REMOTE: return ncclRemoteError;
     case RAIL_E_TIMEOUT: return ncclRemoteError;
     case RAIL_E_ABORTED: return ncclInvalidUsage;
+    case RAIL_IN_PROGRESS: return ncclInProgress;
     case RAIL_NOT_YET: /* somebody forgot to wait */
     case RAIL_E_INTERNAL: return ncclInternalError;
     }

@@ -18,6 +18,7 @@ enum rail_result {
     RAIL_E_REMOTE,     /* another rank died, failed or disagreed */
     RAIL_E_TIMEOUT,    /* a deadline passed (reported as a system or remote error at the door) */
     RAIL_E_ABORTED,    /* the user aborted the communicator */
+    RAIL_IN_PROGRESS,  /* nothing is wrong: a thread of ours goes on with it (non-blocking communicators) */
 };
 
 /* Formats the text, keeps it for ncclGetLastError (process-wide, last writer wins), logs it at WARN, returns `result`.

@@ -1,326 +1,152 @@
-/* comm.c - a communicator's life: join, work, finalize, destroy or abort. */
+/* comm.c - a communicator's life: made, at work, finalized, destroyed or aborted.
+ *
+ *                        library's thread                                    comm->magic
+ *   comm_new --> JOINING ---- made ----> MAGIC <--> DERIVING, FINALIZING
+ *                   |                      |               |
+ *                   +--- not made          |               |       ended meanwhile: 0, and that thread frees
+ *                   v                      v
+ *                FAILED ------ destroy, abort ----> 0 */
 #include "core/comm.h"
 
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
+#include <time.h>
 
-#include "base/log.h"
-#include "base/memory.h"
 #include "base/params.h"
-#include "bootstrap/auth.h"
+#include "base/thread.h"
 #include "core/announce.h"
 #include "core/collective.h"
 #include "core/comm_store.h"
 #include "core/p2p.h"
 #include "engine/calls.h"
-#include "topo/machine.h"
 
-/* Spinning between two yields, when every rank has a core. Waking a sleeper costs 20 us, but a peer whose core was taken
- * for a while is later than that, and on a machine with other work a yield gives the core away for a time slice: 8 bytes
- * among 2 ranks beside a busy compiler took 84 us and more with 50 us of spinning and then only yields. A yield now and
- * then all the same: two ranks that were put on one core would otherwise take turns by time slices. */
-#define SPIN_US 1000
+/* ---- may this call come ---- */
+
+static const char *doing(uint64_t magic)
+{
+    return magic == COMM_JOINING    ? "is still being made"
+           : magic == COMM_DERIVING ? "still has another made of it"
+                                    : "is still being finalized";
+}
+
+static bool in_progress(uint64_t magic)
+{
+    return magic == COMM_JOINING || magic == COMM_DERIVING || magic == COMM_FINALIZING;
+}
+
+__attribute__((cold)) static enum rail_result refuse(const struct comm *comm, uint64_t magic, const char *call)
+{
+    if (in_progress(magic))
+        return rail_fail(RAIL_E_USAGE,
+                         "%s: the communicator %s (ncclInProgress): ask ncclCommGetAsyncError until it says otherwise",
+                         call, doing(magic));
+    if (magic == COMM_FAILED) {
+        char why[512];
+        snprintf(why, sizeof why, "%s", comm->fault.text);
+        return rail_fail(RAIL_E_USAGE, "%s: the communicator could not be made (%s); free it with ncclCommAbort", call,
+                         why);
+    }
+    return rail_fail(RAIL_E_ARGUMENT,
+                     "%s: %p is not a living communicator (destroyed before, or never made by this library)", call,
+                     (const void *)comm);
+}
 
 enum rail_result comm_check(const struct comm *comm, const char *call)
 {
     if (!comm) return rail_fail(RAIL_E_ARGUMENT, "%s: the communicator is NULL", call);
-    if (atomic_load_explicit(&comm->magic, memory_order_acquire) != COMM_MAGIC || comm->magic_end != COMM_MAGIC_END)
-        return rail_fail(RAIL_E_ARGUMENT,
-                         "%s: %p is not a living communicator (destroyed before, or never made by this library)", call,
-                         (const void *)comm);
-    return RAIL_OK;
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
+    return magic == COMM_MAGIC && comm->magic_end == COMM_MAGIC_END ? RAIL_OK : refuse(comm, magic, call);
 }
 
-static struct rail_deadline init_deadline(void)
+enum rail_result comm_known(const struct comm *comm, const char *call)
 {
-    return rail_deadline_in_ns((uint64_t)rail_param_int(RAIL_PARAM_INIT_TIMEOUT_S) * RAIL_NS_PER_S);
+    if (!comm) return rail_fail(RAIL_E_ARGUMENT, "%s: the communicator is NULL", call);
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
+    if ((magic == COMM_MAGIC || magic == COMM_FAILED || in_progress(magic)) && comm->magic_end == COMM_MAGIC_END)
+        return RAIL_OK;
+    return refuse(comm, 0, call);
 }
 
-/* ---- who is there ---- */
-
-static void introduce(struct member *m)
+enum rail_result comm_state(struct comm *comm)
 {
-    m->host = machine_host_key();
-    m->machine = machine_key();
-    m->agreed = rail_params_agreed_hash();
-    m->pid = (int32_t)getpid();
-    m->cores = machine_cores();
-    net_process_id(m->process);
-    snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
+    return in_progress(magic) ? RAIL_IN_PROGRESS : fault_result(&comm->fault);
 }
 
-/* Ranks set some variable differently. Everyone sees the same table, so everyone comes here and finds out which. */
-static enum rail_result name_difference(struct comm *comm, struct rail_deadline deadline)
+enum rail_result comm_hold(struct comm *comm, const char *call)
 {
-    uint64_t *all = calloc((size_t)comm->n_ranks * RAIL_PARAM_COUNT, sizeof *all);
-    if (!all) return rail_fail(RAIL_E_SYSTEM, "comparing settings: out of memory");
-    for (int p = 0; p < RAIL_PARAM_COUNT; p++) all[(size_t)comm->rank * RAIL_PARAM_COUNT + p] = rail_param_hash(p);
-    enum rail_result result = bootstrap_allgather(comm->bootstrap, all, RAIL_PARAM_COUNT * sizeof *all, deadline);
-    for (uint32_t r = 1; result == RAIL_OK && r < comm->n_ranks; r++)
-        for (int p = 0; p < RAIL_PARAM_COUNT; p++)
-            if (rail_param_effect_of(p) == RAIL_AGREED && all[p] != all[(size_t)r * RAIL_PARAM_COUNT + p]) {
-                result = rail_fail(RAIL_E_USAGE,
-                                   "%s differs between rank 0 (host %s) and rank %u (host %s): set it alike on all ranks",
-                                   rail_param_name(p), comm->members[0].host_name, r, comm->members[r].host_name);
-                break;
-            }
-    free(all);
-    if (result == RAIL_OK) result = rail_fail(RAIL_E_USAGE, "settings differ between ranks, in no variable we know");
-    return result;
+    uint32_t nobody = 0;
+    if (atomic_compare_exchange_strong(&comm->inside, &nobody, 1)) return RAIL_OK;
+    return rail_fail(RAIL_E_USAGE, "%s: another thread is inside a call of this communicator; one at a time", call);
 }
 
-static enum rail_result meet(struct comm *comm, struct rail_deadline deadline)
-{
-    comm->members = calloc(comm->n_ranks, sizeof *comm->members);
-    if (!comm->members) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    introduce(&comm->members[comm->rank]);
-    RAIL_TRY(bootstrap_allgather(comm->bootstrap, comm->members, sizeof *comm->members, deadline));
-    for (uint32_t r = 0; r < comm->n_ranks; r++)
-        if (comm->members[r].agreed != comm->members[0].agreed) return name_difference(comm, deadline);
-    return RAIL_OK;
-}
+void comm_let_go(struct comm *comm) { atomic_store_explicit(&comm->inside, 0, memory_order_release); }
 
-static bool same_process(const struct comm *comm, uint32_t a, uint32_t b)
-{
-    return memcmp(comm->members[a].process, comm->members[b].process, NET_PROCESS_ID_BYTES) == 0;
-}
+/* ---- beginning ---- */
 
-/* A node is a host; with NCCL_SHM_DISABLE it is a process. */
-static uint64_t node_key(const struct comm *comm, uint32_t rank)
+struct comm *comm_new(const char *call, const struct comm_config *config, int device)
 {
-    if (!rail_param_bool(RAIL_PARAM_NCCL_SHM_DISABLE)) return comm->members[rank].host;
-    return rail_hash64(comm->members[rank].process, NET_PROCESS_ID_BYTES, comm->members[rank].host);
-}
-
-static enum rail_result shape_of(struct comm *comm)
-{
-    uint64_t *keys = malloc(comm->n_ranks * sizeof *keys);
-    if (!keys) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    for (uint32_t r = 0; r < comm->n_ranks; r++) keys[r] = node_key(comm, r);
-    int failed = shape_build(&comm->shape, comm->n_ranks, keys, 1);
-    free(keys);
-    return failed ? rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks) : RAIL_OK;
-}
-
-/* ---- the node ---- */
-
-/* How many processes my node has, and whether I am the first rank of mine. */
-static void count_processes(const struct comm *comm, const uint32_t *ranks, uint32_t n, uint32_t *processes,
-                            bool *first)
-{
-    *processes = 0;
-    *first = true;
-    for (uint32_t i = 0; i < n; i++) {
-        bool seen = false;
-        for (uint32_t k = 0; k < i && !seen; k++) seen = same_process(comm, ranks[i], ranks[k]);
-        if (!seen) ++*processes;
-        if (seen && ranks[i] == comm->rank) *first = false;
+    struct comm *comm = comm_store_take();
+    if (!comm) {
+        rail_fail(RAIL_E_SYSTEM, "%s: out of memory", call);
+        return NULL;
     }
+    comm->config = *config;
+    comm->device = device;
+    fault_init(&comm->fault);
+    comm->magic_end = COMM_MAGIC_END;
+    atomic_store_explicit(&comm->magic, COMM_JOINING, memory_order_release);
+    announce();
+    return comm;
 }
 
-static enum rail_result join_node(struct comm *comm, struct rail_deadline deadline)
+/* Gives back everything but the handle. Accepts a half-made communicator. */
+static void clear(struct comm *comm)
 {
-    const struct shape *shape = &comm->shape;
-    uint32_t node = shape->node_of[comm->rank];
-    const uint32_t *ranks = &shape->order[shape->node_start[node]];
-    uint32_t n = shape->node_start[node + 1] - shape->node_start[node];
-    bool network = shape->n_nodes > 1;
-    struct shm_request request = {
-        .geometry = {.n_peers = n,
-                     .n_slots = table_slots(network),
-                     .window_bytes = n > 1 && n <= RAIL_COMBINE_MAX && !network ? comm->table.window_bytes : 0,
-                     .slot_bytes = network ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes},
-        .leader = shape->peer_of[comm->rank] == 0,
-        .deadline = deadline,
-        .stop = &comm->fault.stop,
-    };
-    char purpose[32];
-    snprintf(purpose, sizeof purpose, "node %u", node);
-    auth_derive(bootstrap_secret(comm->bootstrap), purpose, request.key);
-    count_processes(comm, ranks, n, &request.n_processes, &request.first_of_process);
-    comm->direct = request.n_processes == 1;
-    comm->node.self = shape->peer_of[comm->rank];
-    comm->node.ranks = ranks;
-    return shm_segment_open(&request, &comm->node.segment);
-}
-
-/* ---- the wires ---- */
-
-static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline deadline)
-{
-    struct net_address *all = calloc(comm->n_ranks, sizeof *all);
-    if (!all) return rail_fail(RAIL_E_SYSTEM, "addresses of %u ranks: out of memory", comm->n_ranks);
-    comm->wires.addresses = comm->addresses = all;
-    RAIL_TRY(net_describe(&all[comm->rank]));
-    RAIL_TRY(net_comm_add(comm->wires.comm_key, bootstrap_secret(comm->bootstrap)));
-    comm->networked = true;
-    return bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline);
-}
-
-static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline)
-{
-    uint8_t key[32];
-    auth_derive(bootstrap_secret(comm->bootstrap), "communicator", key);
-    comm->wires.shape = &comm->shape;
-    comm->wires.rank = comm->rank;
-    comm->wires.in_rank_order = comm->table.deterministic;
-    comm->wires.node = &comm->node;
-    comm->wires.net_slots = table_slots(true);
-    comm->wires.net_slot_bytes = comm->table.net_slot_bytes;
-    memcpy(&comm->wires.comm_key, key, sizeof comm->wires.comm_key);
-    return comm->shape.n_nodes > 1 ? gather_addresses(comm, deadline) : RAIL_OK;
-}
-
-/* ---- failure news ---- */
-
-static void on_lost(void *owner, uint32_t culprit, enum rail_result result, const char *text)
-{
-    struct comm *comm = owner;
-    if (!fault_raise(&comm->fault, result, text)) return;
-    RAIL_INFO(RAIL_NET, "rank %u of %u: rank %u is lost: %s", comm->rank, comm->n_ranks, culprit, text);
-    if (!atomic_load_explicit(&comm->joined, memory_order_acquire)) return; /* joining looks at `stop` by itself */
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
-}
-
-/* At rank 0: a rank of another node waits for long. Its calls are compared with mine, and with those of others that
- * wait: I may be late myself. */
-static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
-{
-    struct comm *comm = owner;
-    struct calls_history mine, theirs;
-    memcpy(&theirs, report, sizeof theirs);
-    if (theirs.rank >= comm->n_ranks) return;
-    calls_history_of(&comm->node, comm->node.self, &mine);
-    enum rail_result result = calls_compare(&mine, &theirs);
-    for (int i = 0; i < SHM_CALLS && result == RAIL_OK; i++)
-        if (comm->reports[i].rank != theirs.rank) result = calls_compare(&comm->reports[i], &theirs);
-    struct calls_history *kept = &comm->reports[theirs.number % SHM_CALLS];
-    if (kept->number != theirs.number) *kept = theirs;
-    if (result == RAIL_OK) return;
-    char text[512];
-    snprintf(text, sizeof text, "%s", rail_own_error());
-    if (!fault_raise(&comm->fault, result, text)) return;
-    bootstrap_tell(comm->bootstrap, theirs.rank, result, text);
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
-}
-
-/* ---- life ---- */
-
-static struct wait_policy policy_of(const struct comm *comm)
-{
-    int here = 0; /* pretended hosts share one machine: everybody who may spin on our cores */
-    for (uint32_t r = 0; r < comm->n_ranks; r++)
-        here += comm->members[r].machine == comm->members[comm->rank].machine;
-    int64_t spin_us = rail_param_int(RAIL_PARAM_SPIN_US);
-    return wait_policy_make(here, comm->members[comm->rank].cores, comm->shape.n_nodes > 1,
-                            spin_us < 0 ? SPIN_US : (uint64_t)spin_us);
-}
-
-/* The last exchange: everybody got here, and everybody will choose alike. */
-static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
-{
-    uint64_t *hashes = calloc(comm->n_ranks, sizeof *hashes);
-    if (!hashes) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    hashes[comm->rank] = choice_table_hash(&comm->table);
-    enum rail_result result = bootstrap_allgather(comm->bootstrap, hashes, sizeof *hashes, deadline);
-    for (uint32_t r = 1; result == RAIL_OK && r < comm->n_ranks; r++)
-        if (hashes[r] != hashes[0])
-            result = rail_fail(RAIL_E_USAGE,
-                               "ranks 0 and %u gave different minCTAs or maxCTAs in ncclConfig_t: pass the same on all "
-                               "ranks",
-                               r);
-    free(hashes);
-    return result;
-}
-
-static enum rail_result join(struct comm *comm, const struct comm_request *request)
-{
-    struct rail_deadline deadline = init_deadline();
-    const struct bootstrap_config config = {
-        .id = request->id,
-        .rank = comm->rank,
-        .n_ranks = comm->n_ranks,
-        .deadline = deadline,
-        .stop = &comm->fault.stop,
-    };
-    RAIL_TRY(bootstrap_open(&config, &comm->bootstrap));
-    /* From here on, since not every step of joining goes through the tree: a rank may die while others wait for it at the
-     * node's segment. */
-    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report};
-    RAIL_TRY(bootstrap_watch(comm->bootstrap, watch));
-    RAIL_TRY(meet(comm, deadline));
-    RAIL_TRY(shape_of(comm));
-    RAIL_TRY(table_make(&comm->table, &comm->shape, &request->config));
-    RAIL_TRY(join_node(comm, deadline));
-    RAIL_TRY(wire_up(comm, deadline));
-    comm->policy = policy_of(comm);
-    comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&
-                    express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
-    RAIL_TRY(agree(comm, deadline));
-    atomic_store_explicit(&comm->joined, true, memory_order_release);
-    return fault_result(&comm->fault);
-}
-
-/* Accepts a half-made communicator. */
-static void comm_free(struct comm *comm)
-{
-    atomic_store(&comm->magic, 0);
     bool failed = atomic_load(&comm->fault.stop) != 0;
     if (comm->node.segment.mapping && !failed) calls_close(&comm->node); /* else the news tells */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);
+    comm->bootstrap = NULL;
     uint64_t comm_key = comm->wires.comm_key;
     p2p_free(comm);
     wires_clear(&comm->wires);
     if (comm->networked) net_comm_remove(comm_key);
+    comm->networked = false;
     shm_segment_close(&comm->node.segment);
     shape_clear(&comm->shape);
     redops_clear(&comm->redops);
-    fault_clear(&comm->fault);
     free(comm->addresses);
     free(comm->members);
+    comm->addresses = NULL;
+    comm->members = NULL;
+}
+
+void comm_free(struct comm *comm)
+{
+    atomic_store(&comm->magic, 0);
+    clear(comm);
     comm_store_give(comm);
 }
 
-static enum rail_result join_failed(struct comm *comm, enum rail_result result)
+void comm_made(struct comm *comm, uint64_t from)
 {
+    if (!atomic_compare_exchange_strong(&comm->magic, &from, COMM_MAGIC)) comm_free(comm);
+}
+
+void comm_not_made(struct comm *comm, enum rail_result result)
+{
+    uint64_t from = COMM_JOINING;
     char text[512];
-    enum rail_result known = fault_result(&comm->fault); /* why others gave up says more than that I did */
-    if (known != RAIL_OK) result = known;
     snprintf(text, sizeof text, "%s", rail_own_error());
-    if (comm->bootstrap) {
-        char told[600];
-        snprintf(told, sizeof told, "rank %u could not join: %s", comm->rank, text);
-        bootstrap_tell(comm->bootstrap, comm->rank, result, told);
-    }
-    comm_free(comm);
-    return rail_fail_quietly(result, "%s", text);
+    clear(comm);
+    fault_raise(&comm->fault, result, text);
+    if (!atomic_compare_exchange_strong(&comm->magic, &from, COMM_FAILED)) comm_free(comm);
 }
 
-enum rail_result comm_create(const struct comm_request *request, struct comm **out)
-{
-    struct comm *comm = comm_store_take();
-    if (!comm) return rail_fail(RAIL_E_SYSTEM, "ncclCommInitRank: out of memory");
-    uint64_t start_ns = rail_now_ns();
-    comm->rank = request->rank;
-    comm->n_ranks = request->n_ranks;
-    comm->device = request->device;
-    fault_init(&comm->fault);
-    rail_log_set_rank((int)comm->rank);
-    announce();
-    enum rail_result result = join(comm, request);
-    if (result != RAIL_OK) return join_failed(comm, result);
-    comm->magic_end = COMM_MAGIC_END;
-    atomic_store_explicit(&comm->magic, COMM_MAGIC, memory_order_release);
-    RAIL_INFO(RAIL_INIT, "rank %u of %u on host %s, %u nodes, ready after %.1f ms", comm->rank, comm->n_ranks,
-              comm->members[comm->rank].host_name, comm->shape.n_nodes, (double)(rail_now_ns() - start_ns) / 1e6);
-    *out = comm;
-    return RAIL_OK;
-}
+/* ---- ending ---- */
 
-enum rail_result comm_finalize(struct comm *comm)
+static enum rail_result drain(struct comm *comm)
 {
     if (comm->finalized) return RAIL_OK;
     RAIL_TRY(fault_result(&comm->fault));
@@ -344,26 +170,86 @@ enum rail_result comm_finalize(struct comm *comm)
     return result;
 }
 
+static void *finalize_main(void *argument)
+{
+    struct comm *comm = argument;
+    enum rail_result result = drain(comm);
+    if (result != RAIL_OK) fault_raise(&comm->fault, result, rail_own_error());
+    comm_made(comm, COMM_FINALIZING);
+    return NULL;
+}
+
+enum rail_result comm_finalize(struct comm *comm)
+{
+    if (comm->config.blocking) return drain(comm);
+    RAIL_TRY(fault_result(&comm->fault));
+    uint64_t from = COMM_MAGIC;
+    if (!atomic_compare_exchange_strong(&comm->magic, &from, COMM_FINALIZING)) return refuse(comm, from, "ncclCommFinalize");
+    enum rail_result result = rail_thread_start("ncclCommFinalize", finalize_main, comm, NULL);
+    if (result == RAIL_OK) return RAIL_IN_PROGRESS;
+    comm_made(comm, COMM_FINALIZING);
+    return result;
+}
+
+static void nap(uint64_t ns)
+{
+    struct timespec t = {0, (long)ns};
+    nanosleep(&t, NULL);
+}
+
+/* The library's thread always ends: by success, by its deadline, or by the fault. */
+static void await_library(const struct comm *comm)
+{
+    while (in_progress(atomic_load_explicit(&comm->magic, memory_order_acquire))) nap(200 * RAIL_NS_PER_US);
+}
+
 enum rail_result comm_destroy(struct comm *comm)
 {
-    enum rail_result result = atomic_load(&comm->fault.stop) ? RAIL_OK : comm_finalize(comm);
+    if (atomic_exchange(&comm->ending, 1))
+        return rail_fail(RAIL_E_USAGE, "ncclCommDestroy: another thread is destroying or aborting this communicator");
+    await_library(comm);
+    bool failed = atomic_load(&comm->magic) == COMM_FAILED || atomic_load(&comm->fault.stop);
+    enum rail_result result = failed ? RAIL_OK : drain(comm);
     comm_free(comm);
     return result;
 }
 
 /* The thread inside sees `stop` at its next look (microseconds while awake, at once by the doorbell when asleep). The
  * first nap also covers a caller whose "inside" is still in its store buffer. */
+static void await_caller(struct comm *comm)
+{
+    do {
+        doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+        nap(50 * RAIL_NS_PER_US);
+    } while (atomic_load_explicit(&comm->inside, memory_order_acquire));
+}
+
+void comm_stop(struct comm *comm, const char *what)
+{
+    char text[128];
+    snprintf(text, sizeof text, "rank %u %s", comm->rank, what);
+    fault_raise(&comm->fault, RAIL_E_ABORTED, text);
+    await_caller(comm);
+}
+
 enum rail_result comm_abort(struct comm *comm)
 {
     char text[128];
     snprintf(text, sizeof text, "rank %u called ncclCommAbort", comm->rank);
-    if (fault_raise(&comm->fault, RAIL_E_ABORTED, text))
-        bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REMOTE, text);
-    struct timespec nap = {0, 50000};
-    do {
-        doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
-        nanosleep(&nap, NULL);
-    } while (atomic_load_explicit(&comm->inside, memory_order_acquire));
+    bool first = fault_raise(&comm->fault, RAIL_E_ABORTED, text);
+    fault_raise_heir(&comm->fault, RAIL_E_ABORTED, text);
+    if (atomic_exchange(&comm->ending, 1)) return RAIL_OK; /* a Destroy of another thread now ends, and frees */
+    uint64_t was = atomic_load(&comm->magic);
+    if (was == COMM_DERIVING || was == COMM_FINALIZING) { /* the bootstrap stays while we have not stored 0 */
+        if (first) bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REMOTE, text);
+        first = false;
+    }
+    was = atomic_exchange(&comm->magic, 0);
+    if (in_progress(was)) return RAIL_OK; /* the library's thread frees */
+    if (was == COMM_MAGIC) {
+        if (first) bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REMOTE, text);
+        await_caller(comm);
+    }
     comm_free(comm);
     return RAIL_OK;
 }

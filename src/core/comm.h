@@ -27,11 +27,15 @@ struct member {
     int32_t pid;
     int32_t cores;           /* machine_cores() */
     char host_name[32];
+    uint8_t fresh[16];       /* random, for this communicator */
+    struct bootstrap_place place; /* where its process is found by communicators made of this one */
 };
 
 struct comm {
-    _Atomic uint64_t magic; /* COMM_MAGIC while alive; a call may look at it while another thread aborts */
+    _Atomic uint64_t magic; /* COMM_MAGIC while calls may come; a call may look at it while another thread aborts */
+    _Atomic uint32_t ending; /* a thread is destroying or aborting it: that one frees it */
     uint32_t rank, n_ranks;
+    struct comm_config config;
     int device;          /* as given to InitAll; -1 on a host rank otherwise */
     struct shape shape;
     struct member *members; /* [n_ranks] */
@@ -48,6 +52,7 @@ struct comm {
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
     bool finalized;
+    uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */
     struct calls_history reports[SHM_CALLS]; /* rank 0: one of call n at n modulo SHM_CALLS; the service thread's */
@@ -56,27 +61,48 @@ struct comm {
     uint64_t magic_end;
 };
 
-#define COMM_MAGIC 0x7261696c636f6d6dull     /* "railcomm" */
+/* What comm->magic says. Calls are admitted at COMM_MAGIC only; 0 is dead. While a thread of the library's works for
+ * the communicator (the next three), only that thread touches it: whoever ends the communicator meanwhile stores 0 and
+ * leaves the freeing to it. */
+#define COMM_MAGIC 0x7261696c636f6d6dull      /* "railcomm" */
+#define COMM_JOINING 0x7261696c6a6f696eull    /* "railjoin": is being made */
+#define COMM_DERIVING 0x7261696c64657269ull   /* "railderi": others are being made of it */
+#define COMM_FINALIZING 0x7261696c66696e61ull /* "railfina" */
+#define COMM_FAILED 0x7261696c6661696cull     /* "railfail": could not be made; holds nothing but its fault */
 #define COMM_MAGIC_END 0x6d6d6f636c696172ull
 
-struct comm_request {
-    const uint8_t *id; /* BOOTSTRAP_ID_BYTES */
-    uint32_t rank, n_ranks;
-    int device;
-    struct comm_config config;
-};
+/* Memory for a communicator, at COMM_JOINING. NULL with an error text that names `call`. */
+struct comm *comm_new(const char *call, const struct comm_config *config, int device);
+/* The library's thread is done with its work: COMM_MAGIC, or freed if somebody ended the communicator meanwhile. */
+void comm_made(struct comm *comm, uint64_t from);
+/* It could not be made: frees all but the handle, which remembers why (COMM_FAILED), unless it was ended meanwhile. */
+void comm_not_made(struct comm *comm, enum rail_result result);
+/* The same, for a handle that nobody has: frees it. */
+void comm_free(struct comm *comm);
 
-/* Joins: blocks until all ranks are there, or the deadline of RAILCCL_INIT_TIMEOUT_S. */
-enum rail_result comm_create(const struct comm_request *request, struct comm **out);
-
-/* Waits until everything sent has arrived (bounded by RAILCCL_FINALIZE_TIMEOUT_S). Idempotent. */
+/* Waits until everything sent has arrived (bounded by RAILCCL_FINALIZE_TIMEOUT_S). Idempotent. Not blocking:
+ * RAIL_IN_PROGRESS, and a thread of the library's goes on. */
 enum rail_result comm_finalize(struct comm *comm);
-/* Finalizes if that was not done, says goodbye, frees. */
+/* Waits for what the library's thread is doing, finalizes if that was not done, says goodbye, frees. */
 enum rail_result comm_destroy(struct comm *comm);
 /* From any thread, while another may be inside a call: makes that call return, without waiting for peers. Then frees. */
 enum rail_result comm_abort(struct comm *comm);
 
-/* RAIL_E_ARGUMENT with a text that names `call` unless `comm` is a living communicator. */
+/* Stops its operations and keeps it: what other threads have running in it returns with an error that says "rank N
+ * `what`", and so do all later operations. Returns when nobody is inside any more: microseconds, or a sleep's end. */
+void comm_stop(struct comm *comm, const char *what);
+
+/* May calls come? Else RAIL_E_ARGUMENT (no living communicator) or RAIL_E_USAGE (in progress, failed) with a text that
+ * names `call`. */
 enum rail_result comm_check(const struct comm *comm, const char *call);
+/* Is it one at all, in whatever state? For destroying, aborting and asking how it is. */
+enum rail_result comm_known(const struct comm *comm, const char *call);
+/* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text. Any thread, at any time. */
+enum rail_result comm_state(struct comm *comm);
+
+/* A call that is no operation works for the communicator, as in comm_enter, but drives no network: an abort waits for it.
+ * RAIL_E_USAGE when another thread is inside. */
+enum rail_result comm_hold(struct comm *comm, const char *call);
+void comm_let_go(struct comm *comm);
 
 #endif

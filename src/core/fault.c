@@ -9,9 +9,8 @@ void fault_init(struct fault *fault)
     pthread_mutex_init(&fault->lock, NULL);
     fault->result = RAIL_OK;
     fault->text[0] = 0;
+    fault->heir = NULL;
 }
-
-void fault_clear(struct fault *fault) { pthread_mutex_destroy(&fault->lock); }
 
 int fault_raise(struct fault *fault, enum rail_result result, const char *text)
 {
@@ -21,9 +20,33 @@ int fault_raise(struct fault *fault, enum rail_result result, const char *text)
         fault->result = result;
         snprintf(fault->text, sizeof fault->text, "%s", text);
         atomic_store_explicit(&fault->stop, 1, memory_order_release);
+        if (fault->heir && fault->heir_hears_all) fault_raise(fault->heir, result, text);
     }
     pthread_mutex_unlock(&fault->lock);
     return first;
+}
+
+void fault_lend(struct fault *fault, struct fault *heir, int hears_all)
+{
+    pthread_mutex_lock(&fault->lock);
+    fault->heir = heir;
+    fault->heir_hears_all = hears_all;
+    if (hears_all && fault->result != RAIL_OK) fault_raise(heir, fault->result, fault->text);
+    pthread_mutex_unlock(&fault->lock);
+}
+
+void fault_disown(struct fault *fault)
+{
+    pthread_mutex_lock(&fault->lock);
+    fault->heir = NULL;
+    pthread_mutex_unlock(&fault->lock);
+}
+
+void fault_raise_heir(struct fault *fault, enum rail_result result, const char *text)
+{
+    pthread_mutex_lock(&fault->lock);
+    if (fault->heir) fault_raise(fault->heir, result, text);
+    pthread_mutex_unlock(&fault->lock);
 }
 
 enum rail_result fault_result(struct fault *fault)

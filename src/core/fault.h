@@ -10,15 +10,21 @@
 
 struct fault {
     _Atomic uint32_t stop;   /* non-zero: everything that waits gives up; written under lock, read anywhere */
-    pthread_mutex_t lock;    /* protects the rest */
+    pthread_mutex_t lock;    /* protects the rest; never destroyed, since a stale handle may still be asked */
     enum rail_result result;
     char text[512];
+    struct fault *heir;      /* of a communicator that is being made of the owner's; NULL: none */
+    int heir_hears_all;
 };
 
 void fault_init(struct fault *fault);
-void fault_clear(struct fault *fault);
 /* The first call wins. Returns 1 if this was it. */
 int fault_raise(struct fault *fault, enum rail_result result, const char *text);
+/* From now until fault_disown, what stops the owner stops `heir`, too: `hears_all`: every fault, the present one
+ * included; else only fault_raise_heir. The owner's lock is taken before the heir's. */
+void fault_lend(struct fault *fault, struct fault *heir, int hears_all);
+void fault_disown(struct fault *fault);
+void fault_raise_heir(struct fault *fault, enum rail_result result, const char *text);
 /* RAIL_OK or the fault's result; its text becomes the caller's last error. */
 enum rail_result fault_result(struct fault *fault);
 

@@ -29,22 +29,10 @@ struct queue {
     enum rail_result result;
 };
 
-struct joining {
-    struct joining *next;
-    struct comm_request request;
-    uint8_t id[BOOTSTRAP_ID_BYTES];
-    struct comm **out;
-    struct comm *made;
-    pthread_t thread;
-    bool started;
-    enum rail_result result;
-    char text[512]; /* the thread's last error */
-};
-
 static _Thread_local struct {
     int depth;
     struct queue *queues;
-    struct joining *joins;
+    struct making *makings, *last_making;
     enum rail_result refused; /* the first failure inside */
     char why[512];
 } group;
@@ -53,19 +41,10 @@ bool group_open(void) { return group.depth > 0; }
 
 enum rail_result group_noted(enum rail_result result)
 {
-    if (result == RAIL_OK || group.depth == 0 || group.refused != RAIL_OK) return result;
+    if (result == RAIL_OK || result == RAIL_IN_PROGRESS || group.depth == 0 || group.refused != RAIL_OK) return result;
     group.refused = result;
     snprintf(group.why, sizeof group.why, "%s", rail_own_error());
     return result;
-}
-
-static void joins_free(struct joining *joins)
-{
-    while (joins) {
-        struct joining *next = joins->next;
-        free(joins);
-        joins = next;
-    }
 }
 
 static void queues_free(struct queue *queues)
@@ -90,7 +69,7 @@ static pthread_key_t end_of_thread;
 static void forget(void *unused)
 {
     (void)unused;
-    joins_free(group.joins);
+    makings_free(group.makings);
     queues_free(group.queues);
 }
 
@@ -103,62 +82,16 @@ void group_start(void)
     if (group.depth++ == 0) pthread_setspecific(end_of_thread, &group);
 }
 
-/* ---- joins ---- */
+/* ---- new communicators ---- */
 
-enum rail_result group_add_join(const struct comm_request *request, struct comm **out)
+enum rail_result group_add_making(const struct making *like)
 {
-    struct joining *j = calloc(1, sizeof *j);
-    if (!j) return rail_fail(RAIL_E_SYSTEM, "ncclGroupStart: out of memory for one more call");
-    memcpy(j->id, request->id, sizeof j->id);
-    j->request = *request;
-    j->request.id = j->id;
-    j->out = out;
-    j->next = group.joins;
-    group.joins = j;
+    struct making *m = making_copy(like);
+    if (!m) return RAIL_E_SYSTEM;
+    if (group.last_making) group.last_making->next = m;
+    else group.makings = m;
+    group.last_making = m;
     return RAIL_OK;
-}
-
-static void *join_main(void *arg)
-{
-    struct joining *j = arg;
-    j->result = comm_create(&j->request, &j->made);
-    if (j->result != RAIL_OK) snprintf(j->text, sizeof j->text, "%s", rail_own_error());
-    return NULL;
-}
-
-static enum rail_result joins_collect(struct joining *joins)
-{
-    enum rail_result result = RAIL_OK;
-    char text[512] = "";
-    for (struct joining *j = joins; j; j = j->next) {
-        if (j->started) pthread_join(j->thread, NULL);
-        if (j->result != RAIL_OK && result == RAIL_OK) {
-            result = j->result;
-            memcpy(text, j->text, sizeof text);
-        }
-    }
-    for (struct joining *j = joins; j; j = j->next) {
-        if (result == RAIL_OK)
-            *j->out = j->made;
-        else if (j->made)
-            comm_abort(j->made);
-    }
-    return result == RAIL_OK ? RAIL_OK : rail_fail_quietly(result, "%s", text);
-}
-
-static enum rail_result joins_run(struct joining *joins)
-{
-    for (struct joining *j = joins; j; j = j->next) {
-        int error = pthread_create(&j->thread, NULL, join_main, j);
-        j->started = error == 0;
-        if (!error) continue;
-        j->result = RAIL_E_SYSTEM;
-        snprintf(j->text, sizeof j->text, "ncclGroupEnd: pthread_create for rank %u: %s", j->request.rank,
-                 strerror(error));
-    }
-    enum rail_result result = joins_collect(joins);
-    joins_free(joins);
-    return result;
 }
 
 /* ---- collectives ---- */
@@ -331,20 +264,20 @@ enum rail_result group_end(void)
     if (group.depth == 0)
         return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: this thread has no open group; call ncclGroupStart first");
     if (--group.depth > 0) return RAIL_OK;
-    struct joining *joins = group.joins;
+    struct making *makings = group.makings;
     struct queue *queues = group.queues;
     enum rail_result refused = group.refused;
-    group.joins = NULL;
+    group.makings = group.last_making = NULL;
     group.queues = NULL;
     group.refused = RAIL_OK;
     pthread_setspecific(end_of_thread, NULL);
     if (refused != RAIL_OK) {
-        joins_free(joins);
+        makings_free(makings);
         queues_free(queues);
         return rail_fail_quietly(refused, "%s; none of the group's calls was started", group.why);
     }
-    enum rail_result joined = joins ? joins_run(joins) : RAIL_OK;
+    enum rail_result made = makings ? makings_run(makings) : RAIL_OK;
     enum rail_result ran = queues ? queues_run(queues) : RAIL_OK;
     queues_free(queues);
-    return joined != RAIL_OK ? joined : ran;
+    return ran != RAIL_OK && (made == RAIL_OK || made == RAIL_IN_PROGRESS) ? ran : made;
 }

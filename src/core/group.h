@@ -1,12 +1,14 @@
 /* group.h - ncclGroupStart .. ncclGroupEnd: calls of one thread that begin together and progress together.
  *
  * Thread-local and nestable; only the outermost end acts. Collectives of one communicator run in call order, its sends
- * and receives beside them (p2p.h), communicators side by side. Joins (InitRank, InitAll) of a group run at once, each on a thread of its own. */
+ * and receives beside them (p2p.h), communicators side by side. New communicators (InitRank, Split ...) are made side by
+ * side, too, before those calls run. */
 #ifndef RAIL_CORE_GROUP_H
 #define RAIL_CORE_GROUP_H
 
 #include "core/collective.h"
 #include "core/comm.h"
+#include "core/making.h"
 #include "core/p2p.h"
 
 /* A call that fails inside a group refuses the group: its end starts nothing and returns the first such failure, for a
@@ -18,8 +20,8 @@ enum rail_result group_noted(enum rail_result result);
 void group_start(void);
 enum rail_result group_end(void);
 
-/* Inside a group only. `out` is written by group_end. */
-enum rail_result group_add_join(const struct comm_request *request, struct comm **out);
+/* Inside a group only. Copies `like`; *like->out is written by group_end. */
+enum rail_result group_add_making(const struct making *like);
 enum rail_result group_add_collective(struct comm *comm, const struct collective *args);
 enum rail_result group_add_p2p(struct comm *comm, const struct p2p_call *args);
 

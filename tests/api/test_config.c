@@ -85,7 +85,7 @@ static void each_generation_gives_its_own_fields_and_defaults_for_the_rest(void 
             ncclConfig_t *config = caller_bytes(gen, noises[n]);
             for (int f = 0; f < gen->fields; f++) set_int(config, layout[f].offset, layout[f].value);
             struct comm_config out;
-            assert_int_equal(config_read("test", config, &out), RAIL_OK);
+            assert_int_equal(config_read("test", config, NULL, &out), RAIL_OK);
             assert_false(out.blocking);
             for (int f = 1; f < N_LAYOUT; f++) {
                 int expected = f < gen->fields ? layout[f].value : CONFIG_UNSET;
@@ -106,7 +106,7 @@ static void undefined_fields_are_left_to_the_default(void **state)
         ncclConfig_t *config = caller_bytes(&generations[g], 0xab);
         for (int f = 0; f < generations[g].fields; f++) set_int(config, layout[f].offset, INT_MIN);
         struct comm_config out;
-        assert_int_equal(config_read("test", config, &out), RAIL_OK);
+        assert_int_equal(config_read("test", config, NULL, &out), RAIL_OK);
         assert_true(out.blocking);
         for (int f = 1; f < N_LAYOUT; f++) assert_int_equal(get_int(&out, layout[f].into), CONFIG_UNSET);
         free(config);
@@ -118,8 +118,8 @@ static void null_and_the_initializer_mean_defaults(void **state)
     (void)state;
     struct comm_config from_null, from_initializer;
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    assert_int_equal(config_read("test", NULL, &from_null), RAIL_OK);
-    assert_int_equal(config_read("test", &config, &from_initializer), RAIL_OK);
+    assert_int_equal(config_read("test", NULL, NULL, &from_null), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &from_initializer), RAIL_OK);
     assert_memory_equal(&from_null, &from_initializer, sizeof from_null);
     assert_true(from_null.blocking);
     assert_int_equal(from_null.min_channels, CONFIG_UNSET);
@@ -135,7 +135,7 @@ static void names_are_copied_and_long_ones_cut(void **state)
     struct comm_config out;
     config.netName = "Socket";
     config.commName = long_name;
-    assert_int_equal(config_read("test", &config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &out), RAIL_OK);
     assert_string_equal(out.net_name, "Socket");
     assert_int_equal(strlen(out.comm_name), sizeof out.comm_name - 1);
 }
@@ -147,7 +147,7 @@ static void names_of_generations_that_had_none_are_not_followed(void **state)
     ncclConfig_t *config = caller_bytes(&old, 0xab); /* pointers 0xabab...: following one would crash */
     struct comm_config out;
     set_int(config, 16, 1);
-    assert_int_equal(config_read("test", config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", config, NULL, &out), RAIL_OK);
     assert_string_equal(out.net_name, "");
     free(config);
 }
@@ -157,7 +157,7 @@ static void refused(ncclConfig_t *config, const char *word)
     struct comm_config out, untouched;
     memset(&out, 0x5a, sizeof out);
     memset(&untouched, 0x5a, sizeof untouched);
-    assert_int_equal(config_read("ncclCommInitRankConfig", config, &out), RAIL_E_ARGUMENT);
+    assert_int_equal(config_read("ncclCommInitRankConfig", config, NULL, &out), RAIL_E_ARGUMENT);
     assert_memory_equal(&out, &untouched, sizeof out);
     if (strstr(rail_last_error(), word) == NULL || strstr(rail_last_error(), "ncclCommInitRankConfig") == NULL)
         fail_msg("\"%s\" does not name %s and the call", rail_last_error(), word);
@@ -211,9 +211,9 @@ static void fewest_above_most_is_refused(void **state)
     refused(&config, "maxCTAs");
     config.maxCTAs = 8;
     struct comm_config out;
-    assert_int_equal(config_read("test", &config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &out), RAIL_OK);
     config.maxCTAs = NCCL_CONFIG_UNDEF_INT;
-    assert_int_equal(config_read("test", &config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &out), RAIL_OK);
     assert_int_equal(out.min_channels, 8);
 }
 
@@ -231,7 +231,7 @@ static void the_environment_has_the_last_word(void **state)
     setenv("NCCL_MAX_CTAS", "1000", 1);
     setenv("NCCL_NET", "Socket", 1);
     rail_params_reload();
-    assert_int_equal(config_read("test", &config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &out), RAIL_OK);
     assert_false(out.blocking);
     assert_int_equal(out.min_channels, 6);
     assert_int_equal(out.max_channels, CONFIG_MAX_CHANNELS);
@@ -240,7 +240,7 @@ static void the_environment_has_the_last_word(void **state)
     setenv("NCCL_MIN_CTAS", "0", 1); /* makes no sense: the program's value stays */
     setenv("NCCL_MAX_CTAS", "2", 1); /* below it: the upper limit rules */
     rail_params_reload();
-    assert_int_equal(config_read("test", &config, &out), RAIL_OK);
+    assert_int_equal(config_read("test", &config, NULL, &out), RAIL_OK);
     assert_int_equal(out.max_channels, 2);
     assert_int_equal(out.min_channels, 2);
 

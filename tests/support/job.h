@@ -41,7 +41,7 @@ void job_fail(struct job_rank *rank, const char *format, ...) __attribute__((for
     do {                                                                                                               \
         ncclResult_t job_result_ = (call);                                                                             \
         if (job_result_ != ncclSuccess) {                                                                              \
-            job_fail(rank, "%s:%d: " #call ": %s: %s", __FILE__, __LINE__, ncclGetErrorString(job_result_),            \
+            job_fail(rank, "%s:%d: %s: %s: %s", __FILE__, __LINE__, #call, ncclGetErrorString(job_result_),            \
                      ncclGetLastError(NULL));                                                                          \
             return;                                                                                                    \
         }                                                                                                              \

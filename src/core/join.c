@@ -1,0 +1,298 @@
+/* join.c - from a list of ranks to a working communicator: tree, members, shape, node, wires, and a last agreement.
+ *
+ *   by id: bootstrap_open          \                                       all over the tree:
+ *                                    > meet > shape > node > wires > agree   whatever fails here is told to everybody
+ *   derived: bootstrap_open_derived /   */
+#include "core/join.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/params.h"
+#include "bootstrap/auth.h"
+#include "bootstrap/tree.h"
+#include "engine/calls.h"
+#include "topo/machine.h"
+
+/* Spinning between two yields, when every rank has a core. Waking a sleeper costs 20 us, but a peer whose core was taken
+ * for a while is later than that, and on a machine with other work a yield gives the core away for a time slice: 8 bytes
+ * among 2 ranks beside a busy compiler took 84 us and more with 50 us of spinning and then only yields. A yield now and
+ * then all the same: two ranks that were put on one core would otherwise take turns by time slices. */
+#define SPIN_US 1000
+
+struct rail_deadline join_deadline(void)
+{
+    return rail_deadline_in_ns((uint64_t)rail_param_int(RAIL_PARAM_INIT_TIMEOUT_S) * RAIL_NS_PER_S);
+}
+
+/* ---- who is there ---- */
+
+static enum rail_result introduce(struct member *m, bool alone)
+{
+    m->host = machine_host_key();
+    m->machine = machine_key();
+    m->agreed = rail_params_agreed_hash();
+    m->pid = (int32_t)getpid();
+    m->cores = machine_cores();
+    net_process_id(m->process);
+    snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
+    rail_random(m->fresh, sizeof m->fresh);
+    return alone ? RAIL_OK : bootstrap_place_here(&m->place);
+}
+
+/* Ranks set some variable differently. Everyone sees the same table, so everyone comes here and finds out which. */
+static enum rail_result name_difference(struct comm *comm, struct rail_deadline deadline)
+{
+    uint64_t *all = calloc((size_t)comm->n_ranks * RAIL_PARAM_COUNT, sizeof *all);
+    if (!all) return rail_fail(RAIL_E_SYSTEM, "comparing settings: out of memory");
+    for (int p = 0; p < RAIL_PARAM_COUNT; p++) all[(size_t)comm->rank * RAIL_PARAM_COUNT + p] = rail_param_hash(p);
+    enum rail_result result = bootstrap_allgather(comm->bootstrap, all, RAIL_PARAM_COUNT * sizeof *all, deadline);
+    for (uint32_t r = 1; result == RAIL_OK && r < comm->n_ranks; r++)
+        for (int p = 0; p < RAIL_PARAM_COUNT; p++)
+            if (rail_param_effect_of(p) == RAIL_AGREED && all[p] != all[(size_t)r * RAIL_PARAM_COUNT + p]) {
+                result = rail_fail(RAIL_E_USAGE,
+                                   "%s differs between rank 0 (host %s) and rank %u (host %s): set it alike on all ranks",
+                                   rail_param_name(p), comm->members[0].host_name, r, comm->members[r].host_name);
+                break;
+            }
+    free(all);
+    if (result == RAIL_OK) result = rail_fail(RAIL_E_USAGE, "settings differ between ranks, in no variable we know");
+    return result;
+}
+
+static enum rail_result meet(struct comm *comm, struct rail_deadline deadline)
+{
+    comm->members = calloc(comm->n_ranks, sizeof *comm->members);
+    if (!comm->members) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
+    RAIL_TRY(introduce(&comm->members[comm->rank], comm->n_ranks == 1));
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, comm->members, sizeof *comm->members, deadline));
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        if (comm->members[r].agreed != comm->members[0].agreed) return name_difference(comm, deadline);
+    return RAIL_OK;
+}
+
+static bool same_process(const struct comm *comm, uint32_t a, uint32_t b)
+{
+    return memcmp(comm->members[a].process, comm->members[b].process, NET_PROCESS_ID_BYTES) == 0;
+}
+
+/* A node is a host; with NCCL_SHM_DISABLE it is a process. */
+static uint64_t node_key(const struct comm *comm, uint32_t rank)
+{
+    if (!rail_param_bool(RAIL_PARAM_NCCL_SHM_DISABLE)) return comm->members[rank].host;
+    return rail_hash64(comm->members[rank].process, NET_PROCESS_ID_BYTES, comm->members[rank].host);
+}
+
+static enum rail_result shape_of(struct comm *comm)
+{
+    uint64_t *keys = malloc(comm->n_ranks * sizeof *keys);
+    if (!keys) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
+    for (uint32_t r = 0; r < comm->n_ranks; r++) keys[r] = node_key(comm, r);
+    int failed = shape_build(&comm->shape, comm->n_ranks, keys, 1);
+    free(keys);
+    return failed ? rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks) : RAIL_OK;
+}
+
+/* ---- the node ---- */
+
+/* How many processes my node has, and whether I am the first rank of mine. */
+static void count_processes(const struct comm *comm, const uint32_t *ranks, uint32_t n, uint32_t *processes,
+                            bool *first)
+{
+    *processes = 0;
+    *first = true;
+    for (uint32_t i = 0; i < n; i++) {
+        bool seen = false;
+        for (uint32_t k = 0; k < i && !seen; k++) seen = same_process(comm, ranks[i], ranks[k]);
+        if (!seen) ++*processes;
+        if (seen && ranks[i] == comm->rank) *first = false;
+    }
+}
+
+static enum rail_result join_node(struct comm *comm, struct rail_deadline deadline)
+{
+    const struct shape *shape = &comm->shape;
+    uint32_t node = shape->node_of[comm->rank];
+    const uint32_t *ranks = &shape->order[shape->node_start[node]];
+    uint32_t n = shape->node_start[node + 1] - shape->node_start[node];
+    bool network = shape->n_nodes > 1;
+    struct shm_request request = {
+        .geometry = {.n_peers = n,
+                     .n_slots = table_slots(network),
+                     .window_bytes = n > 1 && n <= RAIL_COMBINE_MAX && !network ? comm->table.window_bytes : 0,
+                     .slot_bytes = network ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes},
+        .leader = shape->peer_of[comm->rank] == 0,
+        .deadline = deadline,
+        .stop = &comm->fault.stop,
+    };
+    char purpose[32];
+    snprintf(purpose, sizeof purpose, "node %u", node);
+    auth_derive(bootstrap_secret(comm->bootstrap), purpose, request.key);
+    count_processes(comm, ranks, n, &request.n_processes, &request.first_of_process);
+    comm->direct = request.n_processes == 1;
+    comm->node.self = shape->peer_of[comm->rank];
+    comm->node.ranks = ranks;
+    return shm_segment_open(&request, &comm->node.segment);
+}
+
+/* ---- the wires ---- */
+
+static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline deadline)
+{
+    struct net_address *all = calloc(comm->n_ranks, sizeof *all);
+    if (!all) return rail_fail(RAIL_E_SYSTEM, "addresses of %u ranks: out of memory", comm->n_ranks);
+    comm->wires.addresses = comm->addresses = all;
+    RAIL_TRY(net_describe(&all[comm->rank]));
+    RAIL_TRY(net_comm_add(comm->wires.comm_key, bootstrap_secret(comm->bootstrap)));
+    comm->networked = true;
+    return bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline);
+}
+
+static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline)
+{
+    uint8_t key[32];
+    auth_derive(bootstrap_secret(comm->bootstrap), "communicator", key);
+    comm->wires.shape = &comm->shape;
+    comm->wires.rank = comm->rank;
+    comm->wires.in_rank_order = comm->table.deterministic;
+    comm->wires.node = &comm->node;
+    comm->wires.net_slots = table_slots(true);
+    comm->wires.net_slot_bytes = comm->table.net_slot_bytes;
+    memcpy(&comm->wires.comm_key, key, sizeof comm->wires.comm_key);
+    return comm->shape.n_nodes > 1 ? gather_addresses(comm, deadline) : RAIL_OK;
+}
+
+/* ---- failure news ---- */
+
+static void on_lost(void *owner, uint32_t culprit, enum rail_result result, const char *text)
+{
+    struct comm *comm = owner;
+    if (!fault_raise(&comm->fault, result, text)) return;
+    RAIL_INFO(RAIL_NET, "rank %u of %u: rank %u is lost: %s", comm->rank, comm->n_ranks, culprit, text);
+    if (!atomic_load_explicit(&comm->joined, memory_order_acquire)) return; /* joining looks at `stop` by itself */
+    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+}
+
+/* At rank 0: a rank of another node waits for long. Its calls are compared with mine, and with those of others that
+ * wait: I may be late myself. */
+static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
+{
+    struct comm *comm = owner;
+    struct calls_history mine, theirs;
+    memcpy(&theirs, report, sizeof theirs);
+    if (theirs.rank >= comm->n_ranks) return;
+    calls_history_of(&comm->node, comm->node.self, &mine);
+    enum rail_result result = calls_compare(&mine, &theirs);
+    for (int i = 0; i < SHM_CALLS && result == RAIL_OK; i++)
+        if (comm->reports[i].rank != theirs.rank) result = calls_compare(&comm->reports[i], &theirs);
+    struct calls_history *kept = &comm->reports[theirs.number % SHM_CALLS];
+    if (kept->number != theirs.number) *kept = theirs;
+    if (result == RAIL_OK) return;
+    char text[512];
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    if (!fault_raise(&comm->fault, result, text)) return;
+    bootstrap_tell(comm->bootstrap, theirs.rank, result, text);
+    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+}
+
+/* ---- joining ---- */
+
+static struct wait_policy policy_of(const struct comm *comm)
+{
+    int here = 0; /* pretended hosts share one machine: everybody who may spin on our cores */
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        here += comm->members[r].machine == comm->members[comm->rank].machine;
+    int64_t spin_us = rail_param_int(RAIL_PARAM_SPIN_US);
+    return wait_policy_make(here, comm->members[comm->rank].cores, comm->shape.n_nodes > 1,
+                            spin_us < 0 ? SPIN_US : (uint64_t)spin_us);
+}
+
+/* The last exchange: everybody got here, and everybody will choose alike. */
+static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
+{
+    uint64_t *hashes = calloc(comm->n_ranks, sizeof *hashes);
+    if (!hashes) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
+    hashes[comm->rank] = choice_table_hash(&comm->table);
+    enum rail_result result = bootstrap_allgather(comm->bootstrap, hashes, sizeof *hashes, deadline);
+    for (uint32_t r = 1; result == RAIL_OK && r < comm->n_ranks; r++)
+        if (hashes[r] != hashes[0])
+            result = rail_fail(RAIL_E_USAGE,
+                               "ranks 0 and %u gave different minCTAs or maxCTAs in ncclConfig_t: pass the same on all "
+                               "ranks",
+                               r);
+    free(hashes);
+    return result;
+}
+
+static enum rail_result enter_tree(struct comm *comm, const struct comm_request *request, struct rail_deadline deadline)
+{
+    const struct bootstrap_config config = {
+        .id = request->id,
+        .rank = comm->rank,
+        .n_ranks = comm->n_ranks,
+        .deadline = deadline,
+        .stop = &comm->fault.stop,
+    };
+    if (request->id) return bootstrap_open(&config, &comm->bootstrap);
+    const struct member *above = &request->kin->members[request->kin->ranks[tree_parent(comm->rank)]];
+    const struct bootstrap_parent parent = {
+        .place = &above->place,
+        .same_host = above->host == machine_host_key(),
+        .pid = (uint32_t)above->pid,
+        .host = above->host_name,
+    };
+    return bootstrap_open_derived(&config, request->kin->secret, &parent, &comm->bootstrap);
+}
+
+static enum rail_result join(struct comm *comm, const struct comm_request *request)
+{
+    struct rail_deadline deadline = join_deadline();
+    RAIL_TRY(enter_tree(comm, request, deadline));
+    /* From here on, since not every step of joining goes through the tree: a rank may die while others wait for it at the
+     * node's segment. */
+    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report};
+    RAIL_TRY(bootstrap_watch(comm->bootstrap, watch));
+    RAIL_TRY(meet(comm, deadline));
+    if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);
+    RAIL_TRY(shape_of(comm));
+    RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config));
+    RAIL_TRY(join_node(comm, deadline));
+    RAIL_TRY(wire_up(comm, deadline));
+    comm->policy = policy_of(comm);
+    comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&
+                    express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
+    RAIL_TRY(agree(comm, deadline));
+    atomic_store_explicit(&comm->joined, true, memory_order_release);
+    return fault_result(&comm->fault);
+}
+
+static enum rail_result join_failed(struct comm *comm, enum rail_result result)
+{
+    char text[512];
+    enum rail_result known = fault_result(&comm->fault); /* why others gave up says more than that I did */
+    if (known != RAIL_OK) result = known;
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    if (comm->bootstrap) {
+        char told[600];
+        snprintf(told, sizeof told, "rank %u could not join: %s", comm->rank, text);
+        bootstrap_tell(comm->bootstrap, comm->rank, result, told);
+    }
+    return rail_fail_quietly(result, "%s", text);
+}
+
+enum rail_result comm_join(struct comm *comm, const struct comm_request *request)
+{
+    uint64_t start_ns = rail_now_ns();
+    comm->rank = request->rank;
+    comm->n_ranks = request->n_ranks;
+    rail_log_set_rank((int)comm->rank);
+    enum rail_result result = join(comm, request);
+    if (result != RAIL_OK) return join_failed(comm, result);
+    RAIL_INFO(RAIL_INIT, "rank %u of %u on host %s, %u nodes, ready after %.1f ms", comm->rank, comm->n_ranks,
+              comm->members[comm->rank].host_name, comm->shape.n_nodes, (double)(rail_now_ns() - start_ns) / 1e6);
+    return RAIL_OK;
+}

@@ -1,0 +1,358 @@
+/* Communicators made of communicators: who is in them, in which order, that they work, also on another configuration, in
+ * groups, from broken parents; and what is said of bad arguments. */
+#include <errno.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "support/trouble.h"
+
+/* The communicator `comm` has these old ranks in this order: everybody gives its old rank, and the table is compared.
+ * Then a larger sum, so that windows and links are used as well. */
+static bool is_made_of(struct job_rank *rank, ncclComm_t comm, const int *old_ranks, int n)
+{
+    int count = -1, me = -1, got[64] = {0}, mine = rank->rank;
+    if (ncclCommCount(comm, &count) != ncclSuccess || ncclCommUserRank(comm, &me) != ncclSuccess || count != n ||
+        old_ranks[me] != mine) {
+        job_fail(rank, "is rank %d of %d, expected %d members: %s", me, count, n, ncclGetLastError(NULL));
+        return false;
+    }
+    if (ncclAllGather(&mine, got, 1, ncclInt32, comm, NULL) != ncclSuccess) {
+        job_fail(rank, "AllGather among %d: %s", n, ncclGetLastError(NULL));
+        return false;
+    }
+    for (int i = 0; i < n; i++)
+        if (got[i] != old_ranks[i]) {
+            job_fail(rank, "rank %d is old rank %d, expected %d", i, got[i], old_ranks[i]);
+            return false;
+        }
+    ncclResult_t result = trouble_allreduce(comm, n, 50000);
+    if (result != ncclSuccess) job_fail(rank, "AllReduce among %d: %d: %s", n, result, ncclGetLastError(NULL));
+    return result == ncclSuccess;
+}
+
+/* ---- split ---- */
+
+/* Old rank r passes color[r], key[r]. The members of each color in their new order follow from the definition: repeatedly
+ * the least (key, rank) that is left. */
+static int expect_members(const int *color, const int *key, int n, int of_color, int *out)
+{
+    bool taken[64] = {false};
+    int members = 0;
+    for (;;) {
+        int best = -1;
+        for (int r = 0; r < n; r++)
+            if (!taken[r] && color[r] == of_color && (best < 0 || key[r] < key[best])) best = r;
+        if (best < 0) return members;
+        taken[best] = true;
+        out[members++] = best;
+    }
+}
+
+static bool split_works(struct job_rank *rank, ncclComm_t parent, const int *color, const int *key, bool destroy)
+{
+    int members[64], n = expect_members(color, key, rank->n_ranks, color[rank->rank], members);
+    ncclComm_t child = (ncclComm_t)(uintptr_t)16;
+    ncclResult_t result = ncclCommSplit(parent, color[rank->rank], key[rank->rank], &child, NULL);
+    if (result != ncclSuccess) {
+        job_fail(rank, "split: %d: %s", result, ncclGetLastError(NULL));
+        return false;
+    }
+    if (color[rank->rank] == NCCL_SPLIT_NOCOLOR) {
+        if (child) job_fail(rank, "NOCOLOR got %p", (void *)child);
+        return child == NULL;
+    }
+    if (!is_made_of(rank, child, members, n)) return false;
+    result = destroy ? ncclCommDestroy(child) : ncclCommAbort(child);
+    if (result != ncclSuccess) job_fail(rank, "ending the child: %s", ncclGetLastError(NULL));
+    return result == ncclSuccess;
+}
+
+static void many_splits(struct job_rank *rank)
+{
+    unsigned seed = 7; /* the same on all ranks */
+    int color[64], key[64], n = rank->n_ranks;
+    for (int round = 0; round < 12 && !rank->why[0]; round++) {
+        for (int r = 0; r < n; r++) {
+            color[r] = round == 0 ? 0 : round == 1 ? r : round == 2 ? NCCL_SPLIT_NOCOLOR : (int)(rand_r(&seed) % 4) - 1;
+            key[r] = round == 0 ? -r : round < 4 ? 0 : (int)(rand_r(&seed) % 5) - 2;
+        }
+        if (!split_works(rank, rank->comm, color, key, true)) return;
+        JOB_TRY(trouble_allreduce(rank->comm, n, round % 2 ? 3 : 3000)); /* the parent works on */
+    }
+}
+
+static const struct job shapes[] = {
+    {.n_ranks = 4},
+    {.n_ranks = 4, .ranks_per_process = 1},
+    {.n_ranks = 6, .ranks_per_process = 2},
+    {.n_ranks = 4, .ranks_per_process = 1, .n_hosts = 2},
+    {.n_ranks = 11, .ranks_per_process = 1},
+    {.n_ranks = 6, .ranks_per_process = 2, .n_hosts = 3},
+};
+
+static void on_all_shapes(void (*body)(struct job_rank *))
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+#if defined(__SANITIZE_THREAD__)
+        if (shapes[i].ranks_per_process) continue;
+#endif
+        job_must(&shapes[i], body, NULL);
+    }
+}
+
+static void splits_of_any_colors_and_keys(void **state) { (void)state; on_all_shapes(many_splits); }
+
+/* A row and a column of a grid, of a communicator that was split itself; all live at once, and outlive their parents. */
+static void grid(struct job_rank *rank)
+{
+    ncclComm_t even, half;
+    int n = rank->n_ranks;
+    JOB_TRY(ncclCommSplit(rank->comm, 0, n - rank->rank, &even, NULL)); /* all, backwards */
+    JOB_TRY(ncclCommSplit(even, rank->rank % 2, rank->rank, &half, NULL));
+    JOB_TRY(ncclCommDestroy(even));
+    int members[64], m = 0;
+    for (int r = rank->rank % 2; r < n; r += 2) members[m++] = r;
+    if (!is_made_of(rank, half, members, m)) return;
+    JOB_TRY(ncclCommDestroy(half));
+}
+
+static void splits_of_splits(void **state) { (void)state; on_all_shapes(grid); }
+
+static void grouped(struct job_rank *rank)
+{
+    ncclComm_t a = NULL, b = NULL, c = (ncclComm_t)(uintptr_t)16;
+    int n = rank->n_ranks, me = rank->rank, all[64], same[64], m = 0;
+    JOB_TRY(ncclGroupStart());
+    JOB_TRY(ncclCommSplit(rank->comm, 5, 0, &a, NULL));
+    JOB_TRY(ncclCommSplit(rank->comm, me % 2, 0, &b, NULL));
+    JOB_TRY(ncclCommSplit(rank->comm, me ? 1 : NCCL_SPLIT_NOCOLOR, 0, &c, NULL));
+    JOB_EXPECT(a == NULL && b == NULL, "written before the group's end");
+    JOB_TRY(ncclGroupEnd());
+    for (int r = 0; r < n; r++) all[r] = r;
+    for (int r = me % 2; r < n; r += 2) same[m++] = r;
+    if (!is_made_of(rank, a, all, n) || !is_made_of(rank, b, same, m)) return;
+    JOB_EXPECT(me || !c, "NOCOLOR got %p", (void *)c);
+    if (me && !is_made_of(rank, c, all + 1, n - 1)) return;
+    JOB_TRY(ncclCommDestroy(a));
+    JOB_TRY(ncclCommDestroy(b));
+    JOB_TRY(ncclCommDestroy(c));
+}
+
+static void several_splits_in_one_group(void **state) { (void)state; on_all_shapes(grouped); }
+
+/* One thread that has all ranks, and splits two communicators of them in one group. */
+static void one_thread_splits_for_all_its_ranks(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    ncclComm_t parents[N], halves[N], backwards[N];
+    int rank;
+    assert_int_equal(ncclCommInitAll(parents, N, NULL), ncclSuccess);
+    assert_int_equal(ncclGroupStart(), ncclSuccess);
+    for (int r = 0; r < N; r++) {
+        assert_int_equal(ncclCommSplit(parents[r], r / 2, r, &halves[r], NULL), ncclSuccess);
+        assert_int_equal(ncclCommSplit(parents[r], 0, N - r, &backwards[r], NULL), ncclSuccess);
+    }
+    assert_int_equal(ncclGroupEnd(), ncclSuccess);
+    for (int r = 0; r < N; r++) {
+        assert_int_equal(ncclCommUserRank(halves[r], &rank), ncclSuccess);
+        assert_int_equal(rank, r % 2);
+        assert_int_equal(ncclCommUserRank(backwards[r], &rank), ncclSuccess);
+        assert_int_equal(rank, N - 1 - r);
+    }
+    for (int r = 0; r < N; r++) {
+        assert_int_equal(ncclCommDestroy(halves[r]), ncclSuccess);
+        assert_int_equal(ncclCommDestroy(backwards[r]), ncclSuccess);
+        assert_int_equal(ncclCommDestroy(parents[r]), ncclSuccess);
+    }
+}
+
+static void bad_splits(struct job_rank *rank)
+{
+    ncclComm_t child;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.minCTAs = -3;
+    if (!trouble_says(rank, "color", ncclCommSplit(rank->comm, -2, 0, &child, NULL), ncclInvalidArgument,
+                      "ncclCommSplit|color -2|NCCL_SPLIT_NOCOLOR"))
+        return;
+    if (!trouble_says(rank, "newcomm", ncclCommSplit(rank->comm, 0, 0, NULL, NULL), ncclInvalidArgument,
+                      "ncclCommSplit|newcomm is NULL"))
+        return;
+    if (!trouble_says(rank, "comm", ncclCommSplit(NULL, 0, 0, &child, NULL), ncclInvalidArgument,
+                      "ncclCommSplit|communicator is NULL"))
+        return;
+    if (!trouble_says(rank, "config", ncclCommSplit(rank->comm, 0, 0, &child, &config), ncclInvalidArgument,
+                      "ncclCommSplit|minCTAs"))
+        return;
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 10));
+    JOB_TRY(ncclCommSplit(rank->comm, 0, 0, &child, NULL));
+    JOB_TRY(trouble_allreduce(child, rank->n_ranks, 10));
+    JOB_TRY(ncclCommDestroy(child));
+}
+
+static void bad_splits_are_named_and_harm_nothing(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, bad_splits, NULL);
+}
+
+/* ---- shrink ---- */
+
+static int remaining(int n, const int *excluded, int n_excluded, int *out)
+{
+    int members = 0;
+    for (int r = 0; r < n; r++) {
+        bool gone = false;
+        for (int i = 0; i < n_excluded; i++) gone |= excluded[i] == r;
+        if (!gone) out[members++] = r;
+    }
+    return members;
+}
+
+static void shrink_of(struct job_rank *rank, ncclComm_t parent, const int *excluded, int n_excluded, int flags)
+{
+    int members[64], list[64], n = remaining(rank->n_ranks, excluded, n_excluded, members);
+    ncclComm_t child;
+    memcpy(list, excluded, (size_t)n_excluded * sizeof *list);
+    for (int i = 0; i < n_excluded; i++)
+        if (excluded[i] == rank->rank) return;
+    JOB_TRY(ncclCommShrink(parent, list, n_excluded, &child, NULL, flags));
+    if (is_made_of(rank, child, members, n)) JOB_TRY(ncclCommDestroy(child));
+}
+
+/* A healthy parent works on; the same list twice gives two communicators. */
+static void shrinks(struct job_rank *rank)
+{
+    static const struct { int n, list[3]; } lists[] = {{1, {0}}, {1, {3}}, {2, {2, 0}}, {3, {1, 0, 3}}, {0, {0}}};
+    for (size_t i = 0; i < 2 * sizeof lists / sizeof *lists && !rank->why[0]; i++) {
+        shrink_of(rank, rank->comm, lists[i / 2].list, lists[i / 2].n, NCCL_SHRINK_DEFAULT);
+        if (rank->why[0]) return;
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 100));
+    }
+    static const int last[] = {1};
+    shrink_of(rank, rank->comm, last, 1, NCCL_SHRINK_ABORT);
+}
+
+static void shrink_all_ways(struct job_rank *rank)
+{
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    shrinks(rank);
+    if (!rank->why[0]) trouble_sleep_s(rank->rank == 1 ? 0.3 : 0); /* who was excluded last is not taken for dead */
+    JOB_TRY(ncclCommAbort(rank->comm));
+}
+
+static void shrinks_of_a_healthy_communicator(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        struct job job = shapes[i];
+        job.bare = true;
+#if defined(__SANITIZE_THREAD__)
+        if (job.ranks_per_process) continue;
+#endif
+        job_must(&job, shrink_all_ways, NULL);
+    }
+}
+
+/* Some ranks die. The others hear of the first, and go on without all of them: the tree is cut wherever those were. */
+struct casualties { int n, list[3]; };
+
+static void survivors_shrink(struct job_rank *rank)
+{
+    const struct casualties *c = rank->arg;
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    ncclResult_t result = trouble_allreduce(rank->comm, rank->n_ranks, 2000);
+    for (int i = 0; i < c->n; i++)
+        if (c->list[i] == rank->rank) raise(SIGKILL);
+    while (result == ncclSuccess) result = trouble_allreduce(rank->comm, rank->n_ranks, 2000);
+    JOB_EXPECT(result == ncclRemoteError, "the death: %d: %s", result, ncclGetLastError(NULL));
+    shrink_of(rank, rank->comm, c->list, c->n, rank->rank % 2 ? NCCL_SHRINK_ABORT : NCCL_SHRINK_DEFAULT);
+    if (!rank->why[0]) JOB_TRY(ncclCommDestroy(rank->comm));
+}
+
+static void survivors_go_on_without_the_dead(void **state)
+{
+    (void)state;
+    static struct casualties list[] = {{1, {3}}, {1, {0}}, {1, {1}}, {2, {0, 2}}, {3, {3, 1, 0}}};
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++)
+        for (int hosts = 1; hosts <= 2; hosts++) {
+            struct job job = {.n_ranks = 4 + 8 * (i == 2), .ranks_per_process = 1, .n_hosts = hosts, .bare = true,
+                              .may_die = true, .limit_s = 30};
+            job_must(&job, survivors_shrink, &list[i]);
+        }
+}
+
+static void disagree(struct job_rank *rank)
+{
+    ncclComm_t child;
+    int list[1] = {rank->rank == 0 ? 1 : 3};
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+    if (rank->rank == 1 || rank->rank == 3) return;
+    if (trouble_says(rank, "different lists", ncclCommShrink(rank->comm, list, 1, &child, NULL, NCCL_SHRINK_DEFAULT),
+                     ncclRemoteError, "ncclCommShrink|same list of excluded ranks"))
+        JOB_TRY(trouble_allreduce(rank->comm, 1, 0));
+}
+
+static void different_lists_are_named_at_the_deadline(void **state)
+{
+    (void)state;
+    static const char *const env[] = {"RAILCCL_INIT_TIMEOUT_S=2", NULL};
+    job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .env = env}, disagree, NULL);
+}
+
+static void bad_shrinks(struct job_rank *rank)
+{
+    ncclComm_t child;
+    int others[] = {1, 2, 0}, me = rank->rank, far = 3, twice[] = {(me + 1) % 3, (me + 1) % 3};
+    int negative = -1;
+#define BAD(list, n, flags, words)                                                                                     \
+    if (!trouble_says(rank, #list, ncclCommShrink(rank->comm, list, n, &child, NULL, flags), ncclInvalidArgument,      \
+                      "ncclCommShrink|" words))                                                                        \
+    return
+    BAD(&me, 1, 0, "this rank itself");
+    BAD(&far, 1, 0, "excludeRanksList[0] is 3|0 to 2");
+    BAD(&negative, 1, 0, "is -1");
+    BAD(twice, 2, 0, "twice");
+    BAD(others, 3, 0, "at least one");
+    BAD(others, -1, 0, "excludeRanksCount -1");
+    BAD(NULL, 1, 0, "excludeRanksList");
+    BAD(NULL, 0, 64, "shrinkFlags 0x40");
+    if (!trouble_says(rank, "newcomm", ncclCommShrink(rank->comm, NULL, 0, NULL, NULL, 0), ncclInvalidArgument,
+                      "ncclCommShrink|newcomm is NULL"))
+        return;
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 10));
+}
+
+static void bad_shrinks_are_named_and_harm_nothing(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, bad_shrinks, NULL);
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(splits_of_any_colors_and_keys),
+        cmocka_unit_test(splits_of_splits),
+        cmocka_unit_test(several_splits_in_one_group),
+        cmocka_unit_test(one_thread_splits_for_all_its_ranks),
+        cmocka_unit_test(bad_splits_are_named_and_harm_nothing),
+        cmocka_unit_test(shrinks_of_a_healthy_communicator),
+        cmocka_unit_test(survivors_go_on_without_the_dead),
+        cmocka_unit_test(different_lists_are_named_at_the_deadline),
+        cmocka_unit_test(bad_shrinks_are_named_and_harm_nothing),
+    };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
