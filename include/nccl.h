@@ -327,8 +327,7 @@ ncclResult_t ncclReduceScatter(const void *sendbuff, void *recvbuff, size_t recv
 ncclResult_t ncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype,
                            ncclComm_t comm, cudaStream_t stream);
 
-/* recvbuff[r * count + i] = rank r's sendbuff[rank * count + i]; both have n * count elements. Not in place.
- * Not provided yet. */
+/* recvbuff[r * count + i] = rank r's sendbuff[rank * count + i]; both have n * count elements. Not in place. */
 ncclResult_t ncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
                           cudaStream_t stream);
 

@@ -26,6 +26,7 @@ bool rank_tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t chan
 /* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */
 bool exchange_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool exchange_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool exchange_alltoall(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool rank_tree_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
@@ -77,7 +78,7 @@ struct choice_table {
 
 struct choice {
     enum plan_algorithm algorithm;
-    uint32_t n_channels;
+    uint32_t n_channels;  /* 0, as the next: PLAN_PAIRWISE */
     uint64_t piece_bytes; /* longest piece */
 };
 

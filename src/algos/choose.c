@@ -180,12 +180,13 @@ struct choice choose_allreduce(const struct choice_table *table, const struct sh
 /* ---- the other collectives ----
  *
  * The same considerations with other numbers. S is count's bytes: one block.
- *     one node:  one exchange moves each byte once (AllGather, Broadcast, Gather, Scatter: every rank copies what it
- *                gets; ReduceScatter: every rank combines its block), so it serves every size; Reduce like AllReduce
+ *     one node:  one exchange moves each byte once (AllGather, Broadcast, Gather, Scatter, AlltoAll: every rank copies
+ *                what it gets; ReduceScatter: every rank combines its block), so it serves every size; Reduce like AllReduce
  *                shares the combining in two exchanges when that is worth one more.
  *     Broadcast, Reduce elsewhere: 1 + log2(n-1) hops on trees against n - 1 on the chain, S sent per rank on both, but
  *                the chain crosses from node to node once: the tree up to what its hops save, as for AllReduce.
- *     AllGather, ReduceScatter, Gather, Scatter elsewhere: the ring, the least bytes. */
+ *     AllGather, ReduceScatter, Gather, Scatter elsewhere: the ring, the least bytes.
+ *     AlltoAll elsewhere: everybody with everybody, pairwise. */
 
 static enum plan_algorithm natural_plan(enum plan_collective collective, const struct choice_table *table,
                                         const struct shape *shape, uint64_t bytes)
@@ -196,6 +197,7 @@ static enum plan_algorithm natural_plan(enum plan_collective collective, const s
     bool tree = collective == PLAN_BROADCAST || collective == PLAN_REDUCE;
     if (windows && (collective != PLAN_REDUCE || bytes <= table->one_shot_max_bytes)) return PLAN_ONE_SHOT;
     if (windows) return PLAN_TWO_SHOT;
+    if (collective == PLAN_ALLTOALL) return PLAN_PAIRWISE;
     return tree && bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
 }
 
@@ -242,6 +244,7 @@ struct choice choose_plan(enum plan_collective collective, const struct choice_t
     if (collective == PLAN_ALLREDUCE) return choose_allreduce(table, shape, bytes);
     uint64_t moved = bytes * collective_blocks(collective, shape->n_ranks);
     struct choice c = {.algorithm = plan_choose(collective, table, shape, bytes)};
+    if (c.algorithm == PLAN_PAIRWISE) return c;
     c.n_channels = channels_choose(table, shape, c.algorithm, moved);
     if (c.algorithm == PLAN_TREE && c.n_channels > TREE_CHANNELS) c.n_channels = TREE_CHANNELS;
     c.piece_bytes = piece_choose(collective, table, shape, c.algorithm, bytes / c.n_channels);

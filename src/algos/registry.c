@@ -39,6 +39,7 @@ static const struct {
                             [PLAN_RANK_TREE] = {.plain = rank_tree_reducescatter}},
     [PLAN_GATHER] = {[PLAN_ONE_SHOT] = {.rooted = exchange_gather}, [PLAN_RING] = {.rooted = chain_gather}},
     [PLAN_SCATTER] = {[PLAN_ONE_SHOT] = {.rooted = exchange_scatter}, [PLAN_RING] = {.rooted = chain_scatter}},
+    [PLAN_ALLTOALL] = {[PLAN_ONE_SHOT] = {.plain = exchange_alltoall}},
 };
 
 bool plan_exists(enum plan_collective collective, enum plan_algorithm algorithm)

@@ -98,3 +98,13 @@ ncclResult_t pncclScatter(const void *sendbuff, void *recvbuff, size_t count, nc
                                     .count = count, .type = (int)datatype, .root = root};
     return door_close(door, collective(comm_of(comm), &args, stream));
 }
+
+RAIL_DOOR(ncclAlltoAll)
+ncclResult_t pncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
+                           cudaStream_t stream)
+{
+    struct door door = door_open();
+    const struct collective args = {.call = "ncclAlltoAll", .kind = PLAN_ALLTOALL, .input = sendbuff,
+                                    .output = recvbuff, .count = count, .type = (int)datatype};
+    return door_close(door, collective(comm_of(comm), &args, stream));
+}

@@ -74,6 +74,9 @@ static enum rail_result overlap_check(const struct comm *comm, const struct coll
 {
     struct collective_kind kind = collective_kind(a->kind);
     uintptr_t in = (uintptr_t)a->input, out = (uintptr_t)a->output;
+    if (a->kind == PLAN_ALLTOALL && comm->n_ranks > 1 && in < out + e->output && out < in + e->input)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: sendbuff %p and recvbuff %p overlap (%zu bytes each): it does not work in "
+                         "place; pass separate buffers", a->call, a->input, a->output, e->input);
     if (!e->input || !e->output || in_place(comm, a, e)) return RAIL_OK;
     if (in + e->input <= out || out + e->output <= in) return RAIL_OK;
     return rail_fail(RAIL_E_ARGUMENT,
@@ -142,6 +145,9 @@ static enum rail_result lay_out(struct comm *comm, const struct collective *a, c
     struct choice choice = choose_plan(a->kind, &comm->table, &comm->shape, a->count * element);
     struct extent e = extent_of(comm, a);
     struct instance *const *instances;
+    if (choice.algorithm == PLAN_PAIRWISE)
+        return alltoall_start(&comm->alltoall, &comm->wires,
+                              &(struct alltoall_call){a->input, a->output, e.block, signature_of(a)});
     RAIL_TRY(wires_instances(&comm->wires, a->kind, kind.rooted ? (uint32_t)a->root : 0, &choice, &instances));
     const struct plan *plan = &instances[0]->plan;
     struct host_call call = {
@@ -177,7 +183,7 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
 
 enum rail_result collective_progress(struct comm *comm, struct host_op *op)
 {
-    enum rail_result result = host_op_progress(op);
+    enum rail_result result = comm->alltoall.running ? alltoall_progress(&comm->alltoall) : host_op_progress(op);
     if (__builtin_expect(result != RAIL_OK && result != RAIL_NOT_YET, 0)) return comm_failed(comm, result);
     if (result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed))
         return fault_result(&comm->fault);

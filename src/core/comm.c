@@ -110,6 +110,7 @@ static void clear(struct comm *comm)
     comm->bootstrap = NULL;
     uint64_t comm_key = comm->wires.comm_key;
     p2p_free(comm);
+    alltoall_close(&comm->alltoall);
     wires_clear(&comm->wires);
     if (comm->networked) net_comm_remove(comm_key);
     comm->networked = false;

@@ -6,6 +6,7 @@
 
 #include "algos/algos.h"
 #include "bootstrap/bootstrap.h"
+#include "core/alltoall.h"
 #include "core/config.h"
 #include "core/fault.h"
 #include "core/redop.h"
@@ -42,6 +43,7 @@ struct comm {
     struct bootstrap *bootstrap;
     struct host_node node;
     struct wires wires;
+    struct alltoall alltoall;
     struct messages p2p; /* what ncclSend and ncclRecv move; made at first use (p2p.c) */
     struct net_address *addresses; /* [n_ranks], NULL within one node */
     bool networked;      /* the listeners know this communicator */

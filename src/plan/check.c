@@ -227,10 +227,12 @@ static uint32_t giver_of(const struct plan_check_call *call, uint32_t piece)
 
 static bool copy_right(struct executor *x, struct value_part part, uint32_t rank, value_id v)
 {
-    uint32_t giver = giver_of(&x->check->calls[part.call], part.piece);
-    return v == values_input(x->values, part, giver) ||
-           executor_fail(x, NULL, PLAN_WRONG_VALUE, "rank %u: output[%u] of round %u is not the input of rank %u", rank,
-                         part.piece, part.round, giver);
+    const struct plan_check_call *call = &x->check->calls[part.call];
+    uint32_t giver = giver_of(call, part.piece);
+    struct value_part given = {part.call, part.round, plan_piece_given(&call->plans[rank], part.piece)};
+    return v == values_input(x->values, given, giver) ||
+           executor_fail(x, NULL, PLAN_WRONG_VALUE, "rank %u: output[%u] of round %u is not input[%u] of rank %u", rank,
+                         part.piece, part.round, given.piece, giver);
 }
 
 /* The same on all ranks that have this piece: on the first of them, to begin with. */
@@ -277,8 +279,9 @@ static bool output_right(struct executor *x, struct value_part part, uint32_t ra
     if (v == VALUE_NONE || (in_place && v == VALUE_RAW))
         return executor_fail(x, NULL, PLAN_WRONG_VALUE, "rank %u: output[%u] of round %u was never written", rank,
                              part.piece, part.round);
-    struct value_part holds = values_part(x->values, v);
-    if (memcmp(&holds, &part, sizeof part) != 0)
+    struct value_part holds = values_part(x->values, v), given = part;
+    given.piece = plan_piece_given(&call->plans[rank], part.piece);
+    if (memcmp(&holds, &given, sizeof given) != 0)
         return executor_fail(x, NULL, PLAN_WRONG_VALUE, "rank %u: output[%u] of round %u holds piece %u of round %u",
                              rank, part.piece, part.round, holds.piece, holds.round);
     bool reduces = collective_kind(call->plans[rank].collective).reduces;

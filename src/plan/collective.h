@@ -11,12 +11,14 @@
  *     ReduceScatter   n blocks         block            output == input + rank blocks
  *     Gather          block            n blocks, root's input  == output + rank blocks
  *     Scatter         n blocks, root's block            output == input + rank blocks
+ *     AlltoAll        n blocks         n blocks         never
  *
  * In place is one rule: the block that I give of my own to myself stands at the same address in both.
  *
  * A round of a plan has n_pieces pieces. Where a buffer has n blocks, they are divided among the blocks: block k's come
  * first to last before block k+1's, and block k is that of the rank at position k of the shape's order, so that a ring
- * can walk blocks by index. Freestanding. */
+ * can walk blocks by index. In an AlltoAll block k of the output is what the rank at position k had for me in the block of
+ * my position: the one collective in which a piece changes its number on its way. Freestanding. */
 #ifndef RAIL_PLAN_COLLECTIVE_H
 #define RAIL_PLAN_COLLECTIVE_H
 
@@ -34,8 +36,8 @@ struct collective_kind {
 /* Sets of collectives, a bit each. */
 enum {
     COLLECTIVES_REDUCE = 1 << PLAN_ALLREDUCE | 1 << PLAN_REDUCE | 1 << PLAN_REDUCESCATTER,
-    COLLECTIVES_INPUT_BLOCKS = 1 << PLAN_REDUCESCATTER | 1 << PLAN_SCATTER,
-    COLLECTIVES_OUTPUT_BLOCKS = 1 << PLAN_ALLGATHER | 1 << PLAN_GATHER,
+    COLLECTIVES_INPUT_BLOCKS = 1 << PLAN_REDUCESCATTER | 1 << PLAN_SCATTER | 1 << PLAN_ALLTOALL,
+    COLLECTIVES_OUTPUT_BLOCKS = 1 << PLAN_ALLGATHER | 1 << PLAN_GATHER | 1 << PLAN_ALLTOALL,
     COLLECTIVES_ROOT_GIVES = 1 << PLAN_BROADCAST | 1 << PLAN_SCATTER,
     COLLECTIVES_ROOT_GETS = 1 << PLAN_REDUCE | 1 << PLAN_GATHER,
 };
@@ -71,6 +73,7 @@ PLAN_FN const char *collective_name(uint32_t collective)
     case PLAN_REDUCESCATTER: return "ReduceScatter";
     case PLAN_GATHER: return "Gather";
     case PLAN_SCATTER: return "Scatter";
+    case PLAN_ALLTOALL: return "AlltoAll";
     default: return 0;
     }
 }
@@ -94,6 +97,19 @@ PLAN_FN int plan_gets(const struct plan *plan, uint32_t piece)
     struct collective_kind kind = collective_kind(plan->collective);
     if (kind.root_gets && plan->rank != plan->root) return 0;
     return kind.output_blocks || !kind.input_blocks || plan_block(plan, piece) == plan->position;
+}
+
+/* Pieces that have the same part of their block have the same length. */
+PLAN_FN uint32_t plan_part_of_block(const struct plan *plan, uint32_t piece)
+{
+    return piece % (plan->n_pieces / collective_blocks(plan->collective, plan->n_ranks));
+}
+
+/* In a collective that copies: the piece of its giver's input that this piece of my output is. */
+PLAN_FN uint32_t plan_piece_given(const struct plan *plan, uint32_t piece)
+{
+    if (plan->collective != PLAN_ALLTOALL) return piece;
+    return plan->position * (plan->n_pieces / plan->n_ranks) + plan_part_of_block(plan, piece);
 }
 
 #endif

@@ -172,14 +172,17 @@ static bool sources_combine(struct executor *x, struct strand *s, const struct p
     return true;
 }
 
-/* Lengths follow from the piece's number, so all operands of a MOVE name the same piece; scratch takes any. */
+/* Lengths follow from the piece's number, so all operands of a MOVE name the same piece (AlltoAll: the same part of
+ * whatever block); scratch takes any. */
 static bool pieces_agree(struct executor *x, const struct strand *s, const struct plan_step *step)
 {
-    const struct plan_operand *o = &plan_of(x, s->rank)->operands[step->first];
+    const struct plan *plan = plan_of(x, s->rank);
+    const struct plan_operand *o = &plan->operands[step->first];
     uint32_t piece = UINT32_MAX;
     for (uint32_t k = 0; k < (uint32_t)step->n_src + step->n_dst; k++) {
         uint32_t p = plan_index_at(o[k].piece, s->i);
         if (o[k].place == PLAN_SCRATCH) continue;
+        if (plan->collective == PLAN_ALLTOALL) p = plan_part_of_block(plan, p);
         if (piece != UINT32_MAX && p != piece)
             return executor_fail(x, s, PLAN_WRONG_PIECE, "moves piece %u to piece %u, which has another length", piece,
                                  p);

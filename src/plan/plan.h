@@ -124,10 +124,20 @@ enum plan_collective {
     PLAN_REDUCESCATTER,
     PLAN_GATHER,
     PLAN_SCATTER,
+    PLAN_ALLTOALL,
     PLAN_COLLECTIVES
 };
 
-enum plan_algorithm { PLAN_ONE_SHOT, PLAN_TWO_SHOT, PLAN_RING, PLAN_TREE, PLAN_DOUBLING, PLAN_RANK_TREE, PLAN_ALGORITHMS };
+enum plan_algorithm {
+    PLAN_ONE_SHOT,
+    PLAN_TWO_SHOT,
+    PLAN_RING,
+    PLAN_TREE,
+    PLAN_DOUBLING,
+    PLAN_RANK_TREE,
+    PLAN_ALGORITHMS,
+    PLAN_PAIRWISE, /* no plan, which could not name that many links: AlltoAll in the steps of algos/pairwise.h */
+};
 
 enum plan_flag {
     PLAN_WINDOWS = 1,         /* uses peer operands: needs all ranks in one node, and the node's window round number */

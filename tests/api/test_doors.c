@@ -136,7 +136,6 @@ static void calls_that_are_not_provided_say_so(void **state)
     NO(ncclPutSignal, NULL, 0, ncclInt8, 0, NULL, 0, 0, 0, 0, NULL, NULL);
     NO(ncclSignal, 0, 0, 0, 0, NULL, NULL);
     NO(ncclWaitSignal, 0, NULL, NULL, NULL);
-    NO(ncclAlltoAll, NULL, NULL, 0, ncclInt8, NULL, NULL);
     NO(ncclGroupSimulateEnd, NULL);
 }
 

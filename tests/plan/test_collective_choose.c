@@ -34,6 +34,7 @@ static void several_nodes_take_trees_for_small_broadcasts_and_rings_else(void **
     (void)state;
     for (int c = PLAN_BROADCAST; c < PLAN_COLLECTIVES; c++) {
         bool tree = c == PLAN_BROADCAST || c == PLAN_REDUCE;
+        if (c == PLAN_ALLTOALL) continue; /* the next test */
         assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 8).algorithm, tree ? PLAN_TREE : PLAN_RING);
         assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_RING);
         assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 64 * MIB).n_channels, 4);
@@ -43,6 +44,15 @@ static void several_nodes_take_trees_for_small_broadcasts_and_rings_else(void **
     assert_int_equal(choose(PLAN_ALLGATHER, NODES(4, 4), -1, 32 * KIB).n_channels, 4);
     assert_int_equal(choose(PLAN_BROADCAST, NODES(4, 4), PLAN_RING, 64 * KIB).n_channels, 1);
     assert_int_equal(choose(PLAN_BROADCAST, NODES(4, 4), PLAN_TREE, 64 * MIB).n_channels, 2); /* the trees are two */
+}
+
+static void alltoall_goes_pairwise_where_there_are_no_windows(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(PLAN_ALLTOALL, NODES(4), -1, 64 * MIB).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(PLAN_ALLTOALL, NODES(4, 4), -1, 8).algorithm, PLAN_PAIRWISE);
+    assert_int_equal(choose(PLAN_ALLTOALL, NODES(4, 1), PLAN_RING, 64 * MIB).algorithm, PLAN_PAIRWISE); /* there is none */
+    assert_int_equal(choose(PLAN_ALLTOALL, NODES(65), -1, 8).algorithm, PLAN_PAIRWISE);
 }
 
 static void what_is_forced_is_taken_where_it_exists_and_fits(void **state)
@@ -70,6 +80,7 @@ static void every_choice_can_be_written_and_fits_windows_and_slots(void **state)
                     table.forced_algorithm = forced;
                     struct choice choice = choose_plan((enum plan_collective)c, &table, &shape, bytes);
                     struct plan plan;
+                    if (choice.algorithm == PLAN_PAIRWISE) continue; /* test_pairwise.c */
                     assert_true(plan_write((enum plan_collective)c, choice.algorithm, &shape, shape.n_ranks - 1,
                                            choice.n_channels - 1, shape.n_ranks / 2, &plan));
                     assert_true(choice.n_channels >= 1 && choice.piece_bytes >= 64 && choice.piece_bytes % 64 == 0);
@@ -87,6 +98,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_node_takes_one_exchange_and_a_large_reduce_two),
         cmocka_unit_test(several_nodes_take_trees_for_small_broadcasts_and_rings_else),
+        cmocka_unit_test(alltoall_goes_pairwise_where_there_are_no_windows),
         cmocka_unit_test(what_is_forced_is_taken_where_it_exists_and_fits),
         cmocka_unit_test(every_choice_can_be_written_and_fits_windows_and_slots),
     };

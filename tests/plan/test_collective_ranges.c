@@ -61,7 +61,7 @@ static const struct {
 } definitions[] = {
     {"AllReduce", {1, 0, 0, 0, 0, 0}},     {"Broadcast", {0, 1, 0, 0, 1, 0}}, {"Reduce", {1, 1, 0, 0, 0, 1}},
     {"AllGather", {0, 0, 0, 1, 0, 0}},     {"ReduceScatter", {1, 0, 1, 0, 0, 0}}, {"Gather", {0, 1, 0, 1, 0, 1}},
-    {"Scatter", {0, 1, 1, 0, 1, 0}},
+    {"Scatter", {0, 1, 1, 0, 1, 0}},       {"AlltoAll", {0, 0, 1, 1, 0, 0}},
 };
 
 static void the_table_of_collectives_says_what_they_are(void **state)
@@ -88,6 +88,8 @@ static void pieces_are_given_and_got_by_whom_they_should(void **state)
                 bool gets = c == PLAN_REDUCE || c == PLAN_GATHER ? root : c == PLAN_REDUCESCATTER || c == PLAN_SCATTER ? mine : true;
                 assert_int_equal(!!plan_gives(&p, piece), gives);
                 assert_int_equal(!!plan_gets(&p, piece), gets);
+                /* only an AlltoAll's block stands elsewhere at its giver's: where the receiver's position says */
+                assert_int_equal(plan_piece_given(&p, piece), c == PLAN_ALLTOALL ? 2 * (3 - rank) + piece % 2 : piece);
             }
 }
 

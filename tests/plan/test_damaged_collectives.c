@@ -108,7 +108,7 @@ static bool survives(const struct plan *plans, struct plan_check_report *report)
         bool direct[N], in_place[N];
         for (uint32_t r = 0; r < N; r++) {
             direct[r] = mode / 2 == 1 || (mode / 2 == 2 && r % 2 == 0) || (mode / 2 == 3 && r % 2 == 1);
-            in_place[r] = mode % 2;
+            in_place[r] = mode % 2 && (plans[0].flags & PLAN_DIRECT_IN_PLACE);
         }
         struct plan_check_call call[2] = {{plans, ROUNDS, direct, in_place}, {plans, 1, direct, in_place}};
         for (int schedule = PLAN_CHECK_FORWARD; schedule <= PLAN_CHECK_REVERSE; schedule++) {
