@@ -437,6 +437,7 @@ static void does_not_match(struct job_rank *rank, const struct mismatch *m)
     ncclComm_t comm;
     char *data = calloc(3000001, 8), words[300];
     JOB_TRY(trouble_second_comm(rank, &comm));
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 3)); /* all have joined */
     double start_s = trouble_now_s();
     ncclResult_t result = ncclSuccess;
     snprintf(words, sizeof words, "rank 0: ncclSend|rank 1: ncclRecv|%s|message 1 from rank 0 to rank 1", m->words);
