@@ -241,6 +241,13 @@ static enum rail_result run_express(struct comm *comm, const struct collective *
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }
 
+void collective_done(struct comm *comm, const struct collective *a)
+{
+    if (__builtin_expect(comm->digest == NULL, 1)) return;
+    struct collective_kind kind = collective_kind(a->kind);
+    digest_note(comm->digest, signature_of(a), a->output, extent_of(comm, a).output, !kind.root_gets && !kind.input_blocks);
+}
+
 enum rail_result collective_run(struct comm *comm, const struct collective *a)
 {
     enum rail_result result;
@@ -252,6 +259,7 @@ enum rail_result collective_run(struct comm *comm, const struct collective *a)
         result = collective_start(comm, a, &op);
         if (result == RAIL_NOT_YET) result = drive(comm, &op);
     }
+    if (result == RAIL_OK) collective_done(comm, a);
     comm_leave(comm);
     return result;
 }

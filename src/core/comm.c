@@ -117,6 +117,8 @@ static void clear(struct comm *comm)
     shm_segment_close(&comm->node.segment);
     shape_clear(&comm->shape);
     redops_clear(&comm->redops);
+    digest_close(comm->digest);
+    comm->digest = NULL;
     free(comm->addresses);
     free(comm->members);
     comm->addresses = NULL;
@@ -147,6 +149,9 @@ void comm_not_made(struct comm *comm, enum rail_result result)
 
 /* ---- ending ---- */
 
+/* RAILCCL_DIGEST: closing ranks wait for one another, to compare. */
+#define DIGEST_PATIENCE_NS (5 * RAIL_NS_PER_S)
+
 static enum rail_result drain(struct comm *comm)
 {
     if (comm->finalized) return RAIL_OK;
@@ -166,6 +171,7 @@ static enum rail_result drain(struct comm *comm)
         }
         if (!net_progress()) sched_yield();
     }
+    if (result == RAIL_OK) result = digest_compare(comm->digest, comm->bootstrap, rail_deadline_in_ns(DIGEST_PATIENCE_NS));
     comm_leave(comm);
     comm->finalized = result == RAIL_OK;
     return result;

@@ -8,6 +8,7 @@
 #include "bootstrap/bootstrap.h"
 #include "core/alltoall.h"
 #include "core/config.h"
+#include "core/digest.h"
 #include "core/fault.h"
 #include "core/redop.h"
 #include "core/table.h"
@@ -51,6 +52,7 @@ struct comm {
     struct wait_policy policy;
     struct fault fault;
     struct redops redops;
+    struct digest *digest; /* NULL: not asked for */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
     bool finalized;

@@ -138,6 +138,7 @@ static enum rail_result collectives_progress(struct queue *q)
                                                            : collective_progress(q->comm, &c->op);
         c->state = CALL_RUNNING;
         if (result != RAIL_OK) return result;
+        collective_done(q->comm, &c->args);
         q->first = c->next;
         free(c);
     }

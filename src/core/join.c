@@ -266,6 +266,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&
                     express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
     RAIL_TRY(agree(comm, deadline));
+    comm->digest = digest_open(comm->rank, comm->n_ranks);
     atomic_store_explicit(&comm->joined, true, memory_order_release);
     return fault_result(&comm->fault);
 }

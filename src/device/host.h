@@ -61,6 +61,9 @@ void rail_combine_balanced(const struct rail_combine *how, void *const *dst, int
 /* memcpy that uses streaming stores from a size on where the data is not read again soon. */
 void rail_copy(void *dst, const void *src, size_t bytes);
 
+/* 64 bits of `bytes` bytes: different for any two contents that differ in one 8-byte word, and almost surely for others. */
+uint64_t rail_digest(const void *data, size_t bytes);
+
 /* For tests and benchmarks: the names of the paths this CPU can run ("portable", "avx2", "avx512"), NULL-terminated,
  * best last; and forcing one (NULL: automatic). RAILCCL_SIMD does the same from outside. */
 const char *const *rail_combine_paths(void);
