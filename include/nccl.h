@@ -14,8 +14,8 @@
  * A call that this release does not provide yet returns ncclInvalidUsage and its text says so; nothing answers
  * ncclSuccess without having done its work. Calls marked "not provided yet" below are of that kind.
  *
- * Threads. One thread at a time inside the calls of one communicator, except ncclCommGetAsyncError and ncclCommAbort,
- * which any thread may call at any time. Different communicators are independent. A group belongs to its thread.
+ * Threads. One thread at a time inside the calls of one communicator, except ncclCommGetAsyncError, ncclCommAbort and
+ * ncclCommRevoke, which any thread may call at any time. Different communicators are independent. A group belongs to its thread.
  *
  * Profiling. Each ncclName is a weak name for pncclName: a tool may define ncclName itself and call pncclName. */
 #ifndef NCCL_H_
@@ -110,7 +110,7 @@ typedef struct ncclConfig_v23000 {
     size_t size;            /* by the initialiser */
     unsigned int magic;     /* by the initialiser */
     unsigned int version;   /* by the initialiser */
-    int blocking;           /* 1 (default): calls return when done; 0: they may return ncclInProgress */
+    int blocking;           /* 1 (default): calls return when done; 0: see ncclCommInitRankConfig */
     int cgaClusterSize;     /* blocks per cluster, >= 0; no effect on a host rank */
     int minCTAs;            /* fewest channels, >= 1 */
     int maxCTAs;            /* most channels, >= minCTAs */
@@ -174,8 +174,13 @@ ncclResult_t ncclGetUniqueId(ncclUniqueId *uniqueId);
 ncclResult_t ncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank);
 
 /* The same with a configuration; NULL means defaults. ncclInvalidArgument also for a configuration without its magic
- * number or with a value out of range: the text names the field. With config->blocking = 0 the call may return
- * ncclInProgress and *comm is written at once; ask ncclCommGetAsyncError until it says otherwise. */
+ * number or with a value out of range: the text names the field.
+ *
+ * config->blocking = 0: this call, and ncclCommSplit, ncclCommShrink, ncclCommGrow and ncclCommFinalize of such a
+ * communicator, return ncclInProgress at once, and a thread of the library's goes on. The new handle is written at once
+ * (NULL where NCCL_SPLIT_NOCOLOR gets none). Until ncclCommGetAsyncError says something else than ncclInProgress, a
+ * handle answers only that, ncclCommAbort and ncclCommDestroy, be it the new one or that of which it is made; if it then
+ * is a failure, the handle is good for those three only. Operations complete as with blocking = 1. */
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config);
 
 /* The same with a list of `nId` >= 1 ids, the same list on every rank. NCCL spreads a large start over them; here the
@@ -187,11 +192,16 @@ ncclResult_t ncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myran
  * i's device, NULL means 0 .. ndev-1; host ranks have no device and take any list. */
 ncclResult_t ncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
 
-/* A new id led by a member of a living communicator, for ncclCommGrow. Not provided yet. */
+/* An id for ncclCommGrow of `comm`, made by one member, which passes it to that call and to the new ranks. Its process
+ * must live until all have joined. Errors as of ncclGetUniqueId, and of `comm`. */
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
 
-/* Adds ranks to a communicator: members pass it with rank -1, new ranks pass NULL and their number.
- * Not provided yet. */
+/* Makes a communicator of `nRanks` ranks out of one of fewer. Its members keep their numbers: they pass it with rank -1;
+ * the one that made the id passes that, the others may pass NULL or the same. New ranks pass comm NULL, the id, and
+ * their numbers, from the old count on. Collective over all of them. The old communicator works on.
+ * config NULL: members the old one's, new ranks defaults. ncclInvalidArgument: newcomm NULL, nRanks not more than there
+ * are, a rank that does not fit. ncclInvalidUsage: members disagree about nRanks or the id, or none has one.
+ * ncclRemoteError: as of ncclCommInitRank. */
 ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                           ncclConfig_t *config);
 
@@ -218,22 +228,29 @@ ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeR
 
 /* ---- Ending communicators and hearing of failures --------------------------------------------------------------- */
 
-/* Completes what was queued and says goodbye to the other ranks. Collective. Afterwards only ncclCommDestroy,
- * ncclCommAbort and ncclCommGetAsyncError may be called. */
+/* Completes what was queued: waits until the peers have taken everything that this rank sent (at most
+ * RAILCCL_FINALIZE_TIMEOUT_S; then ncclRemoteError). Collective. Afterwards only ncclCommDestroy, ncclCommAbort,
+ * ncclCommGetAsyncError and questions may be called, and ncclCommDestroy is local. With blocking = 0: ncclInProgress. */
 ncclResult_t ncclCommFinalize(ncclComm_t comm);
 
-/* Frees the communicator; finalizes first if that was not done. NULL is allowed and does nothing. */
+/* Frees the communicator; finalizes first if that was not done. In progress: waits for that to end, well or not. NULL is
+ * allowed and does nothing. */
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 
 /* Stops whatever the communicator is doing, in bounded time, and frees it. Calls of other threads that are inside this
- * communicator return with an error. NULL is allowed and does nothing. Any thread. */
+ * communicator return with an error; what is in progress ends by itself. NULL is allowed and does nothing. Any thread. */
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 
-/* Stops the operations of a communicator and keeps it for ncclCommShrink and ncclCommDestroy. Not provided yet. */
+/* Stops the operations of a communicator on this rank and keeps it: calls of other threads that are inside return with
+ * ncclInvalidUsage and a text that says revoked, as do all later operations and splits. What is left to do with it is
+ * ncclCommShrink and ncclCommDestroy. Other ranks are not told: each revokes for itself. Returns when no operation is
+ * running any more. revokeFlags must be NCCL_REVOKE_DEFAULT. Any thread. */
 #define NCCL_REVOKE_DEFAULT 0x00
 ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags);
 
-/* Writes the state of the communicator: ncclSuccess, ncclInProgress, or the first failure. Any thread. */
+/* Writes the state of the communicator: ncclSuccess, ncclInProgress, or the first failure, whose text is then
+ * ncclGetLastError's. Any thread, at any time before ncclCommDestroy or ncclCommAbort returned; after that
+ * ncclInvalidArgument. */
 ncclResult_t ncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError);
 
 /* ---- Asking a communicator -------------------------------------------------------------------------------------- */

@@ -7,10 +7,6 @@
 #include "api/config.h"
 #include "api/door.h"
 
-#pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
-
-#define BY_ID "make the new communicator with ncclGetUniqueId and ncclCommInitRank among its members"
-
 /* What all of them have in common. A failed communicator is admitted: shrinking is for those. */
 static enum rail_result begin(struct making *m, struct comm *parent, ncclComm_t *out, const ncclConfig_t *config)
 {
@@ -105,23 +101,87 @@ ncclResult_t pncclCommShrink(ncclComm_t comm, int *excludeRanksList, int exclude
                                                shrinkFlags)));
 }
 
+/* ---- grow ---- */
+
+static enum rail_result new_rank(struct making *m, int rank, ncclComm_t *out, const ncclConfig_t *config)
+{
+    if (!out) return rail_fail(RAIL_E_ARGUMENT, "%s: newcomm is NULL", m->call);
+    if (!m->has_id)
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "%s: uniqueId is NULL: a new rank needs the id that a member made with ncclCommGetUniqueId", m->call);
+    if (rank < 0 || (uint32_t)rank >= m->n_ranks)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: rank %d of a new rank: must be its number in the new communicator, below "
+                         "nRanks %u", m->call, rank, m->n_ranks);
+    RAIL_TRY(config_read(m->call, config, NULL, &m->config));
+    m->kind = MAKING_BY_ID;
+    m->rank = (uint32_t)rank;
+    m->device = -1;
+    m->out = (struct comm **)(void *)out;
+    return RAIL_OK;
+}
+
+static enum rail_result old_rank(struct making *m, struct comm *comm, int rank, ncclComm_t *out,
+                                 const ncclConfig_t *config)
+{
+    RAIL_TRY(begin(m, comm, out, config));
+    if (rank != -1)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: rank %d together with a communicator: members keep their number and pass "
+                         "-1", m->call, rank);
+    if (m->n_ranks <= comm->n_ranks)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: nRanks %u: must be more than the %u ranks that there are", m->call,
+                         m->n_ranks, comm->n_ranks);
+    return RAIL_OK;
+}
+
+static enum rail_result grow(struct comm *comm, int n_ranks, const ncclUniqueId *id, int rank, ncclComm_t *out,
+                             const ncclConfig_t *config)
+{
+    struct making m = {.call = "ncclCommGrow", .kind = MAKING_GROW, .n_ranks = (uint32_t)n_ranks, .has_id = id != NULL};
+    if (n_ranks < 1) return rail_fail(RAIL_E_ARGUMENT, "%s: nRanks %d: must be 1 or more", m.call, n_ranks);
+    if (id) memcpy(m.id, id->internal, sizeof m.id);
+    RAIL_TRY(comm ? old_rank(&m, comm, rank, out, config) : new_rank(&m, rank, out, config));
+    return new_comm(&m);
+}
+
 RAIL_DOOR(ncclCommGrow)
 ncclResult_t pncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                            ncclConfig_t *config)
 {
-    return door_not_provided("ncclCommGrow", "does not add ranks to a communicator yet", BY_ID);
+    struct door door = door_open();
+    return door_close(door, group_noted(grow(comm_of(comm), nRanks, uniqueId, rank, newcomm, config)));
+}
+
+static enum rail_result id_for_growing(struct comm *comm, ncclUniqueId *id)
+{
+    static const char call[] = "ncclCommGetUniqueId";
+    RAIL_TRY(comm_check(comm, call));
+    if (!id) return rail_fail(RAIL_E_ARGUMENT, "%s: uniqueId is NULL", call);
+    RAIL_TRY(fault_result(&comm->fault));
+    return bootstrap_root_create((uint8_t *)id->internal);
 }
 
 RAIL_DOOR(ncclCommGetUniqueId)
 ncclResult_t pncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId)
 {
-    return door_not_provided("ncclCommGetUniqueId", "makes no ids from a communicator yet (they serve ncclCommGrow)",
-                             "call ncclGetUniqueId for an id of a communicator of its own");
+    struct door door = door_open();
+    return door_close(door, id_for_growing(comm_of(comm), uniqueId));
+}
+
+/* ---- revoke ---- */
+
+static enum rail_result revoke(struct comm *comm, int flags)
+{
+    RAIL_TRY(comm_check(comm, "ncclCommRevoke"));
+    if (flags != NCCL_REVOKE_DEFAULT)
+        return rail_fail(RAIL_E_ARGUMENT, "ncclCommRevoke: revokeFlags %#x: must be NCCL_REVOKE_DEFAULT (0)",
+                         (unsigned)flags);
+    comm_stop(comm, "revoked this communicator (ncclCommRevoke)");
+    return RAIL_OK;
 }
 
 RAIL_DOOR(ncclCommRevoke)
 ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags)
 {
-    return door_not_provided("ncclCommRevoke", "cannot stop a communicator's operations and keep it yet",
-                             "stop and free it with ncclCommAbort");
+    struct door door = door_open();
+    return door_close(door, revoke(comm_of(comm), revokeFlags));
 }

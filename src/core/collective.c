@@ -25,6 +25,12 @@ void comm_leave(struct comm *comm)
     atomic_store_explicit(&comm->inside, 0, memory_order_release);
 }
 
+enum rail_result comm_occupied(const char *call)
+{
+    return rail_fail(RAIL_E_USAGE, "%s: another thread is inside a call of this communicator: one thread at a time, or a "
+                     "communicator for each (ncclCommSplit)", call);
+}
+
 /* A link that ends is mostly the echo of something that the bootstrap's tree tells better: who failed, and why. The two
  * come by different sockets; the news may be some hops behind. */
 static void await_news(struct comm *comm)
@@ -251,6 +257,7 @@ void collective_done(struct comm *comm, const struct collective *a)
 enum rail_result collective_run(struct comm *comm, const struct collective *a)
 {
     enum rail_result result;
+    RAIL_TRY(comm_alone(comm, a->call));
     comm_enter(comm);
     if (comm->express && a->kind == PLAN_ALLREDUCE && a->count && a->count * rail_type_bytes((enum rail_type)a->type) <= SHM_EXPRESS_BYTES) {
         result = run_express(comm, a);

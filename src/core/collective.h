@@ -35,6 +35,15 @@ enum rail_result collective_suspect(struct comm *comm);
 void comm_enter(struct comm *comm);
 void comm_leave(struct comm *comm);
 
+/* Before comm_enter: RAIL_E_USAGE when another thread is inside, as far as a look can tell. Two threads in one
+ * communicator would mix their data. */
+enum rail_result comm_occupied(const char *call);
+static inline enum rail_result comm_alone(const struct comm *comm, const char *call)
+{
+    bool occupied = atomic_load_explicit(&comm->inside, memory_order_relaxed) != 0;
+    return __builtin_expect(occupied, 0) ? comm_occupied(call) : RAIL_OK;
+}
+
 /* Turns a failure inside a call into the communicator's fault, tells the other ranks, returns what to report. */
 enum rail_result comm_failed(struct comm *comm, enum rail_result result);
 

@@ -78,7 +78,7 @@ enum rail_result comm_hold(struct comm *comm, const char *call)
 {
     uint32_t nobody = 0;
     if (atomic_compare_exchange_strong(&comm->inside, &nobody, 1)) return RAIL_OK;
-    return rail_fail(RAIL_E_USAGE, "%s: another thread is inside a call of this communicator; one at a time", call);
+    return comm_occupied(call);
 }
 
 void comm_let_go(struct comm *comm) { atomic_store_explicit(&comm->inside, 0, memory_order_release); }
@@ -105,7 +105,7 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
 static void clear(struct comm *comm)
 {
     bool failed = atomic_load(&comm->fault.stop) != 0;
-    if (comm->node.segment.mapping && !failed) calls_close(&comm->node); /* else the news tells */
+    if (comm->node.segment.mapping && (!failed || comm->stopped)) calls_close(&comm->node); /* else the news tells */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);
     comm->bootstrap = NULL;
     uint64_t comm_key = comm->wires.comm_key;
@@ -235,7 +235,7 @@ void comm_stop(struct comm *comm, const char *what)
 {
     char text[128];
     snprintf(text, sizeof text, "rank %u %s", comm->rank, what);
-    fault_raise(&comm->fault, RAIL_E_ABORTED, text);
+    comm->stopped |= fault_raise(&comm->fault, RAIL_E_ABORTED, text);
     await_caller(comm);
 }
 

@@ -56,6 +56,7 @@ struct comm {
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
     bool finalized;
+    bool stopped;        /* by comm_stop, which only this rank knows of */
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */

@@ -231,6 +231,7 @@ static enum rail_result queues_run(struct queue *queues)
     bool network = false;
     for (struct queue *q = queues; q; q = q->next) {
         RAIL_TRY(comm_check(q->comm, "ncclGroupEnd"));
+        RAIL_TRY(comm_alone(q->comm, "ncclGroupEnd"));
         RAIL_TRY(p2p_batch_check(q->comm, &q->p2p));
     }
     for (struct queue *q = queues; q; q = q->next) {

@@ -127,6 +127,7 @@ enum rail_result p2p_run(struct comm *comm, const struct p2p_call *a)
         return rail_fail(RAIL_E_USAGE, "%s: rank %u and itself outside of a group: put the call and the matching %s between "
                          "ncclGroupStart and ncclGroupEnd", a->call, comm->rank,
                          a->direction == MESSAGE_SEND ? "ncclRecv" : "ncclSend");
+    RAIL_TRY(comm_alone(comm, a->call));
     comm_enter(comm);
     enum rail_result result = run(comm, a, &message);
     comm_leave(comm);

@@ -340,6 +340,165 @@ static void bad_shrinks_are_named_and_harm_nothing(void **state)
     job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, bad_shrinks, NULL);
 }
 
+/* ---- grow ---- */
+
+/* The first `old` ranks have a communicator; the others come new. The id travels over a communicator of all. */
+static void grows(struct job_rank *rank)
+{
+    int old = rank->n_ranks - 3, all[64], blocking = *(const int *)rank->arg;
+    bool member = rank->rank < old;
+    ncclComm_t few = NULL, many = NULL;
+    ncclUniqueId id = {{0}};
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = blocking;
+    JOB_TRY(ncclCommSplit(rank->comm, member ? 0 : NCCL_SPLIT_NOCOLOR, 0, &few, &config));
+    if (rank->rank == old - 1) JOB_TRY(ncclCommGetUniqueId(few, &id));
+    JOB_TRY(ncclBcast(&id, sizeof id, ncclUint8, old - 1, rank->comm, NULL));
+    ncclResult_t result = member ? ncclCommGrow(few, rank->n_ranks, rank->rank == old - 1 ? &id : NULL, -1, &many, NULL)
+                                 : ncclCommGrow(NULL, rank->n_ranks, &id, rank->rank, &many, &config);
+    JOB_EXPECT(result == (blocking ? ncclSuccess : ncclInProgress), "grow: %d: %s", result, ncclGetLastError(NULL));
+    for (result = ncclInProgress; result == ncclInProgress; usleep(500)) JOB_TRY(ncclCommGetAsyncError(many, &result));
+    while (member && (ncclCommGetAsyncError(few, &result), result == ncclInProgress)) usleep(500);
+    for (int r = 0; r < rank->n_ranks; r++) all[r] = r;
+    if (!is_made_of(rank, many, all, rank->n_ranks)) return;
+    if (member && !is_made_of(rank, few, all, old)) return; /* it works on */
+    if (few) JOB_TRY(ncclCommDestroy(few));
+    JOB_TRY(ncclCommDestroy(many));
+}
+
+static void communicators_grow(void **state)
+{
+    (void)state;
+    static int blocking[] = {1, 0};
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+#if defined(__SANITIZE_THREAD__)
+        if (shapes[i].ranks_per_process) continue;
+#endif
+        job_must(&shapes[i], grows, &blocking[i % 2]);
+    }
+}
+
+static void bad_grows(struct job_rank *rank)
+{
+    ncclComm_t many = NULL;
+    ncclUniqueId id = {{0}};
+    int n = rank->n_ranks;
+#define REFUSED(words, ...)                                                                                            \
+    if (!trouble_says(rank, words, ncclCommGrow(__VA_ARGS__), ncclInvalidArgument, "ncclCommGrow|" words)) return
+    REFUSED("nRanks 3: must be more than the 3", rank->comm, n, &id, -1, &many, NULL);
+    REFUSED("nRanks 0", rank->comm, 0, &id, -1, &many, NULL);
+    REFUSED("rank 1 together with a communicator", rank->comm, n + 1, &id, 1, &many, NULL);
+    REFUSED("newcomm is NULL", rank->comm, n + 1, &id, -1, NULL, NULL);
+    REFUSED("uniqueId is NULL", NULL, n + 1, NULL, n, &many, NULL);
+    REFUSED("rank 4 of a new rank", NULL, n + 1, &id, n + 1, &many, NULL);
+    if (!trouble_says(rank, "no id", ncclCommGrow(rank->comm, n + 1, NULL, -1, &many, NULL), ncclInvalidUsage,
+                      "ncclCommGrow|no member passes a uniqueId"))
+        return;
+    if (!trouble_says(rank, "two sizes", ncclCommGrow(rank->comm, n + 1 + rank->rank, NULL, -1, &many, NULL),
+                      ncclInvalidUsage, "ncclCommGrow|rank 0 says nRanks 4, rank 1 says 5"))
+        return;
+    JOB_TRY(trouble_allreduce(rank->comm, n, 10));
+    if (!trouble_says(rank, "id", ncclCommGetUniqueId(rank->comm, NULL), ncclInvalidArgument, "ncclCommGetUniqueId|NULL"))
+        return;
+    trouble_says(rank, "id", ncclCommGetUniqueId(NULL, &id), ncclInvalidArgument, "ncclCommGetUniqueId|NULL");
+}
+
+static void bad_grows_are_named_and_harm_nothing(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, bad_grows, NULL);
+}
+
+/* ---- revoke ---- */
+
+struct caller { ncclComm_t comm; ncclResult_t result; char text[256]; int n_ranks; };
+
+static void *waits_in_vain(void *arg)
+{
+    struct caller *c = arg;
+    c->result = trouble_allreduce(c->comm, c->n_ranks, 20000);
+    snprintf(c->text, sizeof c->text, "%s", ncclGetLastError(NULL));
+    return NULL;
+}
+
+/* Rank 0 never calls; the others wait for it, revoke, and go on without it. */
+static void revokes(struct job_rank *rank)
+{
+    struct caller c = {.comm = rank->comm, .n_ranks = rank->n_ranks};
+    int list[1] = {0}, members[64], n = remaining(rank->n_ranks, list, 1, members);
+    ncclComm_t child;
+    pthread_t thread;
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 3));
+    if (!trouble_says(rank, "flags", ncclCommRevoke(rank->comm, 8), ncclInvalidArgument, "ncclCommRevoke|0x8")) return;
+    if (rank->rank == 0) { /* hears nothing of it, and ends its communicator in good order */
+        trouble_sleep_s(0.5);
+        ncclResult_t state;
+        JOB_TRY(ncclCommGetAsyncError(rank->comm, &state));
+        JOB_EXPECT(state == ncclSuccess, "rank 0 heard %d: %s", state, ncclGetLastError(NULL));
+        JOB_TRY(ncclCommDestroy(rank->comm));
+        return;
+    }
+    pthread_create(&thread, NULL, waits_in_vain, &c);
+    trouble_sleep_s(rank->rank == 1 ? 0.05 : 0); /* for some it comes before, for some after the call */
+    JOB_TRY(ncclCommRevoke(rank->comm, NCCL_REVOKE_DEFAULT));
+    pthread_join(thread, NULL);
+    JOB_EXPECT(c.result == ncclInvalidUsage && strstr(c.text, "revoked"), "the call: %d: %s", c.result, c.text);
+    if (!trouble_says(rank, "split", ncclCommSplit(rank->comm, 0, 0, &child, NULL), ncclInvalidUsage, "revoked") ||
+        !trouble_says(rank, "sum", trouble_allreduce(rank->comm, rank->n_ranks, 1), ncclInvalidUsage, "revoked"))
+        return;
+    JOB_TRY(ncclCommRevoke(rank->comm, NCCL_REVOKE_DEFAULT));
+    JOB_TRY(ncclCommShrink(rank->comm, list, 1, &child, NULL, NCCL_SHRINK_DEFAULT));
+    if (!is_made_of(rank, child, members, n)) return;
+    JOB_TRY(ncclCommDestroy(child));
+    JOB_TRY(ncclCommDestroy(rank->comm));
+}
+
+static void init_and_revoke(struct job_rank *rank)
+{
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    revokes(rank);
+}
+
+static void a_revoked_communicator_is_good_for_shrinking(void **state)
+{
+    (void)state;
+    for (int hosts = 1; hosts <= 2; hosts++)
+        job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .n_hosts = hosts, .bare = true}, init_and_revoke, NULL);
+}
+
+/* ---- two threads ---- */
+
+static void two_threads(struct job_rank *rank)
+{
+    struct caller c = {.comm = rank->comm, .n_ranks = rank->n_ranks};
+    pthread_t thread;
+    ncclComm_t child;
+    if (rank->rank == 1) {
+        pthread_create(&thread, NULL, waits_in_vain, &c);
+        trouble_sleep_s(0.3);
+        ncclResult_t alone = trouble_allreduce(rank->comm, rank->n_ranks, 3);
+        bool said = trouble_says(rank, "sum", alone, ncclInvalidUsage, "ncclAllReduce|another thread is inside");
+        said = said && trouble_says(rank, "split", ncclCommSplit(rank->comm, 0, 0, &child, NULL), ncclInvalidUsage,
+                                    "ncclCommSplit|another thread is inside");
+        (void)said; /* what was not said is the rank's failure already; the others are let go all the same */
+        atomic_store((_Atomic int *)rank->arg, 1);
+        pthread_join(thread, NULL);
+        JOB_EXPECT(c.result == ncclSuccess, "the first call: %d: %s", c.result, c.text);
+    } else {
+        double start_s = trouble_now_s();
+        while (!atomic_load((_Atomic int *)rank->arg) && trouble_now_s() - start_s < 20) usleep(1000);
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 20000));
+    }
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 20000));
+}
+
+static void a_second_thread_is_refused(void **state)
+{
+    (void)state;
+    _Atomic int *go = trouble_shared(sizeof *go);
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1}, two_threads, go);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -352,6 +511,10 @@ int main(int argc, char **argv)
         cmocka_unit_test(survivors_go_on_without_the_dead),
         cmocka_unit_test(different_lists_are_named_at_the_deadline),
         cmocka_unit_test(bad_shrinks_are_named_and_harm_nothing),
+        cmocka_unit_test(communicators_grow),
+        cmocka_unit_test(bad_grows_are_named_and_harm_nothing),
+        cmocka_unit_test(a_revoked_communicator_is_good_for_shrinking),
+        cmocka_unit_test(a_second_thread_is_refused),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
