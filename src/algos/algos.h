@@ -29,6 +29,8 @@ bool exchange_reducescatter(const struct shape *shape, uint32_t rank, uint32_t c
 bool exchange_alltoall(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool ring_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool doubling_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool doubling_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool rank_tree_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 
 typedef bool (*plan_writer_rooted)(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root,
@@ -67,6 +69,7 @@ struct choice_table {
     uint64_t two_shot_max_bytes;  /* single node: two-shot up to here, ring above (UINT64_MAX: always) */
     uint64_t doubling_max_bytes;  /* several nodes: doubling up to here, then tree */
     uint64_t tree_max_bytes;      /* several nodes: tree up to here, ring above */
+    uint64_t blocks_doubling_max_bytes; /* several nodes, AllGather and ReduceScatter: doubling for blocks up to here */
     uint32_t window_bytes;        /* bytes of one window of one rank (a two-shot or one-shot round) */
     uint32_t shm_slot_bytes;      /* bytes of one slot, links in shared memory */
     uint32_t net_slot_bytes;      /* bytes of one slot when any link of the communicator is a network link */

@@ -20,8 +20,9 @@
 /* A channel below one hop's worth costs more than it carries. */
 #define CHANNEL_MIN_BYTES NET_HOP_BYTES
 #define PEERS_MAX 64u
-/* doubling.c has links for 7 partners and a fold. */
+/* doubling.c has links for 7 partners and a fold; doubling_blocks.c steps for 64 ranks. */
 #define DOUBLING_END 256u
+#define DOUBLING_BLOCKS_END 65u
 
 static uint32_t log2_floor(uint32_t x)
 {
@@ -50,6 +51,10 @@ static uint32_t hop_bytes(const struct shape *shape) { return shape->n_nodes > 1
  * doubling_max: log2(n) hops of S bytes against the tree's 2 log2(n) hops and 2 S a rank: (log2 n - 2) S / h hops more
  *   bytes against log2(n) hops fewer, so up to S = h log2(n) / (log2(n) - 2), never less than h. Two ranks swap S each
  *   way whatever they do, and doubling does it in one hop: no limit.
+ * blocks_doubling_max: AllGather and ReduceScatter of blocks of b by ring (n-1)(h + b); by doubling log2(n) h + (n-1) b
+ *   (a little more h above 8 ranks),
+ *   but every rank's bytes cross between nodes, not one rank's: r (n-1) b with r ranks a node. So up to
+ *   b = h (n - 1 - log2 n) / ((n-1) (r-1)), r-1 taken as 1 at least: never for n <= 3, where the steps are the same.
  * window: a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB
  *   a core) together with the peers' windows it is read with.
  * slots: the unit of pipelining of a link: several hops' worth (network), and a fraction of L2 (memory). */
@@ -62,6 +67,9 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
     out->two_shot_max_bytes = UINT64_MAX;
     out->doubling_max_bytes = n <= 2 ? UINT64_MAX : hop_bytes(shape);
     out->tree_max_bytes = 2 * (uint64_t)hop_bytes(shape) * hops_saved;
+    uint64_t ranks_per_node = (n + shape->n_nodes - 1) / (shape->n_nodes ? shape->n_nodes : 1);
+    uint64_t crossing = ranks_per_node > 2 ? ranks_per_node - 1 : 1;
+    out->blocks_doubling_max_bytes = n > 3 ? hop_bytes(shape) * (uint64_t)(n - 2 - log2_floor(n - 1)) / ((n - 1) * crossing) : 0;
     out->window_bytes = 256 << 10;
     out->shm_slot_bytes = 64 << 10;
     out->net_slot_bytes = 256 << 10;
@@ -75,7 +83,7 @@ uint64_t choice_table_hash(const struct choice_table *table)
 {
     const uint64_t words[] = {
         table->one_shot_max_bytes, table->two_shot_max_bytes, table->doubling_max_bytes,
-        table->tree_max_bytes,
+        table->tree_max_bytes,     table->blocks_doubling_max_bytes,
         table->window_bytes,       table->shm_slot_bytes,     table->net_slot_bytes,
         table->net_channels,       (uint64_t)(int64_t)table->forced_algorithm,
         table->forced_channels,    table->deterministic,
@@ -185,7 +193,8 @@ struct choice choose_allreduce(const struct choice_table *table, const struct sh
  *                shares the combining in two exchanges when that is worth one more.
  *     Broadcast, Reduce elsewhere: 1 + log2(n-1) hops on trees against n - 1 on the chain, S sent per rank on both, but
  *                the chain crosses from node to node once: the tree up to what its hops save, as for AllReduce.
- *     AllGather, ReduceScatter, Gather, Scatter elsewhere: the ring, the least bytes.
+ *     AllGather, ReduceScatter elsewhere: doubling while blocks are short, for its hops; then the ring, for its bytes.
+ *     Gather, Scatter elsewhere: the chain, the least bytes.
  *     AlltoAll elsewhere: everybody with everybody, pairwise. */
 
 static enum plan_algorithm natural_plan(enum plan_collective collective, const struct choice_table *table,
@@ -198,6 +207,8 @@ static enum plan_algorithm natural_plan(enum plan_collective collective, const s
     if (windows && (collective != PLAN_REDUCE || bytes <= table->one_shot_max_bytes)) return PLAN_ONE_SHOT;
     if (windows) return PLAN_TWO_SHOT;
     if (collective == PLAN_ALLTOALL) return PLAN_PAIRWISE;
+    bool everybody = collective == PLAN_ALLGATHER || collective == PLAN_REDUCESCATTER;
+    if (everybody && bytes <= table->blocks_doubling_max_bytes && shape->n_ranks < DOUBLING_BLOCKS_END) return PLAN_DOUBLING;
     return tree && bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
 }
 
@@ -207,7 +218,8 @@ static enum plan_algorithm plan_choose(enum plan_collective collective, const st
     int32_t forced = table->forced_algorithm;
     bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
     if (forced < 0 || forced >= PLAN_ALGORITHMS || !plan_exists(collective, (enum plan_algorithm)forced) ||
-        (needs_windows && !fits_windows(shape)) || !admitted(collective, table, shape, (enum plan_algorithm)forced))
+        (needs_windows && !fits_windows(shape)) || (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_BLOCKS_END) ||
+        !admitted(collective, table, shape, (enum plan_algorithm)forced))
         return natural_plan(collective, table, shape, bytes);
     return (enum plan_algorithm)forced;
 }

@@ -1,6 +1,7 @@
 /* collective.c - choose, lay out, run, wait. */
 #include "core/collective.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/futex.h"
@@ -143,6 +144,19 @@ static uint64_t signature_of(const struct collective *a)
                           a->count);
 }
 
+static enum rail_result provide_scratch(struct comm *comm, struct host_call *call, const struct plan *plan)
+{
+    size_t bytes = host_scratch_bytes(call, plan);
+    if (bytes > comm->scratch.bytes) {
+        free(comm->scratch.at);
+        comm->scratch.at = aligned_alloc(SHM_LINE, bytes); /* pieces are whole lines */
+        comm->scratch.bytes = comm->scratch.at ? bytes : 0;
+        if (!comm->scratch.at) return rail_fail(RAIL_E_SYSTEM, "%zu bytes of scratch: out of memory", bytes);
+    }
+    call->scratch = comm->scratch.at;
+    return RAIL_OK;
+}
+
 static enum rail_result lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
                                 struct host_op *op)
 {
@@ -170,6 +184,7 @@ static enum rail_result lay_out(struct comm *comm, const struct collective *a, c
         /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
         .direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)),
     };
+    if (plan->n_scratch) RAIL_TRY(provide_scratch(comm, &call, plan));
     return host_op_start(op, &comm->node, &call, instances);
 }
 

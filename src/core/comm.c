@@ -119,6 +119,8 @@ static void clear(struct comm *comm)
     redops_clear(&comm->redops);
     digest_close(comm->digest);
     comm->digest = NULL;
+    free(comm->scratch.at);
+    comm->scratch = (struct scratch){0};
     free(comm->addresses);
     free(comm->members);
     comm->addresses = NULL;

@@ -33,6 +33,12 @@ struct member {
     struct bootstrap_place place; /* where its process is found by communicators made of this one */
 };
 
+/* Private memory for plans that want some; grows, and is kept. */
+struct scratch {
+    unsigned char *at;
+    size_t bytes;
+};
+
 struct comm {
     _Atomic uint64_t magic; /* COMM_MAGIC while calls may come; a call may look at it while another thread aborts */
     _Atomic uint32_t ending; /* a thread is destroying or aborting it: that one frees it */
@@ -53,6 +59,7 @@ struct comm {
     struct fault fault;
     struct redops redops;
     struct digest *digest; /* NULL: not asked for */
+    struct scratch scratch; /* of the collective that runs: one at a time */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
     bool finalized;

@@ -26,7 +26,7 @@ uint32_t table_slots(bool network)
 {
     int64_t asked = rail_param_int(RAIL_PARAM_NET_SLOTS);
     if (!network || asked < 0) return SLOTS;
-    return asked < 2 ? 2 : asked > SHM_MAX_SLOTS ? SHM_MAX_SLOTS : (uint32_t)asked;
+    return asked < PLAN_SLOTS_GUARANTEED ? PLAN_SLOTS_GUARANTEED : asked > SHM_MAX_SLOTS ? SHM_MAX_SLOTS : (uint32_t)asked;
 }
 
 /* One name, or the first name in NCCL_ALGO's list that we have. */

@@ -88,10 +88,21 @@ static enum rail_result source_peer_input(struct host_op *op, const struct run *
     return RAIL_OK;
 }
 
+/* Lengths are those of the move's other operands. */
+static unsigned char *in_scratch(const struct host_op *op, const struct run *run, uint32_t piece)
+{
+    const struct plan *plan = &run->instance->plan;
+    return op->call.scratch + ((size_t)plan->channel * plan->n_scratch + piece) * op->call.scratch_piece_bytes;
+}
+
 static enum rail_result resolve_source(struct host_op *op, const struct run *run, const struct plan_operand *operand,
                                        struct moving *m)
 {
     uint32_t piece = plan_index_at(operand->piece, run->i);
+    if (operand->place == PLAN_SCRATCH) {
+        m->src[m->n_src++] = in_scratch(op, run, piece);
+        return RAIL_OK;
+    }
     struct plan_range range = piece_of(op, run, piece);
     uint32_t which = plan_index_at(operand->which, run->i);
     m->count = range.count;
@@ -141,7 +152,11 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
     uint32_t piece = plan_index_at(operand->piece, run->i);
     struct plan_range range = piece_of(op, run, piece);
     uint32_t which = plan_index_at(operand->which, run->i);
+    m->count = operand->place == PLAN_SCRATCH ? m->count : range.count;
     switch (operand->place) {
+    case PLAN_SCRATCH:
+        m->dst[m->n_dst++] = in_scratch(op, run, piece);
+        return RAIL_OK;
     case PLAN_OUTPUT:
         m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, range.first);
         return RAIL_OK;
@@ -168,7 +183,7 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
 {
     struct moving m;
     m.n_src = m.n_dst = m.n_in = m.n_out = 0;
-    m.scale_mask = 0;
+    m.scale_mask = m.count = 0;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
@@ -296,10 +311,19 @@ static const struct plan_strand *strand_of(const struct run *run)
     return &plan->strands[0];
 }
 
+size_t host_scratch_bytes(struct host_call *call, const struct plan *plan)
+{
+    const struct plan_split *s = &call->split;
+    uint64_t longest = plan_units(s->count, s->grain) * s->grain;
+    if (longest > s->piece_max) longest = s->piece_max;
+    call->scratch_piece_bytes = (size_t)longest * rail_type_bytes(call->how.type);
+    return (size_t)s->n_channels * plan->n_scratch * call->scratch_piece_bytes;
+}
+
 static enum rail_result start_channel(struct host_op *op, const struct instance *instance, uint64_t n_rounds)
 {
     const struct plan *plan = &instance->plan;
-    if (plan->n_scratch || op->n_runs + plan->n_strands > HOST_MAX_RUNS)
+    if ((plan->n_scratch && !op->call.scratch) || op->n_runs + plan->n_strands > HOST_MAX_RUNS)
         return rail_fail(RAIL_E_INTERNAL, "plan of channel %u: %u strands, %u pieces of scratch", plan->channel,
                          plan->n_strands, plan->n_scratch);
     for (uint32_t s = 0; s < plan->n_strands; s++) {

@@ -40,6 +40,8 @@ struct host_call {
     struct rail_combine how;
     struct plan_split split;
     struct plan_blocks blocks; /* where input and output have a block per rank */
+    unsigned char *scratch;     /* host_scratch_bytes() */
+    size_t scratch_piece_bytes;
     uint64_t signature;
     bool direct; /* peers may use input and output by address: all of the node's ranks are in this process */
 };
@@ -62,6 +64,9 @@ struct host_op {
     uint32_t n_runs, n_left;
     struct run runs[HOST_MAX_RUNS];
 };
+
+/* Bytes of scratch that a call needs; 0: none. Sets how it is divided. */
+size_t host_scratch_bytes(struct host_call *call, const struct plan *plan);
 
 /* instances[channel] for each of call->split.n_channels. Fails only on a plan this engine cannot run. */
 enum rail_result host_op_start(struct host_op *op, struct host_node *node, const struct host_call *call,

@@ -179,6 +179,6 @@ PLAN_ASSERT(sizeof(struct plan_step) == 16, "step layout is shared with the GPU"
 PLAN_ASSERT(sizeof(struct plan) <= 4096, "a plan stays under a page");
 
 /* No rank uses more slots than every link is sure to have. */
-#define PLAN_SLOTS_GUARANTEED 2
+#define PLAN_SLOTS_GUARANTEED 4
 
 #endif

@@ -29,16 +29,19 @@ static void one_node_takes_one_exchange_and_a_large_reduce_two(void **state)
     }
 }
 
-static void several_nodes_take_trees_for_small_broadcasts_and_rings_else(void **state)
+static void several_nodes_take_few_hops_for_small_messages_and_rings_else(void **state)
 {
     (void)state;
     for (int c = PLAN_BROADCAST; c < PLAN_COLLECTIVES; c++) {
         bool tree = c == PLAN_BROADCAST || c == PLAN_REDUCE;
         if (c == PLAN_ALLTOALL) continue; /* the next test */
-        assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 8).algorithm, tree ? PLAN_TREE : PLAN_RING);
+        bool everybody = c == PLAN_ALLGATHER || c == PLAN_REDUCESCATTER;
+        enum plan_algorithm few_hops = tree ? PLAN_TREE : everybody ? PLAN_DOUBLING : PLAN_RING;
+        assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 8).algorithm, few_hops);
         assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_RING);
         assert_int_equal(choose((enum plan_collective)c, NODES(4, 4), -1, 64 * MIB).n_channels, 4);
         assert_int_equal(choose((enum plan_collective)c, NODES(65), -1, 8).algorithm, tree ? PLAN_TREE : PLAN_RING);
+        if (everybody) assert_int_equal(choose((enum plan_collective)c, NODES(1, 1, 1), -1, 8).algorithm, PLAN_RING); /* as many hops */
     }
     /* channels follow what is moved: blocks of all ranks */
     assert_int_equal(choose(PLAN_ALLGATHER, NODES(4, 4), -1, 32 * KIB).n_channels, 4);
@@ -62,7 +65,8 @@ static void what_is_forced_is_taken_where_it_exists_and_fits(void **state)
     assert_int_equal(choose(PLAN_REDUCE, NODES(4), PLAN_ONE_SHOT, MIB).algorithm, PLAN_ONE_SHOT);
     assert_int_equal(choose(PLAN_ALLGATHER, NODES(4), PLAN_RING, 8).algorithm, PLAN_RING);
     assert_int_equal(choose(PLAN_ALLGATHER, NODES(4), PLAN_TREE, 8).algorithm, PLAN_ONE_SHOT); /* there is none */
-    assert_int_equal(choose(PLAN_ALLGATHER, NODES(2, 2), PLAN_ONE_SHOT, 8).algorithm, PLAN_RING);
+    assert_int_equal(choose(PLAN_ALLGATHER, NODES(2, 2), PLAN_ONE_SHOT, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(PLAN_ALLGATHER, NODES(300), PLAN_DOUBLING, 8).algorithm, PLAN_RING);
 }
 
 static void every_choice_can_be_written_and_fits_windows_and_slots(void **state)
@@ -97,7 +101,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(one_node_takes_one_exchange_and_a_large_reduce_two),
-        cmocka_unit_test(several_nodes_take_trees_for_small_broadcasts_and_rings_else),
+        cmocka_unit_test(several_nodes_take_few_hops_for_small_messages_and_rings_else),
         cmocka_unit_test(alltoall_goes_pairwise_where_there_are_no_windows),
         cmocka_unit_test(what_is_forced_is_taken_where_it_exists_and_fits),
         cmocka_unit_test(every_choice_can_be_written_and_fits_windows_and_slots),

@@ -74,6 +74,13 @@ static void promises_hold(const struct subject *s, enum mode mode, const struct 
         assert_true(most <= 2 && counts[s->root].slots_sent <= 1);
         assert_true(report->steps <= 1 + log2_floor(n - 1));
     }
+    if (s->algorithm == PLAN_DOUBLING) {
+        uint32_t hops = 0;
+        for (uint32_t d = 1; d < n; d *= 2) hops += ((d < n - d ? d : n - d) + PLAN_SLOTS_GUARANTEED - 1) / PLAN_SLOTS_GUARANTEED;
+        assert_int_equal(report->steps, hops);
+        assert_int_equal(sent, (uint64_t)n * (n - 1));
+        assert_int_equal(most, n - 1);
+    }
     if (s->algorithm == PLAN_ONE_SHOT) assert_true(report->steps <= (mode == STAGED ? 1 : 2));
     if (s->algorithm == PLAN_TWO_SHOT) assert_int_equal(report->steps, 2);
 }

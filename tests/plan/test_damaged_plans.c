@@ -285,7 +285,7 @@ static const struct damage {
     {"ring: unknown verb", verb_unknown, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "verb 9"},
     {"ring: writes to its input", writes_to_input, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "writes to a source"},
     {"ring: peers in a plan without windows", peers_without_windows, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "without windows"},
-    {"ring: more slots than there are", too_many_slots, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "needs 3 slots"},
+    {"ring: more slots than there are", too_many_slots, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "needs 5 slots"},
     {"ring: plans disagree on pieces", pieces_disagree, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "disagrees"},
     {"ring: plan of another rank", rank_wrong, PLAN_RING, 1, S, IS(PLAN_WRONG_STRUCTURE), "rank"},
     {"ring in place: overwrites an input it still needs", output_too_early, PLAN_RING, 1, I, IS(PLAN_WRONG_VALUE), "overwritten in place"},
