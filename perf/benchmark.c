@@ -144,6 +144,10 @@ static void row(struct perf_thread *thread, struct perf_case *c, struct totals *
     struct perf_result result;
     if (print) perf_report_row(process, c);
     for (int in_place = 0; in_place < 2; in_place++) {
+        if (in_place && process->collective->no_in_place) {
+            if (print) perf_report_no_result(process);
+            continue;
+        }
         c->in_place = in_place;
         c->serial = ++totals->serial;
         result = result_of(thread, c);
@@ -281,6 +285,8 @@ int perf_main(const struct perf_collective *collective, int argc, char **argv)
     if (options.timeout_s && pthread_create(&watcher, NULL, watch, &process) == 0) pthread_detach(watcher);
     perf_launch(&process);
     memory_line(&process, "at the start");
+    const char *unfit = collective->unfit ? collective->unfit(process.n_ranks) : NULL;
+    if (unfit) perf_die(2, "%s_perf with %d ranks: %s", collective->name, process.n_ranks, unfit);
     if (collective->uses_root && options.root >= process.n_ranks)
         perf_die(2, "--root %d: there are ranks 0 to %d", options.root, process.n_ranks - 1);
     json_start(&process, &json);

@@ -32,6 +32,8 @@ struct perf_call {
     ncclDataType_t type;
     ncclRedOp_t op;
     int root;
+    int rank, n_ranks;
+    int round; /* below the collective's rounds */
     ncclComm_t comm;
     cudaStream_t stream;
 };
@@ -39,6 +41,13 @@ struct perf_call {
 struct perf_collective {
     const char *name; /* "all_reduce" */
     bool uses_op, uses_root;
+    bool no_in_place;  /* the in-place columns say N/A */
+    bool several;      /* call() makes several calls, which belong into one group */
+    /* Operations that need one another's results: call() is made for each round, all ranks' together, and a round is
+     * complete before the next begins. NULL: one. */
+    int (*rounds)(int n_ranks);
+    /* NULL, or why it cannot be done with so many ranks. */
+    const char *(*unfit)(int n_ranks);
     /* `elements`: how many fit into the size asked for. */
     struct perf_shape (*shape)(size_t elements, int n_ranks);
     /* busbw / algbw; algbw is the size shown in the row (the larger buffer) per time. */

@@ -67,7 +67,7 @@ void perf_must(const struct perf_rank *rank, const char *call, ncclResult_t resu
 _Noreturn void perf_die(int status, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Issues the case's operation `aggregate` times on all ranks of the thread, as one group when that is more than one
- * call, and waits for it. */
+ * call, and waits for it; what has rounds one round after another. */
 void perf_issue(struct perf_thread *thread, const struct perf_case *c, int aggregate);
 
 /* launch.c: who am I, communicators. */

@@ -209,6 +209,13 @@ void perf_report_result(struct perf_process *process, const struct perf_case *c,
     fflush(stdout);
 }
 
+void perf_report_no_result(struct perf_process *process)
+{
+    printf("  %7s  %6s  %6s     N/A", "N/A", "N/A", "N/A");
+    for (int i = 0; process->options->per_iteration && i < 4; i++) printf("  %7s", "N/A");
+    if (process->json) perf_json_null(process->json, "in_place");
+}
+
 void perf_report_row_end(struct perf_process *process, const struct perf_result *last)
 {
     char stamp[64];

@@ -18,6 +18,8 @@ struct perf_result {
 void perf_report_start(struct perf_process *process, const struct perf_who *who, int argc, char **argv);
 void perf_report_row(struct perf_process *process, const struct perf_case *c);
 void perf_report_result(struct perf_process *process, const struct perf_case *c, const struct perf_result *result);
+/* In the place of the in-place result of a collective that has none. */
+void perf_report_no_result(struct perf_process *process);
 void perf_report_row_end(struct perf_process *process, const struct perf_result *last);
 /* Returns whether the bandwidth is enough for NCCL_TESTS_MIN_BW. */
 bool perf_report_end(struct perf_process *process, double wrong, double mean_busbw);
