@@ -1,0 +1,203 @@
+/* queue.c - drives the calls of several communicators as one progress set. */
+#include "core/queue.h"
+
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "base/clock.h"
+
+enum call_state { CALL_WAITING, CALL_RUNNING };
+
+struct queued_call {
+    struct queued_call *next; /* of the same communicator, in call order */
+    struct collective args;
+    enum call_state state;
+    struct host_op op;
+};
+
+static struct queue *queue_of(struct queue **queues, struct comm *comm)
+{
+    struct queue **at = queues;
+    for (; *at; at = &(*at)->next)
+        if ((*at)->comm == comm) return *at;
+    *at = calloc(1, sizeof **at);
+    if (*at) (*at)->comm = comm;
+    return *at;
+}
+
+enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, const struct collective *args)
+{
+    struct queue *q = queue_of(queues, comm);
+    struct queued_call *c = q ? malloc(sizeof *c) : NULL;
+    if (!c) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
+    c->next = NULL;
+    c->args = *args;
+    c->state = CALL_WAITING;
+    if (q->last)
+        q->last->next = c;
+    else
+        q->first = c;
+    q->last = c;
+    return RAIL_OK;
+}
+
+enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const struct p2p_call *args)
+{
+    struct queue *q = queue_of(queues, comm);
+    return q ? p2p_batch_add(&q->p2p, args)
+             : rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
+}
+
+void queues_free(struct queue *queues)
+{
+    while (queues) {
+        struct queue *next = queues->next;
+        while (queues->first) {
+            struct queued_call *later = queues->first->next;
+            free(queues->first);
+            queues->first = later;
+        }
+        p2p_batch_free(&queues->p2p);
+        free(queues);
+        queues = next;
+    }
+}
+
+/* Runs a communicator's collectives as far as they go. RAIL_OK: all done. */
+static enum rail_result collectives_progress(struct queue *q)
+{
+    while (q->first) {
+        struct queued_call *c = q->first;
+        enum rail_result result = c->state == CALL_WAITING ? collective_start(q->comm, &c->args, &c->op)
+                                                           : collective_progress(q->comm, &c->op);
+        c->state = CALL_RUNNING;
+        if (result != RAIL_OK) return result;
+        collective_done(q->comm, &c->args);
+        q->first = c->next;
+        free(c);
+    }
+    return RAIL_OK;
+}
+
+/* Sends and receives beside collectives: each must move for the other to be able to, at some other rank. */
+static enum rail_result queue_progress(struct queue *q)
+{
+    enum rail_result result = p2p_batch_progress(q->comm, &q->p2p);
+    if (result != RAIL_OK && result != RAIL_NOT_YET) return result;
+    enum rail_result other = collectives_progress(q);
+    return other == RAIL_OK ? result : other;
+}
+
+/* As in wait.c: a rank this late may have called something else. */
+#define LONG_NS (100 * RAIL_NS_PER_MS)
+
+/* Several communicators have several doorbells: after spinning and yielding, short naps instead of a futex. */
+static void nap(struct waiter *w, const struct wait_policy *policy)
+{
+    if (w->looks++ < policy->spins) {
+        wait_relax();
+        return;
+    }
+    uint64_t now = rail_now_ns();
+    if (!w->since_ns) w->since_ns = now;
+    if (!w->began_ns) w->began_ns = now;
+    if (now - w->since_ns < policy->awake_ns) {
+        sched_yield();
+        return;
+    }
+    struct timespec t = {0, 100000};
+    nanosleep(&t, NULL);
+    w->late = now - w->began_ns >= LONG_NS;
+    if (w->late) w->began_ns = now; /* the next look at the peers' calls is due as late again */
+}
+
+/* One look at every queue. True while something is left. */
+static bool look(struct queue *queues, enum rail_result *failure)
+{
+    bool left = false;
+    for (struct queue *q = queues; q; q = q->next) {
+        if (q->result != RAIL_NOT_YET) continue;
+        q->result = queue_progress(q);
+        if (q->result == RAIL_NOT_YET)
+            left = true;
+        else if (q->result != RAIL_OK && *failure == RAIL_OK)
+            *failure = q->result;
+    }
+    return left;
+}
+
+static enum rail_result suspect(const struct queue *queues)
+{
+    for (const struct queue *q = queues; q; q = q->next) {
+        if (q->result != RAIL_NOT_YET) continue;
+        RAIL_TRY(collective_suspect(q->comm));
+        if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm));
+    }
+    return RAIL_OK;
+}
+
+/* Whether messages have moved since the last look, even if none is through. */
+static bool messages_moved(struct queue *queues)
+{
+    bool moved = false;
+    for (struct queue *q = queues; q; q = q->next) {
+        moved |= q->moved != p2p_moved(q->comm);
+        q->moved = p2p_moved(q->comm);
+    }
+    return moved;
+}
+
+/* A failed communicator fails the group's others: their peers will not get what they wait for. */
+static void fail_all(struct queue *queues, enum rail_result failure)
+{
+    char text[512];
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    for (struct queue *q = queues; q; q = q->next)
+        if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, failure, text))
+            bootstrap_tell(q->comm->bootstrap, q->comm->rank, failure, text);
+    rail_fail_quietly(failure, "%s", text);
+}
+
+enum rail_result queues_check(struct queue *queues)
+{
+    for (struct queue *q = queues; q; q = q->next) {
+        RAIL_TRY(comm_check(q->comm, "ncclGroupEnd"));
+        RAIL_TRY(p2p_batch_check(q->comm, &q->p2p));
+    }
+    return RAIL_OK;
+}
+
+enum rail_result queues_run(struct queue *queues)
+{
+    struct waiter w = {0};
+    enum rail_result failure = RAIL_OK;
+    bool network = false;
+    for (struct queue *q = queues; q; q = q->next) RAIL_TRY(comm_alone(q->comm, "ncclGroupEnd"));
+    for (struct queue *q = queues; q; q = q->next) {
+        comm_enter(q->comm);
+        network |= q->comm->policy.network;
+        q->result = RAIL_NOT_YET;
+    }
+    while (look(queues, &failure) && failure == RAIL_OK) {
+        if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
+        bool moved = messages_moved(queues);
+        moved |= network && net_progress();
+        if (queues->next && moved)
+            w = (struct waiter){0};
+        else if (queues->next)
+            nap(&w, &queues->comm->policy);
+        else if (moved)
+            wait_restart(&w, &queues->comm->node.segment, queues->comm->node.self);
+        else
+            wait_pause(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
+    }
+    if (!queues->next) wait_end(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
+    if (failure != RAIL_OK) fail_all(queues, failure);
+    for (struct queue *q = queues; q; q = q->next) {
+        p2p_batch_stop(q->comm, &q->p2p);
+        comm_leave(q->comm);
+    }
+    return failure;
+}

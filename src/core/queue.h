@@ -1,0 +1,35 @@
+/* queue.h - calls that begin together and progress together: a list of queues, one per communicator.
+ *
+ * Collectives of one communicator run in call order, its sends and receives beside them (p2p.h), communicators side by
+ * side. A list belongs to one thread at a time. */
+#ifndef RAIL_CORE_QUEUE_H
+#define RAIL_CORE_QUEUE_H
+
+#include "core/collective.h"
+#include "core/comm.h"
+#include "core/p2p.h"
+
+struct queued_call;
+
+/* The calls of one communicator. */
+struct queue {
+    struct queue *next;
+    struct comm *comm;
+    struct queued_call *first, *last;
+    struct p2p_batch p2p;
+    uint64_t moved; /* by p2p, at the last look */
+    enum rail_result result;
+};
+
+/* Append to the communicator's queue, making one at the end of the list when there is none. */
+enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, const struct collective *args);
+enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const struct p2p_call *args);
+
+/* Everything that can be found wrong before anything is started. */
+enum rail_result queues_check(struct queue *queues);
+/* Runs all to their end. A communicator that fails fails the list's others: their peers will not get what they wait
+ * for. */
+enum rail_result queues_run(struct queue *queues);
+void queues_free(struct queue *queues);
+
+#endif
