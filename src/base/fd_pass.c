@@ -4,7 +4,7 @@
  *   taker:                  connect (again until the giver is there) -> send token -> receive fd
  *
  * The socket's name and the token are two different BLAKE2b hashes of the key: the name stands in /proc/net/unix for
- * everybody to read, the token does not. Nothing here blocks except poll(), in slices of 50 ms when there is a stop
+ * everybody to read, the token does not. Nothing here blocks except poll(), in slices of 20 ms when there is a stop
  * flag. */
 #include <errno.h>
 #include <poll.h>
@@ -23,7 +23,7 @@
 
 /* PENDING_MAX: connections that have not yet shown their token. Honest takers show it at once, so few are ever open
  * however many there are; when all places are taken, the oldest is dropped (and, if honest, comes again). */
-enum { TOKEN_BYTES = 16, PENDING_MAX = 64, SLICE_MS = 50, BACKLOG = 4096 };
+enum { TOKEN_BYTES = 16, PENDING_MAX = 64, SLICE_MS = 20, BACKLOG = 4096 };
 
 struct fd_giver {
     int listener;

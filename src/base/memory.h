@@ -23,7 +23,7 @@ void rail_memory_unmap(void *address, size_t bytes);
  * of it. A peer of another uid is refused, one that does not prove the key is dropped and not counted.
  *
  * fd_giver_open binds and listens; fd_giver_serve hands `fd` to `count` takers and returns when all have it
- * (RAIL_E_TIMEOUT at the deadline, RAIL_E_ABORTED within 50 ms of *stop; `stop` may be NULL). fd_take connects (retrying
+ * (RAIL_E_TIMEOUT at the deadline, RAIL_E_ABORTED within 20 ms of *stop; `stop` may be NULL). fd_take connects (retrying
  * until the giver is there) and receives; the descriptor is close-on-exec. rail_fd_giver_close takes NULL. */
 struct fd_giver;
 enum rail_result rail_fd_giver_open(const uint8_t key[32], struct fd_giver **out);

@@ -16,9 +16,9 @@
 #include "base/log.h"
 #include "bootstrap/state.h"
 
-#define STOP_LOOK_NS (50 * RAIL_NS_PER_MS) /* how often a sleeping caller looks at its stop flag */
+#define STOP_LOOK_NS (20 * RAIL_NS_PER_MS) /* how often a sleeping caller looks at its stop flag */
 /* A goodbye is 16 bytes, and nearly always fits the socket's buffer at once; if not, the far end does not read. */
-#define GOODBYE_NS (100 * RAIL_NS_PER_MS)
+#define GOODBYE_NS (50 * RAIL_NS_PER_MS)
 
 /* ---- waiting ---- */
 

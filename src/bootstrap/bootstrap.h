@@ -31,7 +31,7 @@ struct bootstrap_config {
     const uint8_t *id; /* BOOTSTRAP_ID_BYTES */
     uint32_t rank, n_ranks;
     struct rail_deadline deadline;
-    const _Atomic uint32_t *stop; /* becomes non-zero when the user aborts; looked at at least every 50 ms */
+    const _Atomic uint32_t *stop; /* becomes non-zero when the user aborts; looked at at least every 20 ms */
 };
 
 /* Joins: returns when this rank has its place in the tree. Errors name what happened: root unreachable (address and
