@@ -263,24 +263,33 @@ ncclResult_t ncclCommUserRank(const ncclComm_t comm, int *rank);
 
 /* ---- Memory ----------------------------------------------------------------------------------------------------- */
 
-/* `size` bytes of memory on the current device (ordinary page-aligned memory on a machine without one); freed with
+/* `size` bytes of memory on the current device (page-aligned zeroed host memory on a machine without one, which other
+ * processes of the host can map when it is registered as a window; a forked child shares it); freed with
  * ncclMemFree by any thread. ncclMemFree(NULL) does nothing. ncclSystemError, ncclUnhandledCudaError: no memory. */
 ncclResult_t ncclMemAlloc(void **ptr, size_t size);
 ncclResult_t ncclMemFree(void *ptr);
 
 /* Registers [buff, buff + size) so that operations may use it without staging; the handle ends with Deregister, which
- * must come before the memory is freed. Not provided yet. */
+ * must come before the memory is freed, or with the communicator. Local. Ranges may overlap; each call gives a handle of
+ * its own. Host memory needs no registration: there the calls keep account of handles and change nothing else.
+ * ncclInvalidArgument: NULL, size 0, or a handle that is not alive in this communicator. */
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle);
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
 
-/* Registers a buffer with all ranks of a communicator; collective. Not provided yet. */
+/* Registers a buffer of every rank with all of them, as the target of ncclPutSignal. Collective, as is Deregister: all
+ * ranks call them in the same order. Sizes may differ; a rank without a part passes NULL and 0 and gets a handle, too. No
+ * alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister returns
+ * when everything that ranks had put into the window before their own call of it is there; the memory must live until
+ * then. Windows that are left end with the communicator. win NULL is allowed in Deregister and does nothing.
+ * ncclInvalidArgument: bad flags, NULL with a size, a window of another communicator or none. ncclInvalidUsage: ranks
+ * passed different flags or sizes (the text says which); that leaves the communicator usable. */
 #define NCCL_WIN_DEFAULT 0x00
-#define NCCL_WIN_COLL_SYMMETRIC 0x01  /* every rank passes the same offset in its symmetric memory */
-#define NCCL_WIN_STRICT_ORDERING 0x02 /* writes into the window appear in order */
+#define NCCL_WIN_COLL_SYMMETRIC 0x01  /* every rank passes the same size, at the same offset in its symmetric memory */
+#define NCCL_WIN_STRICT_ORDERING 0x02 /* writes into the window appear in order: they always do here */
 #define NCCL_WIN_REQUIRED_ALIGNMENT 4096
 ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags);
 ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
-/* Writes the address that was given to ncclCommWindowRegister. Not provided yet. */
+/* Writes the address that was given to ncclCommWindowRegister. */
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 
 /* Gives memory back while a communicator is idle, and takes it again. Not provided yet. */
@@ -370,22 +379,28 @@ ncclResult_t ncclSend(const void *sendbuff, size_t count, ncclDataType_t datatyp
 ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                       cudaStream_t stream);
 
-/* Writes `count` elements into `peer`'s window at byte offset `peerWinOffset`, then raises signal (sigIdx, ctx) there.
- * flags must be 0. Not provided yet. */
+/* Writes `count` elements to byte offset `peerWinOffset` of `peer`'s part of the window `peerWin` (this rank's handle of
+ * it), then raises signal (sigIdx, ctx) there. When it returns localbuff may be used again. The data is in the window before
+ * the signal counts, and what one rank puts to one other arrives in the order of its calls. The target need not call
+ * anything, and ranks may put to one another at once. `peer` may be the rank itself.
+ * 0 <= sigIdx < 16; 0 <= ctx < numRmaCtx of the configuration (1 when not set, at most 16). flags must be 0.
+ * ncclInvalidArgument: those limits, a window that is not this communicator's, or a place that is not within the peer's
+ * part; nothing was done and the communicator stays usable. */
 ncclResult_t ncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t peerWin,
                            size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
                            cudaStream_t stream);
-/* The signal alone. Not provided yet. */
+/* The signal alone. It needs no window. */
 ncclResult_t ncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream);
 
-/* Wait until opCnt more signals (sigIdx, ctx) have come from peer. */
+/* Wait until opCnt more signals (sigIdx, ctx) have come from peer: signals count for the life of the communicator, and
+ * each is waited for once. */
 typedef struct {
     int opCnt;
     int peer;
     int sigIdx;
     int ctx;
 } ncclWaitSignalDesc_t;
-/* Waits for all nDesc descriptions. Not provided yet. */
+/* Waits for all nDesc descriptions; nDesc 0 does nothing. ncclRemoteError: a rank that is waited for is gone. */
 ncclResult_t ncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream);
 
 /* ---- Groups ----------------------------------------------------------------------------------------------------- */

@@ -1,13 +1,8 @@
-/* p2p.c - send, receive, and one-sided writes with signals. */
+/* p2p.c - send and receive. */
 #include "api/comm_handle.h"
 #include "api/door.h"
 #include "core/group.h"
 #include "core/p2p.h"
-
-#pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
-
-#define BY_P2P "ncclSend and ncclRecv move data between two ranks"
-#define NO_ONE_SIDED "has no one-sided operations yet"
 
 static enum rail_result enqueue(struct comm *comm, const struct p2p_call *args, cudaStream_t stream)
 {
@@ -37,24 +32,4 @@ ncclResult_t pncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, in
     const struct p2p_call args = {.call = "ncclRecv", .direction = MESSAGE_RECEIVE, .buffer = recvbuff, .count = count,
                                   .type = (int)datatype, .peer = peer};
     return door_close(door, group_noted(enqueue(comm_of(comm), &args, stream)));
-}
-
-RAIL_DOOR(ncclPutSignal)
-ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer,
-                            ncclWindow_t peerWin, size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags,
-                            ncclComm_t comm, cudaStream_t stream)
-{
-    return door_not_provided("ncclPutSignal", NO_ONE_SIDED, BY_P2P);
-}
-
-RAIL_DOOR(ncclSignal)
-ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream)
-{
-    return door_not_provided("ncclSignal", NO_ONE_SIDED, BY_P2P);
-}
-
-RAIL_DOOR(ncclWaitSignal)
-ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream)
-{
-    return door_not_provided("ncclWaitSignal", NO_ONE_SIDED, BY_P2P);
 }

@@ -1,40 +1,97 @@
 /* registration.c - buffers made known to a communicator beforehand, windows, and giving memory back. */
+#include "api/comm_handle.h"
 #include "api/door.h"
+#include "core/group.h"
 
-#pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
+static enum rail_result usable(const struct comm *comm, const char *call)
+{
+    RAIL_TRY(comm_check(comm, call));
+    if (comm->finalized) return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
+    return RAIL_OK;
+}
 
-#define NO_NEED "leave the call out: every operation takes unregistered buffers"
+static enum rail_result add(struct comm *comm, void *address, size_t bytes, void **handle)
+{
+    RAIL_TRY(usable(comm, "ncclCommRegister"));
+    return registration_add(&comm->registrations, address, bytes, handle);
+}
 
 RAIL_DOOR(ncclCommRegister)
 ncclResult_t pncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle)
 {
-    return door_not_provided("ncclCommRegister", "does not register buffers yet", NO_NEED);
+    struct door door = door_open();
+    return door_close(door, group_noted(add(comm_of(comm), buff, size, handle)));
+}
+
+static enum rail_result end(struct comm *comm, const void *handle)
+{
+    RAIL_TRY(comm_check(comm, "ncclCommDeregister"));
+    return registration_end(&comm->registrations, handle);
 }
 
 RAIL_DOOR(ncclCommDeregister)
 ncclResult_t pncclCommDeregister(const ncclComm_t comm, void *handle)
 {
-    return door_not_provided("ncclCommDeregister", "does not register buffers yet, so it gave out no such handle",
-                             NO_NEED);
+    struct door door = door_open();
+    return door_close(door, group_noted(end(comm_of(comm), handle)));
+}
+
+static enum rail_result window(struct comm *comm, void *address, size_t bytes, ncclWindow_t *win, int flags)
+{
+    static const char call[] = "ncclCommWindowRegister";
+    RAIL_TRY(usable(comm, call));
+    if (!win) return rail_fail(RAIL_E_ARGUMENT, "%s: win is NULL", call);
+    if (group_open())
+        return rail_fail(RAIL_E_USAGE, "%s: this release does not register windows inside a group; call it outside", call);
+    uintptr_t handle;
+    RAIL_TRY(window_register(comm, address, bytes, flags, &handle));
+    *win = (ncclWindow_t)handle;
+    return RAIL_OK;
 }
 
 RAIL_DOOR(ncclCommWindowRegister)
 ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags)
 {
-    return door_not_provided("ncclCommWindowRegister", "has no windows yet", NO_NEED);
+    struct door door = door_open();
+    return door_close(door, group_noted(window(comm_of(comm), buff, size, win, winFlags)));
+}
+
+static enum rail_result window_end(struct comm *comm, ncclWindow_t win)
+{
+    static const char call[] = "ncclCommWindowDeregister";
+    RAIL_TRY(comm_check(comm, call));
+    if (!win) return RAIL_OK; /* as NCCL: nothing to do */
+    if (group_open())
+        return rail_fail(RAIL_E_USAGE, "%s: this release does not end windows inside a group; call it outside", call);
+    return window_deregister(comm, (uintptr_t)win);
 }
 
 RAIL_DOOR(ncclCommWindowDeregister)
 ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win)
 {
-    return door_not_provided("ncclCommWindowDeregister", "has no windows yet, so it gave out no such handle", NO_NEED);
+    struct door door = door_open();
+    return door_close(door, group_noted(window_end(comm_of(comm), win)));
+}
+
+static enum rail_result user_pointer(struct comm *comm, ncclWindow_t win, void **out)
+{
+    static const char call[] = "ncclWinGetUserPtr";
+    struct window *w;
+    RAIL_TRY(comm_check(comm, call));
+    if (!out) return rail_fail(RAIL_E_ARGUMENT, "%s: outUserPtr is NULL", call);
+    RAIL_TRY(window_find(comm, (uintptr_t)win, call, &w));
+    *out = w->own;
+    return RAIL_OK;
 }
 
 RAIL_DOOR(ncclWinGetUserPtr)
 ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr)
 {
-    return door_not_provided("ncclWinGetUserPtr", "has no windows yet", "keep the address of the buffer yourself");
+    struct door door = door_open();
+    return door_close(door, user_pointer(comm_of(comm), win, outUserPtr));
 }
+
+#pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
 
 RAIL_DOOR(ncclCommSuspend)
 ncclResult_t pncclCommSuspend(ncclComm_t comm, int flags)

@@ -106,6 +106,7 @@ static void clear(struct comm *comm)
 {
     bool failed = atomic_load(&comm->fault.stop) != 0;
     if (comm->node.segment.mapping && (!failed || comm->stopped)) calls_close(&comm->node); /* else the news tells */
+    onesided_clear(comm); /* what arrives may have to tell of a failure */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);
     comm->bootstrap = NULL;
     uint64_t comm_key = comm->wires.comm_key;
@@ -117,6 +118,7 @@ static void clear(struct comm *comm)
     shm_segment_close(&comm->node.segment);
     shape_clear(&comm->shape);
     redops_clear(&comm->redops);
+    registrations_clear(&comm->registrations);
     digest_close(comm->digest);
     comm->digest = NULL;
     free(comm->scratch.at);
@@ -162,7 +164,7 @@ static enum rail_result drain(struct comm *comm)
     struct rail_deadline deadline = rail_deadline_in_ns(patience_ns);
     enum rail_result result = RAIL_OK;
     comm_enter(comm);
-    while (!wires_drained(&comm->wires)) {
+    while (!wires_drained(&comm->wires) || !onesided_drained(comm)) {
         if ((result = fault_result(&comm->fault)) != RAIL_OK) break;
         if (rail_deadline_passed(deadline)) {
             result = rail_fail(RAIL_E_TIMEOUT,

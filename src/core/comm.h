@@ -10,8 +10,11 @@
 #include "core/config.h"
 #include "core/digest.h"
 #include "core/fault.h"
+#include "core/onesided.h"
 #include "core/redop.h"
+#include "core/registration.h"
 #include "core/table.h"
+#include "core/window.h"
 #include "core/wires.h"
 #include "engine/calls.h"
 #include "engine/express.h"
@@ -58,6 +61,9 @@ struct comm {
     struct wait_policy policy;
     struct fault fault;
     struct redops redops;
+    struct registrations registrations;
+    struct windows windows;
+    struct onesided onesided;
     struct digest *digest; /* NULL: not asked for */
     struct scratch scratch; /* of the collective that runs: one at a time */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */

@@ -149,7 +149,15 @@ static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline
     RAIL_TRY(net_describe(&all[comm->rank]));
     RAIL_TRY(net_comm_add(comm->wires.comm_key, bootstrap_secret(comm->bootstrap)));
     comm->networked = true;
-    return bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline);
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline));
+    return onesided_listen(comm);
+}
+
+enum rail_result comm_connect(struct comm *comm, struct rail_deadline deadline)
+{
+    RAIL_TRY(gather_addresses(comm, deadline));
+    comm->policy.network = true;
+    return RAIL_OK;
 }
 
 static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline)
@@ -261,6 +269,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(shape_of(comm));
     RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config));
     RAIL_TRY(join_node(comm, deadline));
+    RAIL_TRY(onesided_init(comm, comm->config.n_rma_contexts));
     RAIL_TRY(wire_up(comm, deadline));
     comm->policy = policy_of(comm);
     comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&

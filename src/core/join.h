@@ -21,6 +21,9 @@ struct comm_request {
  * comm_new()'s; on failure it holds whatever it got so far, and the ranks that it could reach have been told. */
 enum rail_result comm_join(struct comm *comm, const struct comm_request *request);
 
+/* Collective: makes the network usable for a communicator of a single node, too. */
+enum rail_result comm_connect(struct comm *comm, struct rail_deadline deadline);
+
 /* RAILCCL_INIT_TIMEOUT_S from now. */
 struct rail_deadline join_deadline(void);
 

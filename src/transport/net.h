@@ -50,6 +50,7 @@ struct net_link_request {
     uint64_t comm_key; /* same on all ranks, unique per communicator (derived from its secret) */
     uint32_t from, to, channel;
     bool sender;                    /* which end this is */
+    bool to_acceptor;               /* sender: the far end is a net_acceptor's, so nobody there opens a link to us */
     uint32_t n_slots;
     size_t slot_bytes;
     const struct net_address *peer; /* of the far end's process; copied */
@@ -61,6 +62,32 @@ struct net_link_request {
 /* Opens one end; returns at once. The ends find each other by (comm_key, from, to, channel). Memory for slots is
  * allocated when the end is used first. */
 enum rail_result net_link_open(const struct net_link_request *request, struct link **out);
+
+/* Links that the far ends open and that nobody here waits for: what comes on them is delivered as it arrives, by whoever
+ * drives the lanes, so that a rank is a target without being inside a call. */
+struct net_acceptor {
+    uint64_t comm_key;
+    uint32_t to, channel;  /* takes every link to this rank, on this channel, whoever it comes from */
+    uint32_t n_slots;
+    size_t slot_bytes;
+    const struct net_address *peers; /* [n_peers], alive as long as this: who may ask this process to connect */
+    uint32_t n_peers;
+    /* Both are called with the drive lock held, from any thread, one at a time: they must not block and not call anything
+     * of this header. Slots come in the order in which their sender published them; a slot is free again when deliver
+     * returns. Its failure (with a text of rail_fail's) ends the link. */
+    enum rail_result (*deliver)(void *owner, uint32_t from, const void *slot, size_t bytes);
+    /* Nothing more will be delivered from this rank: it closed its end, or the link broke. */
+    void (*ended)(void *owner, uint32_t from);
+    void *owner;
+    struct net *net;            /* net.h's own, as what follows */
+    struct net_acceptor *next;
+    struct net_link *links;
+};
+
+/* `acceptor` stays the caller's, alive until net_accept_end, which closes the links; deliver does not run any more when
+ * that returns. net_accept_end does nothing for a zeroed acceptor. */
+enum rail_result net_accept(struct net_acceptor *acceptor);
+void net_accept_end(struct net_acceptor *acceptor);
 
 /* Drives every lane of the process once, without blocking; returns at once if another thread is doing it. True if
  * anything moved. */

@@ -122,17 +122,9 @@ static void says_no(const char *name, ncclResult_t result)
 static void calls_that_are_not_provided_say_so(void **state)
 {
     (void)state;
-    NO(ncclCommRegister, NULL, NULL, 0, NULL);
-    NO(ncclCommDeregister, NULL, NULL);
-    NO(ncclCommWindowRegister, NULL, NULL, 0, NULL, 0);
-    NO(ncclCommWindowDeregister, NULL, NULL);
-    NO(ncclWinGetUserPtr, NULL, NULL, NULL);
     NO(ncclCommSuspend, NULL, 0);
     NO(ncclCommResume, NULL);
     NO(ncclCommMemStats, NULL, ncclStatGpuMemTotal, NULL);
-    NO(ncclPutSignal, NULL, 0, ncclInt8, 0, NULL, 0, 0, 0, 0, NULL, NULL);
-    NO(ncclSignal, 0, 0, 0, 0, NULL, NULL);
-    NO(ncclWaitSignal, 0, NULL, NULL, NULL);
     NO(ncclGroupSimulateEnd, NULL);
 }
 

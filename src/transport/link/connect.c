@@ -4,7 +4,9 @@
  *                  WAITING <--(failed: again after a pause that doubles)--'     until deadline: then given up
  *   accepter    listener --> knock --(authenticated, HELLO fits)--> lane UP
  *
- * The process with the smaller id connects, so that two processes that want each other at the same time agree. */
+ * The process with the smaller id connects, so that two processes that want each other at the same time agree. Where the
+ * other one alone wants it (one-sided operations), it rings: connects, proves the secret, says HELLO with no lanes, and
+ * is connected to. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netinet/in.h>
@@ -236,6 +238,28 @@ static void retire_session(struct net_peer *peer)
             peer_lane_ended(peer->lanes[i], RAIL_OK, "replaced by a newer connection of the same process");
 }
 
+/* A process that may not connect asks us to: who, and where, stands with the acceptors. */
+static void ring_heard(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES])
+{
+    for (const struct net_acceptor *a = net->acceptors; a; a = a->next)
+        for (uint32_t i = 0; i < a->n_peers; i++) {
+            if (memcmp(a->peers[i].process, process, NET_PROCESS_ID_BYTES) != 0) continue;
+            struct net_peer *peer = peer_get(net, process, false, true);
+            if (!peer) return;
+            if (peer->address.n_rails == 0) peer->address = a->peers[i];
+            peer->called = true;
+            peer->caller_key = a->comm_key;
+            net_connect_peer(peer);
+            return;
+        }
+}
+
+static bool is_ring(const struct net *net, const struct frame_hello *hello)
+{
+    return hello->n_lanes == 0 && memcmp(hello->to, net->process, NET_PROCESS_ID_BYTES) == 0 &&
+           memcmp(hello->from, net->process, NET_PROCESS_ID_BYTES) > 0;
+}
+
 /* NULL when the stranger becomes a lane; else why not. */
 static const char *admit(struct net *net, struct net_knock *knock)
 {
@@ -254,6 +278,7 @@ static const char *admit(struct net *net, struct net_knock *knock)
     struct net_lane *lane = peer_lane(peer, hello->lane, hello->rail);
     if (!lane) return "out of memory";
     if (lane->state == NET_LANE_UP) return "HELLO for a lane that is up";
+    net_connect_drop(lane); /* it was rung for */
     lane->rail = lane->lane.rail = hello->rail;
     lane_text(lane, knock->handshake.fd);
     struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
@@ -269,6 +294,15 @@ void net_knock_ready(struct net *net, struct net_knock *knock)
     if (!knock->used) return; /* a late event */
     enum rail_result r = handshake_step(&knock->handshake);
     if (r == RAIL_NOT_YET) return;
+    if (r == RAIL_OK && is_ring(net, &knock->handshake.theirs)) {
+        uint8_t process[NET_PROCESS_ID_BYTES];
+        memcpy(process, knock->handshake.theirs.from, sizeof process);
+        handshake_close(&knock->handshake);
+        knock->used = false;
+        net->n_knocks--;
+        ring_heard(net, process);
+        return;
+    }
     const char *why = r == RAIL_OK ? admit(net, knock) : knock->handshake.why;
     if (why) {
         knock_drop(net, knock, why);
@@ -289,6 +323,8 @@ static const struct net_comm *comm_for(const struct net_peer *peer)
         for (uint32_t j = 0; j < peer->net->n_comms; j++)
             if (peer->net->comms[j].key == l->comm_key) return &peer->net->comms[j];
     }
+    for (uint32_t j = 0; peer->called && j < peer->net->n_comms; j++)
+        if (peer->net->comms[j].key == peer->caller_key) return &peer->net->comms[j];
     return NULL;
 }
 
@@ -300,6 +336,10 @@ static void try_connect(struct net_lane *lane)
     struct net *net = peer->net;
     struct handshake_address to;
     const struct net_comm *comm = comm_for(peer);
+    if (!peer->connecter && peer->n_up > 0) { /* the ringing was heard */
+        net_connect_drop(lane);
+        return;
+    }
     if (!comm) { /* nobody wants it any more, or net_comm_add was forgotten */
         try_failed(lane, RAIL_E_USAGE, "no communicator is known whose secret could be proven");
         return;
@@ -313,7 +353,7 @@ static void try_connect(struct net_lane *lane)
     snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
              net->rails[lane->rail].interface.name, text);
     struct frame_hello hello = {.version = FRAME_VERSION, .rail = lane->rail, .lane = lane->index,
-                                .n_lanes = peer->n_lanes, .session = peer->session};
+                                .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
     enum rail_result r = handshake_connect(lane->handshake, &net->rails[lane->rail].interface.address, &to,
@@ -385,7 +425,7 @@ void net_connect_step(struct net_lane *lane)
     struct handshake *h = lane->handshake;
     enum rail_result r = handshake_step(h);
     if (r == RAIL_NOT_YET) return;
-    if (r == RAIL_OK && (memcmp(h->theirs.from, lane->peer->process, NET_PROCESS_ID_BYTES) != 0 ||
+    if (r == RAIL_OK && (!lane->peer->connecter || memcmp(h->theirs.from, lane->peer->process, NET_PROCESS_ID_BYTES) != 0 ||
                          h->theirs.lane != lane->index || h->theirs.session != lane->peer->session)) {
         snprintf(h->why, sizeof h->why, "HELLO came from another process than the one wanted");
         r = RAIL_E_REMOTE;
@@ -405,6 +445,7 @@ void net_connect_step(struct net_lane *lane)
 
 static bool is_wanted(const struct net_peer *peer)
 {
+    if (peer->called) return true;
     for (uint32_t i = 0; i < peer->n_places; i++) {
         const struct net_link *l = peer->places[i].link;
         if (l && !l->closed && atomic_load_explicit(&l->failed, memory_order_relaxed) == 0) return true;
@@ -415,14 +456,16 @@ static bool is_wanted(const struct net_peer *peer)
 void net_connect_peer(struct net_peer *peer)
 {
     struct net *net = peer->net;
-    if (!peer->connecter || peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
+    if (peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
+    if (!peer->connecter && !peer->rings) return;
     uint32_t n_rails = peer->address.n_rails < net->config.n_rails ? peer->address.n_rails : net->config.n_rails;
     uint32_t per_rail = net->config.sockets_per_rail;
+    if (!peer->connecter && n_rails > 0) n_rails = per_rail = 1; /* one bell is enough */
     if (n_rails == 0 || peer_lanes_resize(peer, n_rails * per_rail) != RAIL_OK) {
         peer_fail(peer, RAIL_E_SYSTEM, n_rails ? "out of memory" : "the other process has no network interface");
         return;
     }
-    peer->session = ++net->sessions;
+    if (peer->connecter) peer->session = ++net->sessions;
     uint64_t deadline_ns = rail_now_ns() + net->config.connect_timeout_ns;
     for (uint32_t i = 0; i < n_rails * per_rail; i++) {
         struct net_lane *lane = peer_lane(peer, i, i / per_rail);

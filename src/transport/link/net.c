@@ -308,6 +308,14 @@ enum rail_result net_link_open(const struct net_link_request *request, struct li
     return net_link_open_on(net, request, out);
 }
 
+enum rail_result net_accept(struct net_acceptor *acceptor)
+{
+    struct net *net = net_default();
+    if (!net) return no_memory();
+    RAIL_TRY(configure(net));
+    return net_accept_on(net, acceptor);
+}
+
 bool net_progress(void)
 {
     struct net *net = atomic_load_explicit(&process_net, memory_order_acquire);

@@ -115,12 +115,9 @@ static bool net_drained(struct link *link)
     return atomic_load_explicit(&l->credited, memory_order_acquire) == link->sequence;
 }
 
-static void net_close(struct link *link)
+void link_close(struct net_link *l)
 {
-    struct net_link *l = of(link);
-    if (is_abandoned(l)) return; /* a child's copy: its memory is the parent's business */
     struct net *net = l->net;
-    pthread_mutex_lock(&net->lock);
     net_drive_inbox(net); /* afterwards the link is in nobody's list but the peer's */
     struct net_peer *peer = l->peer;
     l->closed = true;
@@ -143,6 +140,15 @@ static void net_close(struct link *link)
     } else {
         link_free_if_done(l);
     }
+}
+
+static void net_close(struct link *link)
+{
+    struct net_link *l = of(link);
+    if (is_abandoned(l)) return; /* a child's copy: its memory is the parent's business */
+    struct net *net = l->net;
+    pthread_mutex_lock(&net->lock);
+    link_close(l);
     net_unlock(net);
 }
 
@@ -187,6 +193,7 @@ void link_fail(struct net_link *l, enum rail_result result, const char *why)
     if (atomic_load_explicit(&l->failed, memory_order_relaxed) != 0) return;
     snprintf(l->why, sizeof l->why, "link %u -> %u, channel %u: %s", l->base.from, l->base.to, l->base.channel, why);
     atomic_store_explicit(&l->failed, result, memory_order_release);
+    if (l->acceptor && l->acceptor->ended) l->acceptor->ended(l->acceptor->owner, l->base.from);
     link_wake(l);
 }
 
@@ -208,7 +215,7 @@ void link_matched(struct net_link *l, const struct frame_open *open, uint32_t nu
     peer_ring(l);
 }
 
-static void link_free(struct net_link *l)
+void link_free(struct net_link *l)
 {
     if (l->memory) munmap(l->memory, l->stride_bytes * l->base.n_slots);
     free(l->slots);
@@ -246,7 +253,7 @@ static enum rail_result check_request(const struct net_link_request *q)
     return RAIL_OK;
 }
 
-static struct net_link *link_new(struct net *net, const struct net_link_request *q)
+struct net_link *link_make(struct net *net, const struct net_link_request *q)
 {
     struct net_link *l = aligned_alloc(64, (sizeof *l + 63) / 64 * 64);
     if (!l) return NULL;
@@ -304,6 +311,7 @@ static enum rail_result open_locked(struct net *net, const struct net_link_reque
             return rail_fail(RAIL_E_INTERNAL, "net_link_open: link %u -> %u, channel %u is open already", q->from,
                              q->to, q->channel);
     if (q->peer->n_rails > 0) peer->address = *q->peer;
+    peer->rings |= q->sender && q->to_acceptor;
     l->peer = peer;
     RAIL_TRY(peer_link_add(peer, l));
     if (l->sender) {
@@ -319,7 +327,7 @@ static enum rail_result open_locked(struct net *net, const struct net_link_reque
 enum rail_result net_link_open_on(struct net *net, const struct net_link_request *q, struct link **out)
 {
     RAIL_TRY(check_request(q));
-    struct net_link *l = link_new(net, q);
+    struct net_link *l = link_make(net, q);
     if (!l) return rail_fail(RAIL_E_SYSTEM, "net_link_open: out of memory for the slot table of %u slots", q->n_slots);
     pthread_mutex_lock(&net->lock);
     enum rail_result r = net_listen(net);

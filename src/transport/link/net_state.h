@@ -112,6 +112,9 @@ struct net_peer {
     uint8_t process[NET_PROCESS_ID_BYTES];
     bool far;           /* links of a process to itself: the accepting half */
     bool connecter;     /* we connect */
+    bool rings;         /* they connect, and have to be asked to */
+    bool called;        /* they asked us to connect, for the sake of caller_key's communicator */
+    uint64_t caller_key;
     bool active;        /* on net->active: something may be sent */
     bool leaving;       /* they said BYE: nothing more is sent on these lanes */
     bool lost;
@@ -178,6 +181,9 @@ struct net_link {
     bool ringed, owing, urgent;
     bool wants_open, wants_accept, wants_refuse, wants_close;
     bool closed;               /* by its owner; lives on until nothing refers to it */
+    struct net_acceptor *acceptor; /* the far end opened it: slots are delivered as they arrive. The driver's is also
+                                      what belongs to the owner otherwise */
+    struct net_link *accepted_next;
 };
 
 enum { NET_HOT_LANES_MAX = 4 };
@@ -195,6 +201,7 @@ struct net {
     struct net_knock *knocks;  /* NET_KNOCKS_MAX */
     uint32_t n_knocks;
     struct net_peer *peers;
+    struct net_acceptor *acceptors;
     struct net_peer *active;   /* that may have something to send */
     uint32_t n_connecting;     /* lanes in WAITING or CONNECTING */
     uint64_t sessions;
@@ -283,6 +290,15 @@ bool link_has_data(const struct net_link *link);
 void link_matched(struct net_link *link, const struct frame_open *open, uint32_t number); /* receiver: OPEN is here */
 enum rail_result link_memory(struct net_link *link);
 bool link_free_if_done(struct net_link *link);
+
+struct net_link *link_make(struct net *net, const struct net_link_request *request);
+void link_free(struct net_link *link);       /* of one that no peer knows */
+void link_close(struct net_link *link);      /* lock held */
+
+/* accept.c: links that the far end opens. */
+bool accept_open(struct net_peer *peer, const struct frame_open *open, uint32_t number); /* true: it was taken */
+void accept_deliver(struct net_link *link, const struct net_slot *slot, const void *memory);
+enum rail_result net_accept_on(struct net *net, struct net_acceptor *acceptor);
 
 /* receive.c: frames that arrive (the sink of all lanes). */
 extern const struct lane_sink net_sink;

@@ -151,9 +151,15 @@ static void end_data(struct lane *lane, const struct frame *f)
     while (l->slots[arrived % l->base.n_slots].complete) {
         struct net_slot *s = &l->slots[arrived % l->base.n_slots];
         s->started = s->complete = false;
+        if (l->acceptor) accept_deliver(l, s, l->memory + (arrived % l->base.n_slots) * l->stride_bytes);
         arrived++;
     }
     atomic_store_explicit(&l->arrived, arrived, memory_order_release);
+    if (l->acceptor) {
+        atomic_store_explicit(&l->released, arrived, memory_order_release);
+        link_look(l);
+        net_touch(l->net); /* no owner's release will: the credit must not wait for the next news */
+    }
     if (l->remote_finished != UINT64_MAX && arrived >= l->remote_finished)
         link_fail(l, RAIL_E_REMOTE, SENDER_CLOSED);
     else
@@ -185,6 +191,7 @@ static enum rail_result end_open(struct lane *lane, const struct frame *f)
         link_matched(l, &open, f->sequence);
         return RAIL_OK;
     }
+    if (accept_open(peer, &open, f->sequence)) return RAIL_OK;
     if (peer->n_early == peer->early_room) {
         uint32_t room = peer->early_room ? 2 * peer->early_room : 16;
         struct net_early *early = room > NET_EARLY_MAX ? NULL : realloc(peer->early, room * sizeof *early);

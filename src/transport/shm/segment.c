@@ -32,7 +32,7 @@ static struct shm_mapping *mappings;
 static size_t page_up(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 
 struct offsets {
-    size_t controls, places, windows, slots, end;
+    size_t controls, places, windows, slots, signals, end;
 };
 
 static struct offsets layout(const struct shm_geometry *g)
@@ -42,7 +42,8 @@ static struct offsets layout(const struct shm_geometry *g)
     o.places = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
     o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
     o.slots = page_up(o.windows + (size_t)g->n_peers * 2 * SHM_DEPTH * g->window_bytes);
-    o.end = page_up(o.slots + (size_t)g->n_peers * shm_places(g) * g->n_slots * g->slot_bytes);
+    o.signals = page_up(o.slots + (size_t)g->n_peers * shm_places(g) * g->n_slots * g->slot_bytes);
+    o.end = page_up(o.signals + (size_t)g->n_peers * g->n_peers * SHM_SIGNALS * sizeof(uint64_t));
     return o;
 }
 
@@ -68,6 +69,7 @@ static void lay_out(struct shm_segment *out, const struct shm_geometry *g, unsig
     out->places = (void *)(base + o.places);
     out->windows = base + o.windows;
     out->slots = base + o.slots;
+    out->signals = (void *)(base + o.signals);
 }
 
 static enum rail_result make(const struct shm_request *r, size_t bytes, int *fd_out, void **address_out)

@@ -1,7 +1,7 @@
 /* segment.h - the memory that the ranks of one node share for one communicator: one sealed memfd, made by the node's
  * leader, mapped once per process.
  *
- *   header | control block of peer 0 .. n-1 | link places of peer 0 .. n-1 | windows of peer 0 .. n-1 | slots
+ *   header | control block of peer 0 .. n-1 | link places of peer 0 .. n-1 | windows of peer 0 .. n-1 | slots | signals
  *
  * Every word has one writer, named below; what is written by different ranks never shares a cache line. The segment is
  * sparse: memory is used when it is touched. */
@@ -26,6 +26,9 @@ enum {
     SHM_MAX_PEERS = 1024,
     SHM_MAX_SLOTS = 16,
     SHM_PLACES = 64,         /* links into one rank for whatever root: at most 4 per channel (ring or tree), 16 channels */
+    SHM_CONTEXTS = 16,       /* of one-sided operations: at most so many, */
+    SHM_SIGNAL_INDICES = 16, /* with so many signals each */
+    SHM_SIGNALS = SHM_CONTEXTS * SHM_SIGNAL_INDICES,
     SHM_ROOTED_CHANNELS = 2, /* channels on which any peer may have a link to any other: trees, as the root moves */
 };
 
@@ -115,6 +118,7 @@ struct shm_segment {
     struct shm_place *places; /* [n_peers][shm_places()] */
     unsigned char *windows;   /* [n_peers][2 (in, out)][SHM_DEPTH][window_bytes] */
     unsigned char *slots;     /* [n_peers][shm_places()][n_slots][slot_bytes] */
+    _Atomic uint64_t *signals;/* [n_peers (target)][n_peers (source)][SHM_SIGNALS], counted up by the source, or for it */
     struct shm_mapping *mapping;
 };
 
@@ -140,6 +144,11 @@ static inline unsigned char *shm_window_at(const struct shm_segment *s, uint32_t
 {
     size_t index = ((size_t)peer * 2 + which) * SHM_DEPTH + (size_t)(round % SHM_DEPTH);
     return s->windows + index * s->geometry.window_bytes;
+}
+
+static inline _Atomic uint64_t *shm_signals_at(const struct shm_segment *s, uint32_t target, uint32_t source)
+{
+    return s->signals + ((size_t)target * s->geometry.n_peers + source) * SHM_SIGNALS;
 }
 
 /* Wakes the sleeper behind one doorbell. Call after the release store that it waits for. */

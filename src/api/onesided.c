@@ -1,0 +1,86 @@
+/* onesided.c - the doors of one-sided writes with signals. */
+#include "core/onesided.h"
+
+#include "api/comm_handle.h"
+#include "api/door.h"
+#include "core/group.h"
+
+_Static_assert(sizeof(struct onesided_wait) == sizeof(ncclWaitSignalDesc_t) &&
+                   offsetof(struct onesided_wait, count) == offsetof(ncclWaitSignalDesc_t, opCnt) &&
+                   offsetof(struct onesided_wait, peer) == offsetof(ncclWaitSignalDesc_t, peer) &&
+                   offsetof(struct onesided_wait, signal) == offsetof(ncclWaitSignalDesc_t, sigIdx) &&
+                   offsetof(struct onesided_wait, ctx) == offsetof(ncclWaitSignalDesc_t, ctx),
+               "a description is handed on as it is");
+
+static enum rail_result usable(struct comm *comm, cudaStream_t stream, const char *call)
+{
+    RAIL_TRY(comm_check(comm, call));
+    RAIL_TRY(stream_check(stream, call));
+    if (comm->finalized) return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
+    return RAIL_OK;
+}
+
+/* Takes over what the operation holds. */
+static enum rail_result run(struct onesided_op *op, const char *call)
+{
+    enum rail_result result;
+    if (group_open())
+        result = rail_fail(RAIL_E_USAGE, "%s: this release has no one-sided operations inside a group; call it outside", call);
+    else
+        result = onesided_run(op);
+    onesided_free(op);
+    return result;
+}
+
+static enum rail_result put(struct comm *comm, struct onesided_put args, ncclWindow_t win, cudaStream_t stream)
+{
+    struct onesided_op op;
+    RAIL_TRY(usable(comm, stream, args.call));
+    RAIL_TRY(window_find(comm, (uintptr_t)win, args.call, &args.window));
+    RAIL_TRY(onesided_put_make(comm, &args, &op));
+    return run(&op, args.call);
+}
+
+RAIL_DOOR(ncclPutSignal)
+ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer,
+                            ncclWindow_t peerWin, size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags,
+                            ncclComm_t comm, cudaStream_t stream)
+{
+    struct door door = door_open();
+    const struct onesided_put args = {.call = "ncclPutSignal", .data = localbuff, .count = count, .type = (int)datatype,
+                                      .peer = peer, .offset = peerWinOffset, .signal = sigIdx, .ctx = ctx, .flags = flags};
+    return door_close(door, group_noted(put(comm_of(comm), args, peerWin, stream)));
+}
+
+static enum rail_result signal_peer(struct comm *comm, struct onesided_put args, cudaStream_t stream)
+{
+    struct onesided_op op;
+    RAIL_TRY(usable(comm, stream, args.call));
+    RAIL_TRY(onesided_put_make(comm, &args, &op));
+    return run(&op, args.call);
+}
+
+RAIL_DOOR(ncclSignal)
+ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream)
+{
+    struct door door = door_open();
+    const struct onesided_put args = {.call = "ncclSignal", .peer = peer, .signal = sigIdx, .ctx = ctx, .flags = flags};
+    return door_close(door, group_noted(signal_peer(comm_of(comm), args, stream)));
+}
+
+static enum rail_result wait_for(struct comm *comm, const struct onesided_wait *waits, int n, cudaStream_t stream)
+{
+    static const char call[] = "ncclWaitSignal";
+    struct onesided_op op;
+    RAIL_TRY(usable(comm, stream, call));
+    RAIL_TRY(onesided_wait_make(comm, waits, n, &op));
+    return run(&op, call);
+}
+
+RAIL_DOOR(ncclWaitSignal)
+ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream)
+{
+    struct door door = door_open();
+    const struct onesided_wait *waits = (const struct onesided_wait *)(const void *)signalDescs;
+    return door_close(door, group_noted(wait_for(comm_of(comm), waits, nDesc, stream)));
+}

@@ -1,0 +1,307 @@
+/* window.c - making a buffer of every rank known to all, and finding the way to each. */
+#include "core/window.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/params.h"
+#include "core/buffers.h"
+#include "core/collective.h"
+#include "core/join.h"
+
+#define HANDLE_MARK ((uintptr_t)0x7277 << 48) /* no address: who follows it, falls */
+
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the list and the count */
+static struct window *all; /* of the process: to tell a window of another communicator from one that is none */
+static uint64_t n_made;
+
+/* What a rank tells the others. Plain bytes. */
+struct offer {
+    uint32_t number, flags;
+    struct peer_memory_offer memory;
+};
+
+void windows_init(struct windows *windows) { pthread_mutex_init(&windows->lock, NULL); }
+
+/* ---- making and freeing ---- */
+
+static void window_add(struct comm *comm, struct window *w)
+{
+    pthread_mutex_lock(&all_lock);
+    w->handle = HANDLE_MARK | (uintptr_t)++n_made;
+    w->next_of_all = all;
+    all = w;
+    pthread_mutex_unlock(&all_lock);
+    pthread_mutex_lock(&comm->windows.lock);
+    w->next = comm->windows.first;
+    comm->windows.first = w;
+    pthread_mutex_unlock(&comm->windows.lock);
+}
+
+static void window_drop(struct windows *windows, struct window *w)
+{
+    pthread_mutex_lock(&windows->lock);
+    struct window **at = &windows->first;
+    while (*at && *at != w) at = &(*at)->next;
+    if (*at) *at = w->next;
+    pthread_mutex_unlock(&windows->lock);
+    pthread_mutex_lock(&all_lock);
+    for (at = &all; *at && *at != w; at = &(*at)->next_of_all) continue;
+    if (*at) *at = w->next_of_all;
+    pthread_mutex_unlock(&all_lock);
+    for (uint32_t r = 0; r < w->comm->n_ranks; r++) peer_memory_unmap(&w->parts[r].mapping);
+    free(w->parts);
+    free(w);
+}
+
+void windows_clear(struct windows *windows)
+{
+    while (windows->first) window_drop(windows, windows->first);
+    pthread_mutex_destroy(&windows->lock);
+}
+
+static enum rail_result window_make(struct comm *comm, void *address, size_t bytes, int flags, struct window **out)
+{
+    struct window *w = calloc(1, sizeof *w);
+    struct window_part *parts = calloc(comm->n_ranks, sizeof *parts);
+    if (!w || !parts) {
+        free(w);
+        free(parts);
+        return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory for %u ranks", comm->n_ranks);
+    }
+    *w = (struct window){.comm = comm, .number = ++comm->windows.number, .flags = flags, .own = address,
+                         .own_bytes = bytes, .parts = parts};
+    rail_random(w->cookie, sizeof w->cookie);
+    window_add(comm, w);
+    *out = w;
+    return RAIL_OK;
+}
+
+/* ---- registering ---- */
+
+static struct offer offer_of(const struct window *w)
+{
+    struct buffer_place place;
+    struct offer o = {
+        .number = w->number,
+        .flags = (uint32_t)w->flags,
+        .memory = {.address = (uintptr_t)w->own, .bytes = w->own_bytes, .fd = -1, .pid = (int32_t)getpid(),
+                   .cookie_address = (uintptr_t)w->cookie},
+    };
+    memcpy(o.memory.cookie, w->cookie, sizeof w->cookie);
+    if (!w->own_bytes || !buffer_find(w->own, w->own_bytes, &place)) return o;
+    o.memory.fd = place.fd;
+    o.memory.offset = place.offset;
+    o.memory.inode = place.inode;
+    o.memory.device = place.device;
+    return o;
+}
+
+/* All ranks see the same offers, so all refuse alike, and the communicator works on. */
+static enum rail_result compare(const struct comm *comm, const struct offer *offers)
+{
+    const struct offer *a = &offers[0];
+    for (uint32_t r = 1; r < comm->n_ranks; r++) {
+        const struct offer *b = &offers[r];
+        if (a->number != b->number)
+            return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: it is call %u at rank 0 and call %u at rank %u: all "
+                             "ranks must make the same calls in the same order", a->number, b->number, r);
+        if (a->flags != b->flags)
+            return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: winFlags 0x%x at rank 0 and 0x%x at rank %u: pass the "
+                             "same on all ranks", a->flags, b->flags, r);
+        if (a->flags & WINDOW_SYMMETRIC && a->memory.bytes != b->memory.bytes)
+            return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: size %llu at rank 0 and %llu at rank %u: with "
+                             "NCCL_WIN_COLL_SYMMETRIC all ranks pass the same size", (unsigned long long)a->memory.bytes,
+                             (unsigned long long)b->memory.bytes, r);
+    }
+    return RAIL_OK;
+}
+
+static bool same_process(const struct comm *comm, uint32_t rank)
+{
+    return memcmp(comm->members[rank].process, comm->members[comm->rank].process, NET_PROCESS_ID_BYTES) == 0;
+}
+
+static enum window_way best_way(void)
+{
+    const char *best = rail_param_str(RAIL_PARAM_WINDOW_WAY);
+    return strcasecmp(best, "link") == 0 ? WINDOW_BY_LINK : strcasecmp(best, "kernel") == 0 ? WINDOW_BY_KERNEL
+                                                                                          : WINDOW_BY_ADDRESS;
+}
+
+static struct window_part way_to(const struct comm *comm, uint32_t rank, const struct peer_memory_offer *offer)
+{
+    enum window_way best = best_way();
+    struct window_part part = {.way = WINDOW_BY_LINK, .bytes = offer->bytes, .remote = offer->address, .pid = offer->pid};
+    if (same_process(comm, rank) || !offer->bytes) {
+        part.way = WINDOW_BY_ADDRESS;
+        part.at = (unsigned char *)(uintptr_t)offer->address;
+    } else if (comm->shape.node_of[rank] != comm->shape.node_of[comm->rank]) {
+        return part;
+    } else if (best <= WINDOW_BY_ADDRESS && peer_memory_map(offer, &part.mapping, &part.at)) {
+        part.way = WINDOW_BY_ADDRESS;
+    } else if (best <= WINDOW_BY_KERNEL && peer_memory_writable(offer)) {
+        part.way = WINDOW_BY_KERNEL;
+    }
+    return part;
+}
+
+/* True when some rank is only to be reached by link. */
+static bool find_ways(struct window *w, const struct offer *offers)
+{
+    static const char *const names[] = {"by address", "by process_vm_writev", "by network link"};
+    const struct comm *comm = w->comm;
+    bool links = false;
+    for (uint32_t r = 0; r < comm->n_ranks; r++) {
+        w->parts[r] = way_to(comm, r, &offers[r].memory);
+        links |= w->parts[r].way == WINDOW_BY_LINK;
+        RAIL_INFO(RAIL_REG, "window %u of %zu bytes: rank %u, %zu bytes, %s", w->number, w->own_bytes, r,
+                  w->parts[r].bytes, names[w->parts[r].way]);
+    }
+    return links;
+}
+
+/* One rank that cannot reach a peer of its own host otherwise makes the whole communicator use the network. */
+static enum rail_result agree_on_links(struct comm *comm, bool mine)
+{
+    bool any = false;
+    uint8_t *need = calloc(comm->n_ranks, 1);
+    if (!need) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory for %u ranks", comm->n_ranks);
+    need[comm->rank] = mine;
+    enum rail_result result = bootstrap_allgather(comm->bootstrap, need, 1, rail_deadline_never());
+    for (uint32_t r = 0; r < comm->n_ranks; r++) any |= need[r] != 0;
+    free(need);
+    RAIL_TRY(result);
+    return any && !comm->addresses ? comm_connect(comm, rail_deadline_never()) : RAIL_OK;
+}
+
+static enum rail_result exchange(struct window *w, struct comm *comm, enum rail_result *verdict)
+{
+    struct offer *offers = calloc(comm->n_ranks, sizeof *offers);
+    if (!offers) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory for %u ranks", comm->n_ranks);
+    offers[comm->rank] = offer_of(w);
+    enum rail_result result = bootstrap_allgather(comm->bootstrap, offers, sizeof *offers, rail_deadline_never());
+    bool links = false;
+    if (result == RAIL_OK && (*verdict = compare(comm, offers)) == RAIL_OK) links = find_ways(w, offers);
+    free(offers);
+    if (result == RAIL_OK && *verdict == RAIL_OK) result = agree_on_links(comm, links);
+    return result;
+}
+
+/* The target must know its window before anybody can put into it: it is in the list before the first exchange. */
+static enum rail_result register_inside(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
+{
+    struct window *w = NULL;
+    enum rail_result verdict = RAIL_OK;
+    RAIL_TRY(fault_result(&comm->fault));
+    RAIL_TRY(window_make(comm, address, bytes, flags, &w));
+    enum rail_result result = exchange(w, comm, &verdict);
+    if (result != RAIL_OK) result = comm_failed(comm, result);
+    if (result == RAIL_OK) result = verdict;
+    if (result == RAIL_OK)
+        *handle_out = w->handle;
+    else
+        window_drop(&comm->windows, w);
+    return result;
+}
+
+enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
+{
+    static const char call[] = "ncclCommWindowRegister";
+    if (flags & ~(WINDOW_SYMMETRIC | WINDOW_STRICT_ORDERING))
+        return rail_fail(RAIL_E_ARGUMENT, "%s: winFlags 0x%x: valid are NCCL_WIN_DEFAULT (0), NCCL_WIN_COLL_SYMMETRIC (1) "
+                         "and NCCL_WIN_STRICT_ORDERING (2)", call, (unsigned)flags);
+    if (!address && bytes)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: buff is NULL and size %zu; a rank without a part passes NULL and 0", call,
+                         bytes);
+    if (bytes > UINTPTR_MAX - (uintptr_t)address)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes at %p go beyond the end of memory", call, bytes, address);
+    RAIL_TRY(comm_hold(comm, call));
+    enum rail_result result = register_inside(comm, address, bytes, flags, handle_out);
+    comm_let_go(comm);
+    return result;
+}
+
+/* ---- deregistering ---- */
+
+/* Everybody's puts have been taken in, and everybody ends the same window. */
+static enum rail_result settle(struct comm *comm, const struct window *w)
+{
+    uint32_t *numbers = calloc(comm->n_ranks, sizeof *numbers);
+    if (!numbers) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowDeregister: out of memory for %u ranks", comm->n_ranks);
+    numbers[comm->rank] = w->number;
+    enum rail_result result = onesided_drain(comm);
+    if (result == RAIL_OK)
+        result = bootstrap_allgather(comm->bootstrap, numbers, sizeof *numbers, rail_deadline_never());
+    for (uint32_t r = 0; result == RAIL_OK && r < comm->n_ranks; r++)
+        if (numbers[r] != w->number)
+            result = rail_fail(RAIL_E_USAGE, "ncclCommWindowDeregister: rank %u ends the communicator's window %u and rank "
+                               "%u window %u: all ranks must make the same calls in the same order", comm->rank, w->number,
+                               r, numbers[r]);
+    free(numbers);
+    return result;
+}
+
+/* In a communicator that has failed nothing more arrives; the handle is freed all the same. */
+enum rail_result window_deregister(struct comm *comm, uintptr_t handle)
+{
+    struct window *w;
+    RAIL_TRY(window_find(comm, handle, "ncclCommWindowDeregister", &w));
+    RAIL_TRY(comm_hold(comm, "ncclCommWindowDeregister"));
+    enum rail_result result = RAIL_OK;
+    if (!atomic_load(&comm->fault.stop) && (result = settle(comm, w)) != RAIL_OK) result = comm_failed(comm, result);
+    comm_let_go(comm);
+    window_drop(&comm->windows, w);
+    return result;
+}
+
+/* ---- finding ---- */
+
+static bool is_anothers(uintptr_t handle)
+{
+    bool found = false;
+    pthread_mutex_lock(&all_lock);
+    for (const struct window *w = all; w && !found; w = w->next_of_all) found = w->handle == handle;
+    pthread_mutex_unlock(&all_lock);
+    return found;
+}
+
+enum rail_result window_find(const struct comm *comm, uintptr_t handle, const char *call, struct window **out)
+{
+    for (struct window *w = comm->windows.first; w; w = w->next)
+        if (w->handle == handle) {
+            *out = w;
+            return RAIL_OK;
+        }
+    if (!handle) return rail_fail(RAIL_E_ARGUMENT, "%s: the window is NULL", call);
+    if (is_anothers(handle))
+        return rail_fail(RAIL_E_ARGUMENT, "%s: window %p belongs to another communicator", call, (void *)handle);
+    return rail_fail(RAIL_E_ARGUMENT, "%s: %p is no living window (deregistered before, or never made by this library)",
+                     call, (void *)handle);
+}
+
+/* ---- what arrives ---- */
+
+/* The lock is held while it is copied: a window that is freed by windows_clear is not written any more. */
+enum rail_result window_take(struct comm *comm, uint32_t from, uint32_t number, uint64_t offset, const void *data,
+                             size_t bytes)
+{
+    enum rail_result result = RAIL_OK;
+    pthread_mutex_lock(&comm->windows.lock);
+    const struct window *w = comm->windows.first;
+    while (w && w->number != number) w = w->next;
+    if (!w)
+        result = rail_fail(RAIL_E_REMOTE, "rank %u put %zu bytes into window %u of rank %u, which it does not have (any "
+                           "more): end a window on all ranks together", from, bytes, number, comm->rank);
+    else if (offset > w->own_bytes || bytes > w->own_bytes - offset)
+        result = rail_fail(RAIL_E_REMOTE, "rank %u put %zu bytes at offset %llu into window %u of rank %u, which has %zu",
+                           from, bytes, (unsigned long long)offset, number, comm->rank, w->own_bytes);
+    else
+        memcpy((unsigned char *)w->own + offset, data, bytes);
+    pthread_mutex_unlock(&comm->windows.lock);
+    return result;
+}

@@ -1,0 +1,72 @@
+/* window.h - windows: a buffer of every rank, made known to all of them, for one-sided operations (onesided.h).
+ *
+ * Registering and deregistering are collective. At registration every rank finds out how it reaches each peer's part:
+ *
+ *   own, or a rank of this process     by address
+ *   another process of the host        mapped, when it lies in memory of ncclMemAlloc; else by process_vm_writev(2)
+ *   neither of that is allowed, or     through a network link (to the same host, too), where the target's process takes
+ *   another node                       it in: a caller inside any call that drives the network, else its service thread
+ */
+#ifndef RAIL_CORE_WINDOW_H
+#define RAIL_CORE_WINDOW_H
+
+#include <pthread.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/result.h"
+#include "transport/shm/peer_memory.h"
+
+struct comm;
+
+enum { WINDOW_SYMMETRIC = 1, WINDOW_STRICT_ORDERING = 2 }; /* NCCL_WIN_* */
+
+enum window_way { WINDOW_BY_ADDRESS, WINDOW_BY_KERNEL, WINDOW_BY_LINK };
+
+/* One rank's part, as this rank reaches it. */
+struct window_part {
+    enum window_way way;
+    size_t bytes;
+    unsigned char *at;   /* by address: where it lies here */
+    uint64_t remote;     /* by kernel: where it lies there ... */
+    int pid;             /* ... and where that is */
+    struct peer_mapping mapping;
+};
+
+struct window {
+    struct window *next, *next_of_all;
+    const struct comm *comm;
+    uintptr_t handle;    /* what the program holds; never given out twice */
+    uint32_t number;     /* of this communicator's windows; the same on all ranks */
+    int flags;
+    void *own;
+    size_t own_bytes;
+    uint8_t cookie[PEER_COOKIE_BYTES];
+    struct window_part *parts; /* [n_ranks] */
+};
+
+/* Of one communicator. The list is changed by the communicator's thread under the lock, and read by that thread without
+ * it; by the thread that takes in what comes over the network with it. */
+struct windows {
+    pthread_mutex_t lock;
+    struct window *first;
+    uint32_t number;
+};
+
+void windows_init(struct windows *windows);
+/* Accepts a zeroed one. Local: frees all that were not deregistered. */
+void windows_clear(struct windows *windows);
+
+/* Collective. `address` NULL with 0 bytes is an empty part. Flags must be alike; with WINDOW_SYMMETRIC sizes, too. */
+enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out);
+/* Collective. Returns when all that the other ranks had put into this rank's part before they called it is there. */
+enum rail_result window_deregister(struct comm *comm, uintptr_t handle);
+
+/* The communicator's window, or RAIL_E_ARGUMENT with a text that names `call`. */
+enum rail_result window_find(const struct comm *comm, uintptr_t handle, const char *call, struct window **out);
+
+/* A rank's bytes for the window with that number arrive: any thread. A bad number or place is RAIL_E_REMOTE. */
+enum rail_result window_take(struct comm *comm, uint32_t from, uint32_t number, uint64_t offset, const void *data,
+                             size_t bytes);
+
+#endif

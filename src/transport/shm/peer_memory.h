@@ -1,0 +1,39 @@
+/* peer_memory.h - writing into the memory of another process of the host without its help: through a mapping of its
+ * memfd, or by process_vm_writev(2).
+ *
+ * Both need the kernel's consent. A memfd is opened as /proc/PID/fd/FD, which processes of one user may do to one
+ * another unless they made themselves undumpable; process_vm_writev needs what a debugger needs (ptrace(2): the same
+ * user and, where Yama's ptrace_scope is 1 or more, more than that). So both are tried, and a number that the owner told
+ * us is compared: a process id means another process in another pid namespace. */
+#ifndef RAIL_TRANSPORT_SHM_PEER_MEMORY_H
+#define RAIL_TRANSPORT_SHM_PEER_MEMORY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/result.h"
+
+enum { PEER_COOKIE_BYTES = 16 };
+
+/* Where the bytes lie in their owner. Plain bytes: it travels. */
+struct peer_memory_offer {
+    uint64_t address, bytes;
+    uint64_t inode, device, offset;     /* of the memfd that holds them, if fd >= 0 */
+    int32_t fd, pid;
+    uint64_t cookie_address;            /* of PEER_COOKIE_BYTES that stay readable for as long as the offer holds */
+    uint8_t cookie[PEER_COOKIE_BYTES];  /* what stands there */
+};
+
+/* Maps the bytes; false where that is not possible. *address is that of the first byte; the mapping begins and ends with
+ * pages and is given back by peer_memory_unmap. */
+struct peer_mapping { void *start; size_t bytes; };
+bool peer_memory_map(const struct peer_memory_offer *offer, struct peer_mapping *mapping, unsigned char **address);
+void peer_memory_unmap(struct peer_mapping *mapping);
+
+/* True when peer_memory_write works. */
+bool peer_memory_writable(const struct peer_memory_offer *offer);
+/* Copies, seen by the owner when it returns. RAIL_E_REMOTE: the process is gone, or gave its memory back. */
+enum rail_result peer_memory_write(int pid, uint64_t to, const void *from, size_t bytes);
+
+#endif
