@@ -64,7 +64,7 @@ bool plan_write(enum plan_collective collective, enum plan_algorithm algorithm, 
 bool plan_exists_in_rank_order(enum plan_collective collective, enum plan_algorithm algorithm, uint32_t n_ranks)
 {
     if (!collective_kind(collective).reduces || !plan_exists(collective, algorithm)) return false;
-    if (algorithm == PLAN_DOUBLING) return doubling_fits_rank_order(n_ranks);
+    if (algorithm == PLAN_DOUBLING) return collective == PLAN_ALLREDUCE && doubling_fits_rank_order(n_ranks);
     /* windows: a node's peers are in rank order */
     return algorithm == PLAN_ONE_SHOT || algorithm == PLAN_TWO_SHOT || algorithm == PLAN_RANK_TREE;
 }

@@ -57,6 +57,7 @@ static void admission_is_proven(const struct subject *s)
     uint32_t n = s->shape->n_ranks;
     struct plan *plans = ordered_plans(s);
     if (plans != NULL) {
+        assert_int_equal(plans[0].collective, s->collective);
         assert_true(plans[0].flags & PLAN_IN_RANK_ORDER);
         if (judge(plans, &report) != PLAN_RIGHT || !report.in_rank_order)
             fail_msg("%s by %s, n = %u, root %u: %s", collective_name(s->collective), plan_algorithm_names[s->algorithm], n,
