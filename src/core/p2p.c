@@ -1,6 +1,7 @@
 /* p2p.c - checks, batches of a group, links at first use. */
 #include "core/p2p.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -78,10 +79,26 @@ static enum rail_result progress(struct comm *comm)
     return result;
 }
 
+/* The way back to whoever we wait to hear from: its answer to OPEN tells whether it still has the communicator. */
+static enum rail_result open_ways_back(struct comm *comm)
+{
+    const uint32_t *from = &comm->p2p.busy[(size_t)MESSAGE_RECEIVE * comm->n_ranks];
+    for (uint32_t k = 0; k < comm->p2p.n_busy[MESSAGE_RECEIVE]; k++)
+        if (comm->shape.node_of[from[k]] != comm->shape.node_of[comm->rank])
+            RAIL_TRY(flow_open(comm, MESSAGE_SEND, from[k]));
+    return RAIL_OK;
+}
+
 enum rail_result p2p_suspect(struct comm *comm)
 {
-    enum rail_result result = messages_suspect(&comm->p2p);
-    return result == RAIL_OK ? RAIL_OK : comm_failed(comm, result);
+    enum rail_result result = open_ways_back(comm);
+    if (result != RAIL_OK) return comm_failed(comm, result);
+    result = messages_suspect(&comm->p2p);
+    if (result == RAIL_OK) return RAIL_OK;
+    char why[400]; /* no echo of other news, as the end of a link is: nobody knows it better */
+    snprintf(why, sizeof why, "%s", rail_own_error());
+    if (fault_raise(&comm->fault, result, why)) bootstrap_tell(comm->bootstrap, comm->rank, result, why);
+    return fault_result(&comm->fault);
 }
 
 /* ---- one call ---- */

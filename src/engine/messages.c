@@ -185,19 +185,25 @@ static bool blocked(struct link *link, enum message_direction d)
     return link->ops->wait(link, &theirs, &bytes, &signature) == RAIL_NOT_YET;
 }
 
+static bool has_closed(const struct messages *m, uint32_t peer)
+{
+    void *slot;
+    for (uint32_t p = 0; p < m->node->segment.geometry.n_peers; p++)
+        if (m->node->ranks[p] == peer)
+            return atomic_load_explicit(&m->node->segment.controls[p].calls.closed, memory_order_acquire) != 0;
+    struct link *to = messages_flow(m, MESSAGE_SEND, peer)->link;
+    if (!to) return false;
+    enum rail_result result = to->ops->acquire(to, &slot);
+    return result != RAIL_OK && result != RAIL_NOT_YET;
+}
+
 static enum rail_result flow_suspect(const struct messages *m, enum message_direction d, uint32_t peer)
 {
     const struct message_flow *f = messages_flow(m, d, peer);
     char waits[96];
-    for (uint32_t p = 0; p < m->node->segment.geometry.n_peers; p++) {
-        if (m->node->ranks[p] != peer) continue;
-        const struct shm_calls *calls = &m->node->segment.controls[p].calls;
-        if (!atomic_load_explicit(&calls->closed, memory_order_acquire) || !blocked(f->link, d)) return RAIL_OK;
-        message_describe(d, peer, f->first->signature, waits, sizeof waits);
-        return rail_fail(RAIL_E_REMOTE, "rank %u closed its communicator; rank %u waits for it in %s", peer, m->rank,
-                         waits);
-    }
-    return RAIL_OK;
+    if (!has_closed(m, peer) || !blocked(f->link, d)) return RAIL_OK;
+    message_describe(d, peer, f->first->signature, waits, sizeof waits);
+    return rail_fail(RAIL_E_REMOTE, "rank %u has closed its communicator; rank %u waits for it in %s", peer, m->rank, waits);
 }
 
 enum rail_result messages_suspect(struct messages *m)

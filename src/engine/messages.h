@@ -64,8 +64,9 @@ void messages_begin(struct messages *m, enum message_direction direction, uint32
  * calls in words when a peer's message is another than ours. */
 enum rail_result messages_progress(struct messages *m);
 
-/* For who has waited for long: RAIL_E_REMOTE when a peer of my node that something is expected of has closed its
- * communicator. */
+/* For who has waited for long: RAIL_E_REMOTE when a peer that something is expected of has closed its communicator. Of a
+ * peer of my node its line in the segment says so. Of another its answer to OPEN does, but a receiving end opens
+ * nothing: so there the flow to that peer is asked, for which the owner has set a link. */
 enum rail_result messages_suspect(struct messages *m);
 
 /* Forgets whatever is left, after a failure. */

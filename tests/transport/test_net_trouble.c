@@ -349,6 +349,36 @@ static void a_closed_end_is_heard_of(void **state)
     two_close(&t);
 }
 
+/* Two communicators share the lanes; the second is removed at the receiver, before its sender opens, or after. */
+static void an_end_whose_communicator_is_gone_is_refused(void **state)
+{
+    (void)state;
+    for (int late = 0; late < 2; late++) {
+        struct two t;
+        uint8_t secret[32];
+        two_open(&t, 1);
+        assert_true(drive_until(&t, out_ready, SECONDS(10)));
+        memset(secret, 2, sizeof secret);
+        for (int i = 0; i < 2; i++) assert_int_equal(net_comm_add_on(t.net[i], KEY + 1, secret), RAIL_OK);
+        struct link *first = t.out;
+        struct net_link_request q = request(true);
+        q.comm_key = KEY + 1;
+        if (!late) net_comm_remove_on(t.net[1], KEY + 1);
+        t.out = fixture_open(t.net[0], &t.address[1], q);
+        assert_non_null(t.out);
+        for (int i = 0; i < 200; i++) assert_false(drive_until(&t, out_ready, SECONDS(0))); /* OPEN arrives */
+        if (late) net_comm_remove_on(t.net[1], KEY + 1);
+        assert_true(drive_until(&t, out_failed, SECONDS(10)));
+        assert_non_null(strstr(rail_last_error(), "rank 1 has closed its communicator"));
+        t.out->ops->close(t.out);
+        t.out = first; /* and the lanes work on */
+        publish(&t, 100);
+        assert_true(drive_until(&t, in_ready, SECONDS(10)));
+        net_comm_remove_on(t.net[0], KEY + 1);
+        two_close(&t);
+    }
+}
+
 static void lanes_are_made_anew_for_the_next_communicator(void **state)
 {
     (void)state;
@@ -620,6 +650,7 @@ int main(void)
         cmocka_unit_test(a_communicator_known_late_is_waited_for),
         cmocka_unit_test(garbage_and_silence_at_the_listener_disturb_nobody),
         cmocka_unit_test(a_closed_end_is_heard_of),
+        cmocka_unit_test(an_end_whose_communicator_is_gone_is_refused),
         cmocka_unit_test(lanes_are_made_anew_for_the_next_communicator),
         cmocka_unit_test(violations_close_the_connection),
         cmocka_unit_test(a_lost_peer_fails_its_links),

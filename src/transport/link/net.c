@@ -231,8 +231,34 @@ enum rail_result net_comm_add_on(struct net *net, uint64_t comm_key, const uint8
         auth_key_id(secret, comm->key_id);
     }
     if (comm) comm->uses++;
+    for (uint32_t i = 0; i < NET_GONE; i++)
+        if (net->gone[i] == comm_key) net->gone[i] = 0;
     net_unlock(net);
     return r;
+}
+
+bool net_comm_gone(const struct net *net, uint64_t comm_key)
+{
+    for (uint32_t i = 0; i < NET_GONE; i++)
+        if (comm_key && net->gone[i] == comm_key) return true;
+    return false;
+}
+
+/* Whoever has opened an end and waits for ours, in vain. */
+static void refuse_early(struct net *net, uint64_t comm_key)
+{
+    for (struct net_peer *p = net->peers; p; p = p->next)
+        for (uint32_t i = 0; i < p->n_early;) {
+            struct net_early early = p->early[i];
+            if (early.open.comm_key != comm_key) {
+                i++;
+                continue;
+            }
+            p->early[i] = p->early[--p->n_early];
+            link_refuse(p, &early.open, early.number);
+        }
+    net_touch(net);
+    atomic_store(&net->kicked, true);
 }
 
 /* With the last communicator the lanes close as well: nothing is left that could need them. The listeners stay: another
@@ -246,6 +272,8 @@ void net_comm_remove_on(struct net *net, uint64_t comm_key)
         if (--comm->uses > 0) break;
         explicit_bzero(comm->secret, sizeof comm->secret);
         *comm = net->comms[--net->n_comms];
+        net->gone[net->n_gone++ % NET_GONE] = comm_key;
+        refuse_early(net, comm_key);
         break;
     }
     if (net->n_comms == 0) {

@@ -231,6 +231,27 @@ bool link_free_if_done(struct net_link *l)
     return true;
 }
 
+/* By an end that is closed from the start and lives until it has said so. */
+void link_refuse(struct net_peer *peer, const struct frame_open *open, uint32_t number)
+{
+    struct net_link *l = aligned_alloc(64, (sizeof *l + 63) / 64 * 64);
+    if (!l) return; /* the far end waits on, as it would without our answer */
+    memset(l, 0, sizeof *l);
+    l->base = (struct link){.ops = &net_link_ops, .from = open->from, .to = open->to, .channel = open->channel};
+    l->net = peer->net;
+    l->comm_key = open->comm_key;
+    l->remote = number;
+    l->remote_finished = 0;
+    l->closed = true;
+    l->wants_refuse = true;
+    snprintf(l->why, sizeof l->why, "rank %u has closed its communicator", open->to);
+    l->peer = peer;
+    if (peer_link_add(peer, l) == RAIL_OK)
+        peer_ring(l);
+    else
+        link_free(l);
+}
+
 /* The largest grain that keeps the bitmap bounded; small enough that chunks can shrink. */
 static uint32_t grain_for(const struct net *net, size_t slot_bytes)
 {

@@ -33,6 +33,7 @@ enum {
     NET_CHUNK_BYTES_MAX = 16 << 20,
     NET_SLOTS_MAX = 4096,
     NET_WHY_BYTES = 256,
+    NET_GONE = 64,                             /* communicators remembered after they were removed */
 };
 #define NET_SLOT_BYTES_MAX ((size_t)1 << 30)
 
@@ -198,6 +199,8 @@ struct net {
     struct net_rail rails[NET_MAX_RAILS];
     struct net_comm *comms;
     uint32_t n_comms, comms_room;
+    uint64_t gone[NET_GONE];   /* keys; keys are random and never used again */
+    uint32_t n_gone;           /* so far: the next goes to n_gone modulo NET_GONE */
     struct net_knock *knocks;  /* NET_KNOCKS_MAX */
     uint32_t n_knocks;
     struct net_peer *peers;
@@ -240,6 +243,8 @@ enum rail_result net_comm_add_on(struct net *net, uint64_t comm_key, const uint8
 void net_comm_remove_on(struct net *net, uint64_t comm_key);
 enum rail_result net_link_open_on(struct net *net, const struct net_link_request *request, struct link **out);
 bool net_progress_on(struct net *net);
+/* It was known here, and is no longer: who still asks for it will wait for ever. */
+bool net_comm_gone(const struct net *net, uint64_t comm_key);
 void net_peer_lost_on(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
 
 /* drive.c: who works when. */
@@ -288,6 +293,8 @@ void link_fail(struct net_link *link, enum rail_result result, const char *why);
 void link_wake(struct net_link *link);
 bool link_has_data(const struct net_link *link);
 void link_matched(struct net_link *link, const struct frame_open *open, uint32_t number); /* receiver: OPEN is here */
+/* Answers an OPEN for which there will be no receiving end. */
+void link_refuse(struct net_peer *peer, const struct frame_open *open, uint32_t number);
 enum rail_result link_memory(struct net_link *link);
 bool link_free_if_done(struct net_link *link);
 

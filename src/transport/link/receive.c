@@ -191,6 +191,10 @@ static enum rail_result end_open(struct lane *lane, const struct frame *f)
         link_matched(l, &open, f->sequence);
         return RAIL_OK;
     }
+    if (net_comm_gone(peer->net, open.comm_key)) {
+        link_refuse(peer, &open, f->sequence);
+        return RAIL_OK;
+    }
     if (accept_open(peer, &open, f->sequence)) return RAIL_OK;
     if (peer->n_early == peer->early_room) {
         uint32_t room = peer->early_room ? 2 * peer->early_room : 16;
