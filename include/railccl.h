@@ -37,6 +37,25 @@ ncclResult_t railLaunchInfo(railLaunch_t *launch);
  * to carry an id (the text says what to set). */
 ncclResult_t railLaunchUniqueId(const railLaunch_t *launch, ncclUniqueId *id);
 
+/* Streams of host memory. On a host rank the streams NULL, 1 (legacy) and 2 (per thread) mean "done on return"; a call
+ * given a stream from here returns once it is queued, and is run later by a thread of the stream, in order with whatever
+ * else was put on that stream. A group whose calls name several streams waits for all of them, and all of them wait for
+ * it. Calls of one communicator run in the order they were made, whatever their streams; a call without a stream waits for
+ * those before it. Buffers must stay until railStreamSynchronize or railStreamQuery says that they are no longer used.
+ * What fails then fails the communicator: ncclCommGetAsyncError tells, as on a GPU.
+ *
+ * Streams belong to the process that made them: a forked child cannot use them. Any thread may call; destroying a stream
+ * while another thread uses it is the caller's mistake. ncclInvalidArgument: no such stream. */
+
+/* Starts a thread. ncclSystemError when that cannot be. */
+ncclResult_t railStreamCreate(cudaStream_t *stream);
+/* Waits until everything put on the stream so far has been run: done, or failed. */
+ncclResult_t railStreamSynchronize(cudaStream_t stream);
+/* ncclSuccess when nothing is left to run on it, else ncclInProgress. */
+ncclResult_t railStreamQuery(cudaStream_t stream);
+/* Waits as railStreamSynchronize does, then ends the stream. */
+ncclResult_t railStreamDestroy(cudaStream_t stream);
+
 #ifdef __cplusplus
 }
 #endif

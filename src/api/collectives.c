@@ -6,12 +6,21 @@
 
 static enum rail_result enqueue(struct comm *comm, const struct collective *args, cudaStream_t stream)
 {
+    struct stream *later;
     RAIL_TRY(comm_check(comm, args->call));
-    RAIL_TRY(stream_check(stream, args->call));
+    RAIL_TRY(stream_accept(stream, args->call, &later));
     RAIL_TRY(collective_check(comm, args));
     if (comm->finalized)
         return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", args->call);
-    return group_open() ? group_add_collective(comm, args) : collective_run(comm, args);
+    if (!group_open() && !later) {
+        comm_settle(comm);
+        return collective_run(comm, args);
+    }
+    group_start();
+    enum rail_result result = group_on_stream(later);
+    if (result == RAIL_OK) result = group_add_collective(comm, args);
+    enum rail_result ended = group_end(); /* of an outer group: nothing yet */
+    return result != RAIL_OK ? result : ended;
 }
 
 static enum rail_result collective(struct comm *comm, const struct collective *args, cudaStream_t stream)

@@ -17,10 +17,25 @@ static inline enum rail_result new_comm(const struct making *like)
     return m ? makings_run(m) : RAIL_E_SYSTEM;
 }
 
+/* A call runs now, or at its group's end, or on its stream. */
+static inline bool stream_is_ours(cudaStream_t stream) { return (uintptr_t)stream > 2 && stream_lives(stream); }
+
+/* What calls that can run later take. NULL in *out: done on return. */
+static inline enum rail_result stream_accept(cudaStream_t stream, const char *call, struct stream **out)
+{
+    *out = stream_is_ours(stream) ? (struct stream *)(void *)stream : NULL;
+    if ((uintptr_t)stream <= 2 || *out) return RAIL_OK;
+    return rail_fail(RAIL_E_ARGUMENT,
+                     "%s: stream %p: this communicator works on host memory and knows no CUDA streams; pass NULL, or one of "
+                     "railStreamCreate's", call, (void *)stream);
+}
+
 /* On a host rank the streams NULL, legacy (1) and per-thread (2) all mean "complete on return". */
 static inline enum rail_result stream_check(cudaStream_t stream, const char *call)
 {
     if ((uintptr_t)stream <= 2) return RAIL_OK;
+    if (stream_is_ours(stream))
+        return rail_fail(RAIL_E_USAGE, "%s: this call does not run on a stream of railStreamCreate's yet; pass NULL", call);
     return rail_fail(RAIL_E_ARGUMENT,
                      "%s: stream %p: this communicator works on host memory and knows no CUDA streams; pass NULL", call,
                      (void *)stream);

@@ -16,6 +16,7 @@ static enum rail_result create(ncclRedOp_t *op, const void *scalar, int type, in
         return rail_fail(RAIL_E_ARGUMENT, CREATE ": residence %d: valid are ncclScalarDevice and ncclScalarHostImmediate",
                          residence);
     int handle;
+    comm_settle(comm); /* calls on streams may still look theirs up */
     RAIL_TRY(redop_create(&comm->redops, (enum rail_type)type, scalar, &handle));
     *op = (ncclRedOp_t)handle;
     return RAIL_OK;
@@ -32,6 +33,7 @@ ncclResult_t pncclRedOpCreatePreMulSum(ncclRedOp_t *op, void *scalar, ncclDataTy
 static enum rail_result destroy(int op, struct comm *comm)
 {
     RAIL_TRY(comm_check(comm, "ncclRedOpDestroy"));
+    comm_settle(comm);
     return redop_destroy(&comm->redops, op);
 }
 

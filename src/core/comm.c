@@ -77,6 +77,7 @@ enum rail_result comm_state(struct comm *comm)
 enum rail_result comm_hold(struct comm *comm, const char *call)
 {
     uint32_t nobody = 0;
+    comm_settle(comm);
     if (atomic_compare_exchange_strong(&comm->inside, &nobody, 1)) return RAIL_OK;
     return comm_occupied(call);
 }
@@ -158,6 +159,7 @@ void comm_not_made(struct comm *comm, enum rail_result result)
 
 static enum rail_result drain(struct comm *comm)
 {
+    comm_settle(comm);
     if (comm->finalized) return RAIL_OK;
     RAIL_TRY(fault_result(&comm->fault));
     uint64_t patience_ns = (uint64_t)rail_param_int(RAIL_PARAM_FINALIZE_TIMEOUT_S) * RAIL_NS_PER_S;
@@ -219,6 +221,7 @@ enum rail_result comm_destroy(struct comm *comm)
     if (atomic_exchange(&comm->ending, 1))
         return rail_fail(RAIL_E_USAGE, "ncclCommDestroy: another thread is destroying or aborting this communicator");
     await_library(comm);
+    comm_settle(comm);
     bool failed = atomic_load(&comm->magic) == COMM_FAILED || atomic_load(&comm->fault.stop);
     enum rail_result result = failed ? RAIL_OK : drain(comm);
     comm_free(comm);

@@ -74,8 +74,11 @@ struct comm {
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */
     struct calls_history reports[SHM_CALLS]; /* rank 0: one of call n at n modulo SHM_CALLS; the service thread's */
+    _Atomic uint32_t posted, ran; /* groups of calls on streams, over its life (posted.h) */
     _Atomic uint32_t inside; /* a thread works in a call: set by that thread, awaited by an abort */
-    struct comm *next_retired; /* comm_store.c's */
+    struct comm *next_retired; /* comm_store.c's, like the next two */
+    uint32_t n_keepers;
+    bool retired;
     uint64_t magic_end;
 };
 
@@ -117,6 +120,14 @@ enum rail_result comm_check(const struct comm *comm, const char *call);
 enum rail_result comm_known(const struct comm *comm, const char *call);
 /* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text. Any thread, at any time. */
 enum rail_result comm_state(struct comm *comm);
+
+/* Waits until what was posted to streams has run: calls without a stream come after it. */
+void comm_settle_slow(const struct comm *comm);
+static inline void comm_settle(const struct comm *comm)
+{
+    uint32_t ran = atomic_load_explicit(&comm->ran, memory_order_acquire);
+    if (__builtin_expect(ran != atomic_load_explicit(&comm->posted, memory_order_relaxed), 0)) comm_settle_slow(comm);
+}
 
 /* A call that is no operation works for the communicator, as in comm_enter, but drives no network: an abort waits for it.
  * RAIL_E_USAGE when another thread is inside. */

@@ -33,15 +33,36 @@ struct comm *comm_store_take(void)
     return comm;
 }
 
-void comm_store_give(struct comm *comm)
+/* Lock held. */
+static void rest(struct comm *comm)
 {
     comm->next_retired = NULL;
-    pthread_mutex_lock(&store_lock);
     if (newest)
         newest->next_retired = comm;
     else
         oldest = comm;
     newest = comm;
     n_resting++;
+}
+
+void comm_store_give(struct comm *comm)
+{
+    pthread_mutex_lock(&store_lock);
+    comm->retired = true;
+    if (comm->n_keepers == 0) rest(comm);
+    pthread_mutex_unlock(&store_lock);
+}
+
+void comm_store_keep(struct comm *comm)
+{
+    pthread_mutex_lock(&store_lock);
+    comm->n_keepers++;
+    pthread_mutex_unlock(&store_lock);
+}
+
+void comm_store_drop(struct comm *comm)
+{
+    pthread_mutex_lock(&store_lock);
+    if (--comm->n_keepers == 0 && comm->retired) rest(comm);
     pthread_mutex_unlock(&store_lock);
 }

@@ -9,5 +9,8 @@
 struct comm *comm_store_take(void);
 /* `comm->magic` is 0 already. */
 void comm_store_give(struct comm *comm);
+/* Between these its memory is no other communicator's, even if it is given back. Any thread. */
+void comm_store_keep(struct comm *comm);
+void comm_store_drop(struct comm *comm);
 
 #endif

@@ -3,12 +3,22 @@
 
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 
+#include "core/posted.h"
 #include "core/queue.h"
+
+/* The streams that a group's calls name. */
+struct named {
+    struct stream **streams;
+    int n, capacity;
+    bool waits; /* some calls name none: done when the group's end returns */
+};
 
 static _Thread_local struct {
     int depth;
     struct queue *queues;
+    struct named named;
     struct making *makings, *last_making;
     enum rail_result refused; /* the first failure inside */
     char why[512];
@@ -33,6 +43,7 @@ static void forget(void *unused)
     (void)unused;
     makings_free(group.makings);
     queues_free(group.queues);
+    free(group.named.streams);
 }
 
 static void make_key(void) { pthread_key_create(&end_of_thread, forget); }
@@ -56,6 +67,65 @@ enum rail_result group_add_making(const struct making *like)
     return RAIL_OK;
 }
 
+/* ---- streams ---- */
+
+enum rail_result group_on_stream(struct stream *stream)
+{
+    struct named *named = &group.named;
+    if (!stream) named->waits = true;
+    if (!stream) return RAIL_OK;
+    for (int k = 0; k < named->n; k++)
+        if (named->streams[k] == stream) return RAIL_OK;
+    if (named->n == named->capacity) {
+        int capacity = named->capacity ? 2 * named->capacity : 4;
+        struct stream **more = realloc(named->streams, (size_t)capacity * sizeof(struct stream *));
+        if (!more) return rail_fail(RAIL_E_SYSTEM, "out of memory for one more stream of the group");
+        named->streams = more;
+        named->capacity = capacity;
+    }
+    named->streams[named->n++] = stream;
+    return RAIL_OK;
+}
+
+/* Calls with and without a stream in one group: it is one piece of work, and the latter want to see its end. */
+static enum rail_result see_through(struct queue *queues, const struct named *named)
+{
+    enum rail_result result = RAIL_OK;
+    struct comm **comms = NULL;
+    size_t n = 0;
+    for (struct queue *q = queues; q; q = q->next) n++;
+    comms = malloc(n * sizeof(struct comm *));
+    if (!comms) return rail_fail(RAIL_E_SYSTEM, "ncclGroupEnd: out of memory");
+    n = 0;
+    for (struct queue *q = queues; q; q = q->next) comms[n++] = q->comm;
+    result = queues_post(queues, named->streams, named->n);
+    bool posted = result == RAIL_OK;
+    for (size_t k = 0; posted && k < n; k++) {
+        comm_settle(comms[k]);
+        if (result == RAIL_OK) result = fault_result(&comms[k]->fault);
+    }
+    free(comms);
+    if (!posted) queues_free(queues);
+    return result;
+}
+
+/* Takes the queues. */
+static enum rail_result operations_run(struct queue *queues, const struct named *named)
+{
+    enum rail_result result = queues_check(queues);
+    if (result == RAIL_OK && queues && named->n && named->waits) return see_through(queues, named);
+    if (result == RAIL_OK && queues && named->n) {
+        result = queues_post(queues, named->streams, named->n);
+        if (result == RAIL_OK) return RAIL_OK;
+    } else if (result == RAIL_OK && queues) {
+        for (struct queue *q = queues; q; q = q->next) comm_settle(q->comm);
+        for (struct queue *q = queues; q && result == RAIL_OK; q = q->next) result = comm_alone(q->comm, "ncclGroupEnd");
+        if (result == RAIL_OK) result = queues_run(queues);
+    }
+    queues_free(queues);
+    return result;
+}
+
 /* ---- operations ---- */
 
 enum rail_result group_add_collective(struct comm *comm, const struct collective *args)
@@ -75,19 +145,21 @@ enum rail_result group_end(void)
     if (--group.depth > 0) return RAIL_OK;
     struct making *makings = group.makings;
     struct queue *queues = group.queues;
+    struct named named = group.named;
     enum rail_result refused = group.refused;
     group.makings = group.last_making = NULL;
     group.queues = NULL;
+    group.named = (struct named){0};
     group.refused = RAIL_OK;
     pthread_setspecific(end_of_thread, NULL);
     if (refused != RAIL_OK) {
         makings_free(makings);
         queues_free(queues);
+        free(named.streams);
         return rail_fail_quietly(refused, "%s; none of the group's calls was started", group.why);
     }
     enum rail_result made = makings ? makings_run(makings) : RAIL_OK;
-    enum rail_result ran = queues_check(queues);
-    if (ran == RAIL_OK && queues) ran = queues_run(queues);
-    queues_free(queues);
+    enum rail_result ran = operations_run(queues, &named);
+    free(named.streams);
     return ran != RAIL_OK && (made == RAIL_OK || made == RAIL_IN_PROGRESS) ? ran : made;
 }

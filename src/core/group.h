@@ -10,6 +10,7 @@
 #include "core/comm.h"
 #include "core/making.h"
 #include "core/p2p.h"
+#include "core/stream.h"
 
 /* A call that fails inside a group refuses the group: its end starts nothing and returns the first such failure, for a
  * caller who looks only there. The communicators work on. */
@@ -19,6 +20,8 @@ bool group_open(void);
 enum rail_result group_noted(enum rail_result result);
 void group_start(void);
 enum rail_result group_end(void);
+/* Inside a group only: it runs later, when the streams named in it have come to it. NULL: its end waits for it. */
+enum rail_result group_on_stream(struct stream *stream);
 
 /* Inside a group only. Copies `like`; *like->out is written by group_end. */
 enum rail_result group_add_making(const struct making *like);

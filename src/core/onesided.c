@@ -398,6 +398,7 @@ static enum rail_result finish(struct onesided_op *op)
 
 enum rail_result onesided_run(struct onesided_op *op)
 {
+    comm_settle(op->comm);
     RAIL_TRY(comm_alone(op->comm, op->waits ? "ncclWaitSignal" : op->put.call));
     comm_enter(op->comm);
     enum rail_result result = onesided_start(op);

@@ -169,18 +169,26 @@ enum rail_result queues_check(struct queue *queues)
     return RAIL_OK;
 }
 
+/* Now that an abort waits for us: a communicator that was ended before is not touched. */
+static enum rail_result enter(struct queue *queues)
+{
+    enum rail_result failure = RAIL_OK;
+    for (struct queue *q = queues; q; q = q->next) {
+        comm_enter(q->comm);
+        q->result = comm_check(q->comm, "ncclGroupEnd");
+        if (q->result != RAIL_OK) failure = q->result;
+        else q->result = RAIL_NOT_YET;
+    }
+    return failure;
+}
+
 enum rail_result queues_run(struct queue *queues)
 {
     struct waiter w = {0};
-    enum rail_result failure = RAIL_OK;
+    enum rail_result failure = enter(queues);
     bool network = false;
-    for (struct queue *q = queues; q; q = q->next) RAIL_TRY(comm_alone(q->comm, "ncclGroupEnd"));
-    for (struct queue *q = queues; q; q = q->next) {
-        comm_enter(q->comm);
-        network |= q->comm->policy.network;
-        q->result = RAIL_NOT_YET;
-    }
-    while (look(queues, &failure) && failure == RAIL_OK) {
+    for (struct queue *q = queues; q; q = q->next) network |= q->comm->policy.network;
+    while (failure == RAIL_OK && look(queues, &failure) && failure == RAIL_OK) {
         if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
         bool moved = messages_moved(queues);
         moved |= network && net_progress();
@@ -196,7 +204,7 @@ enum rail_result queues_run(struct queue *queues)
     if (!queues->next) wait_end(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
     if (failure != RAIL_OK) fail_all(queues, failure);
     for (struct queue *q = queues; q; q = q->next) {
-        p2p_batch_stop(q->comm, &q->p2p);
+        if (q->p2p.started) p2p_batch_stop(q->comm, &q->p2p);
         comm_leave(q->comm);
     }
     return failure;

@@ -17,6 +17,7 @@ struct queue {
     struct comm *comm;
     struct queued_call *first, *last;
     struct p2p_batch p2p;
+    uint32_t turn;  /* of what was posted to the communicator (posted.h) */
     uint64_t moved; /* by p2p, at the last look */
     enum rail_result result;
 };
@@ -27,8 +28,8 @@ enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const s
 
 /* Everything that can be found wrong before anything is started. */
 enum rail_result queues_check(struct queue *queues);
-/* Runs all to their end. A communicator that fails fails the list's others: their peers will not get what they wait
- * for. */
+/* Runs all to their end. A communicator that fails, or that another thread has ended, fails the list's others: their
+ * peers will not get what they wait for. */
 enum rail_result queues_run(struct queue *queues);
 void queues_free(struct queue *queues);
 
