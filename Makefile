@@ -35,11 +35,12 @@ PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
 TOOLOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TOOL    := $(if $(TOOLOBJ),$(BUILD)/bin/railccl)
+EXAMPLES := $(patsubst %.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
 TESTSRC := $(sort $(shell find tests -name 'test_*.c'))
 TESTS   := $(TESTSRC:%.c=$(BUILD)/%)
 SUPPORT := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 
-all: $(LIB) $(PERF) $(TOOL) ## build the library and the programs (default)
+all: $(LIB) $(PERF) $(TOOL) $(EXAMPLES) ## build the library and the programs (default)
 
 # ---- compiling and linking ------------------------------------------------------------------------------------------
 
@@ -81,6 +82,13 @@ $(PERF): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(LIB)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
 	    -lm -ldl $(LDFLAGS)
+
+# As any program would be built against the installed library.
+$(EXAMPLES): $(BUILD)/bin/%: %.c examples/example.h include/nccl.h include/railccl.h $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(OPT) $(SAN) $(WARN) -pthread -Iinclude -o $@ $< -L$(BUILD)/lib -l:libnccl.so.2 \
+	    -Wl,-rpath,'$$ORIGIN/../../lib' -lm $(LDFLAGS)
 
 $(TOOL): $(TOOLOBJ) $(ARCHIVE)
 	$(call say,LD,$@)
