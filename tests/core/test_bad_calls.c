@@ -350,6 +350,48 @@ static void two_ranks_of_one_number_and_different_numbers_of_ranks(void **state)
     job_must(&job, other_n_ranks, NULL);
 }
 
+/* ---- arguments of the other collectives ---- */
+
+static void expect_refused(struct job_rank *rank, ncclResult_t got, const char *names)
+{
+    JOB_EXPECT(got == ncclInvalidArgument && strstr(ncclGetLastError(NULL), names), "%d, %s (expected: %s)", (int)got,
+               ncclGetLastError(NULL), names);
+}
+
+static void wrong_arguments(struct job_rank *rank)
+{
+    static _Thread_local int in[64], out[64];
+    ncclComm_t comm = rank->comm;
+    expect_refused(rank, ncclBroadcast(in, out, 4, ncclInt, 2, comm, NULL), "ncclBroadcast: root 2");
+    expect_refused(rank, ncclBcast(in, 4, ncclInt, -1, comm, NULL), "ncclBcast: root -1");
+    expect_refused(rank, ncclReduce(in, out, 4, ncclInt, (ncclRedOp_t)77, 0, comm, NULL), "ncclReduce: operator 77");
+    expect_refused(rank, ncclReduceScatter(in, out, 4, (ncclDataType_t)99, ncclSum, comm, NULL), "ncclReduceScatter: datatype 99");
+    expect_refused(rank, ncclAllGather(NULL, out, 4, ncclInt, comm, NULL), "ncclAllGather: sendbuff is NULL");
+    expect_refused(rank, ncclAllGather(in, NULL, 4, ncclInt, comm, NULL), "ncclAllGather: recvbuff is NULL");
+    expect_refused(rank, ncclAllGather(out + 1, out, 4, ncclInt, comm, NULL), "recvbuff + rank * count");
+    expect_refused(rank, ncclReduceScatter(in, in + 5, 4, ncclInt, ncclSum, comm, NULL), "sendbuff + rank * count");
+    expect_refused(rank, ncclGather(in, out, SIZE_MAX / 6, ncclInt, 0, comm, NULL), "ncclGather: count");
+    expect_refused(rank, ncclScatter(in, out, 4, ncclInt, 0, NULL, NULL), "ncclScatter: the communicator is NULL");
+    expect_refused(rank, ncclAlltoAll(in, in, 4, ncclInt, comm, NULL), "ncclAlltoAll: sendbuff");
+    expect_refused(rank, ncclAlltoAll(in, in, 4, ncclInt, comm, NULL), "does not work in place; pass separate buffers");
+    expect_refused(rank, ncclAlltoAll(in, in + 7, 4, ncclInt, comm, NULL), "overlap");
+    expect_refused(rank, ncclAlltoAll(in, out, 4, (ncclDataType_t)-3, comm, NULL), "ncclAlltoAll: datatype -3");
+    expect_refused(rank, ncclAlltoAll(NULL, out, 4, ncclInt, comm, NULL), "ncclAlltoAll: sendbuff is NULL");
+    if (rank->rank == 0) expect_refused(rank, ncclReduce(in, NULL, 4, ncclInt, ncclSum, 0, comm, NULL), "recvbuff is NULL");
+    if (rank->rank == 1) expect_refused(rank, ncclBroadcast(NULL, out, 4, ncclInt, 1, comm, NULL), "sendbuff is NULL");
+    /* and the communicator still works */
+    JOB_TRY(ncclAllGather(NULL, NULL, 0, ncclInt, comm, NULL));
+    in[0] = rank->rank + 1;
+    JOB_TRY(ncclAllGather(in, out, 1, ncclInt, comm, NULL));
+    JOB_EXPECT(out[0] == 1 && out[1] == 2, "gathered %d, %d", out[0], out[1]);
+}
+
+static void wrong_arguments_of_other_collectives_are_named_and_harmless(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1}, wrong_arguments, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -362,6 +404,7 @@ int main(void)
         cmocka_unit_test(a_communicator_destroyed_inside_the_group_that_uses_it),
         cmocka_unit_test(calls_after_finalize_are_refused),
         cmocka_unit_test(arguments_of_joining),
+        cmocka_unit_test(wrong_arguments_of_other_collectives_are_named_and_harmless),
         cmocka_unit_test(two_ranks_of_one_number_and_different_numbers_of_ranks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
