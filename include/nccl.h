@@ -423,10 +423,17 @@ ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
 
 /* ---- Parameters ------------------------------------------------------------------------------------------------- */
 
-/* Reading the library's parameters (environment variables) from a program. Not provided yet; `railccl env` prints
- * them. */
+/* Reading the library's parameters: environment variables and what configuration files say, with their defaults
+ * (docs/ENVIRONMENT.md). Values are those the library works with; they are read once. Any thread. */
 typedef struct ncclParamHandle *ncclParamHandle_t;
+
+/* Writes the handle of the parameter named `key`, e.g. "NCCL_SOCKET_IFNAME"; it lives as long as the library and is not
+ * freed. ncclInvalidArgument: NULL, or no such name; *out is left alone. */
 ncclResult_t ncclParamBind(ncclParamHandle_t *out, const char *key);
+
+/* Write the value as a number of the type of out; a switch is 0 or 1, -1 means "chosen by the library" where the page
+ * says so. ncclInvalidArgument: NULL, no handle, a parameter that is a text, or a value that the type cannot hold;
+ * *out is left alone. */
 ncclResult_t ncclParamGetI8(ncclParamHandle_t h, int8_t *out);
 ncclResult_t ncclParamGetI16(ncclParamHandle_t h, int16_t *out);
 ncclResult_t ncclParamGetI32(ncclParamHandle_t h, int32_t *out);
@@ -435,10 +442,24 @@ ncclResult_t ncclParamGetU8(ncclParamHandle_t h, uint8_t *out);
 ncclResult_t ncclParamGetU16(ncclParamHandle_t h, uint16_t *out);
 ncclResult_t ncclParamGetU32(ncclParamHandle_t h, uint32_t *out);
 ncclResult_t ncclParamGetU64(ncclParamHandle_t h, uint64_t *out);
+
+/* Any parameter as text, numbers in decimal, "" for a text that is not set; secrets are not shown. Valid until the
+ * thread's next call of this function. */
 ncclResult_t ncclParamGetStr(ncclParamHandle_t h, const char **out);
+
+/* Copies the value's bytes into `out`, which has room for maxLen, and writes their number: an int64_t, or a text with
+ * its end. ncclInvalidArgument also when the room is too small: the text says what is needed. */
 ncclResult_t ncclParamGet(ncclParamHandle_t h, void *out, int maxLen, int *len);
+
+/* ncclParamGetStr by name. valueLen, which may be NULL, gets the number of characters. Valid until the thread's next
+ * call of this function. */
 ncclResult_t ncclParamGetParameter(const char *key, const char **value, int *valueLen);
+
+/* A table of the names of all parameters that have an effect here; with NCCL_PARAM_DUMP_ALL=1 of all that are known.
+ * Valid until the thread's next call of this function. */
 ncclResult_t ncclParamGetAllParameterKeys(const char ***table, int *tableLen);
+
+/* Prints the same parameters with their values, a line each, where the log goes (standard output when there is none). */
 void ncclParamDumpAll(void);
 
 /* ---- The same calls under the names that a profiling tool calls -------------------------------------------------- */

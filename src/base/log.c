@@ -237,7 +237,7 @@ static size_t format_head(const struct log_config *c, enum rail_log_level level,
         const char *slash = strrchr(file, '/');
         at += (size_t)snprintf(out + at, bytes - at, "%.60s:%d ", slash ? slash + 1 : file, line);
     }
-    at += (size_t)snprintf(out + at, bytes - at, "railccl %s ", level_names[level]);
+    at += (size_t)snprintf(out + at, bytes - at, level == RAIL_LOG_NONE ? "railccl " : "railccl %s ", level_names[level]);
     return at;
 }
 

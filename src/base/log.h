@@ -27,7 +27,7 @@ void rail_log_restart(void);
 /* "rank 3" in front of every line of this thread while it works for a communicator; -1 for none. */
 void rail_log_set_rank(int rank);
 
-/* `file` NULL: without a place. Subsystems filter INFO and TRACE only. One write(2) per line; control characters in the
+/* `file` NULL: without a place. Level RAIL_LOG_NONE: something the program asked to be printed, always written. Subsystems filter INFO and TRACE only. One write(2) per line; control characters in the
  * text become blanks, so that what a peer sends cannot forge lines. Keeps errno, raises no SIGPIPE, may be called from
  * a forked child. */
 void rail_log_line(enum rail_log_level level, uint32_t subsystem, const char *file, int line, const char *format, ...)

@@ -304,6 +304,11 @@ const char *rail_param_name(enum rail_param id)
     return table[id].name;
 }
 
+bool rail_param_is_number(enum rail_param id)
+{
+    return table[id].kind == KIND_INT || table[id].kind == KIND_BOOL;
+}
+
 enum rail_param_effect rail_param_effect_of(enum rail_param id)
 {
     return table[id].effect;

@@ -40,6 +40,8 @@ const char *rail_param_str(enum rail_param id);
 /* True when some source gave a value that parsed. */
 bool rail_param_is_set(enum rail_param id);
 const char *rail_param_name(enum rail_param id);
+/* An INT or a BOOL: has a number, and no text. */
+bool rail_param_is_number(enum rail_param id);
 enum rail_param_effect rail_param_effect_of(enum rail_param id);
 /* The value as text, for messages ("(unset)" when there is none; secrets are not shown). Returns `buffer`. */
 const char *rail_param_text(enum rail_param id, char *buffer, size_t bytes);

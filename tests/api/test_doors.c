@@ -128,26 +128,6 @@ static void calls_that_are_not_provided_say_so(void **state)
     NO(ncclGroupSimulateEnd, NULL);
 }
 
-static void parameter_calls_say_so(void **state)
-{
-    (void)state;
-    NO(ncclParamBind, NULL, NULL);
-    NO(ncclParamGetI8, NULL, NULL);
-    NO(ncclParamGetI16, NULL, NULL);
-    NO(ncclParamGetI32, NULL, NULL);
-    NO(ncclParamGetI64, NULL, NULL);
-    NO(ncclParamGetU8, NULL, NULL);
-    NO(ncclParamGetU16, NULL, NULL);
-    NO(ncclParamGetU32, NULL, NULL);
-    NO(ncclParamGetU64, NULL, NULL);
-    NO(ncclParamGetStr, NULL, NULL);
-    NO(ncclParamGet, NULL, NULL, 0, NULL);
-    NO(ncclParamGetParameter, NULL, NULL, NULL);
-    NO(ncclParamGetAllParameterKeys, NULL, NULL);
-    ncclParamDumpAll();
-    assert_non_null(strstr(ncclGetLastError(NULL), "ncclParamDumpAll:"));
-}
-
 static void device_calls_say_so_and_return_nothing_that_looks_real(void **state)
 {
     (void)state;
@@ -185,7 +165,6 @@ int main(void)
         cmocka_unit_test(last_error_is_never_null_and_is_seen_by_other_threads),
         cmocka_unit_test(the_log_may_be_restarted_at_any_time),
         cmocka_unit_test(calls_that_are_not_provided_say_so),
-        cmocka_unit_test(parameter_calls_say_so),
         cmocka_unit_test(device_calls_say_so_and_return_nothing_that_looks_real),
     };
     return cmocka_run_group_tests(cases, NULL, NULL);
