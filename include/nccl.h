@@ -292,18 +292,24 @@ ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
 /* Writes the address that was given to ncclCommWindowRegister. */
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 
-/* Gives memory back while a communicator is idle, and takes it again. Not provided yet. */
+/* Suspend gives memory back that an idle communicator holds for its operations (staging windows, slots); collective, it
+ * returns when all ranks have given back. `flags` must be NCCL_SUSPEND_MEM. Until Resume, which is local, only questions,
+ * ncclCommMemStats, ncclCommDestroy and ncclCommAbort are admitted; other calls return ncclInvalidUsage. The memory is
+ * taken again when operations touch it. Both block also with blocking = 0. ncclRemoteError: a rank is gone, or did not
+ * call within RAILCCL_INIT_TIMEOUT_S. */
 #define NCCL_SUSPEND_MEM 0x01
 ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags);
 ncclResult_t ncclCommResume(ncclComm_t comm);
 
 typedef enum {
-    ncclStatGpuMemSuspend = 0,   /* bytes that ncclCommSuspend would give back */
+    ncclStatGpuMemSuspend = 0,   /* bytes that ncclCommSuspend would give back now */
     ncclStatGpuMemSuspended = 1, /* 1 while suspended, else 0 */
     ncclStatGpuMemPersist = 2,   /* bytes that stay */
     ncclStatGpuMemTotal = 3      /* bytes altogether */
 } ncclCommMemStat_t;
-/* Writes one figure about the communicator's GPU memory. Not provided yet. */
+/* Writes one figure about the memory behind this rank of the communicator: on a host rank of host memory, and only what
+ * is really there, since windows and slots take memory when they are first touched. ncclInvalidArgument: NULL, or another
+ * `stat`. */
 ncclResult_t ncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
 
 /* ---- Operators made at run time --------------------------------------------------------------------------------- */

@@ -116,9 +116,16 @@ typedef struct ncclCommProperties {
     ncclGinType_t railedGinType;
 } ncclCommProperties_t;
 
-#define NCCL_COMM_PROPERTIES_INITIALIZER { sizeof(ncclCommProperties_t), NCCL_API_MAGIC, NCCL_VERSION_CODE, }
+#define NCCL_COMM_PROPERTIES_INITIALIZER                                                                               \
+    {                                                                                                                  \
+        sizeof(ncclCommProperties_t), NCCL_API_MAGIC, NCCL_VERSION_CODE, 0 /* rank */, 0 /* nRanks */, 0 /* cudaDev */, \
+            0 /* nvmlDev */, false /* deviceApiSupport */, false /* multimemSupport */, NCCL_GIN_TYPE_NONE,            \
+            0 /* nLsaTeams */, false /* hostRmaSupport */, NCCL_GIN_TYPE_NONE /* railedGinType */,                     \
+    }
 
-/* What a communicator can do. Not provided yet. */
+/* What a communicator is and can do; initialise *props with NCCL_COMM_PROPERTIES_INITIALIZER, and as much of it as that
+ * says is written. nLsaTeams: nodes, whose ranks reach one another through memory. ncclInvalidArgument: NULL, or not
+ * initialised. */
 ncclResult_t ncclCommQueryProperties(ncclComm_t comm, ncclCommProperties_t *props);
 
 /* The device-side view of a communicator. Not provided: see the top of this file. */

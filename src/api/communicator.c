@@ -8,6 +8,7 @@
 #include "bootstrap/bootstrap.h"
 #include "core/collective.h"
 #include "core/group.h"
+#include "nccl_device.h"
 
 _Static_assert(sizeof(ncclUniqueId) == BOOTSTRAP_ID_BYTES, "an id is passed by value");
 
@@ -154,7 +155,7 @@ ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError)
 
 static enum rail_result tell(const char *call, const struct comm *comm, int *out, int (*what)(const struct comm *))
 {
-    RAIL_TRY(comm_check(comm, call));
+    RAIL_TRY(comm_made_check(comm, call));
     if (!out) return rail_fail(RAIL_E_ARGUMENT, "%s: the pointer for the answer is NULL", call);
     *out = what(comm);
     return RAIL_OK;
@@ -183,4 +184,29 @@ ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int *device)
 {
     struct door door = door_open();
     return door_close(door, tell("ncclCommCuDevice", comm_of(comm), device, device_of));
+}
+
+/* As much of it as the program's generation of the structure has. */
+static enum rail_result properties(const struct comm *comm, ncclCommProperties_t *out)
+{
+    static const char call[] = "ncclCommQueryProperties";
+    RAIL_TRY(comm_made_check(comm, call));
+    if (!out) return rail_fail(RAIL_E_ARGUMENT, "%s: props is NULL", call);
+    if (out->magic != NCCL_API_MAGIC || out->size < offsetof(ncclCommProperties_t, rank) || out->size > 4096)
+        return rail_fail(RAIL_E_ARGUMENT, "%s: props->magic is %#x, props->size %zu; initialise the structure with "
+                         "NCCL_COMM_PROPERTIES_INITIALIZER", call, out->magic, out->size);
+    ncclCommProperties_t all = {
+        .size = out->size, .magic = out->magic, .version = out->version, .rank = (int)comm->rank,
+        .nRanks = (int)comm->n_ranks, .cudaDev = comm->device, .nvmlDev = -1, .ginType = NCCL_GIN_TYPE_NONE,
+        .nLsaTeams = (int)comm->shape.n_nodes, .hostRmaSupport = true, .railedGinType = NCCL_GIN_TYPE_NONE,
+    };
+    memcpy(out, &all, out->size < sizeof all ? out->size : sizeof all);
+    return RAIL_OK;
+}
+
+RAIL_DOOR(ncclCommQueryProperties)
+ncclResult_t pncclCommQueryProperties(ncclComm_t comm, ncclCommProperties_t *props)
+{
+    struct door door = door_open();
+    return door_close(door, properties(comm_of(comm), props));
 }

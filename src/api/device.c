@@ -8,13 +8,6 @@
 #define NO_DEVICE_API "has no device interface (collectives inside one's own kernels)"
 #define CALL_HOST "call the collectives from the host"
 
-RAIL_DOOR(ncclCommQueryProperties)
-ncclResult_t pncclCommQueryProperties(ncclComm_t comm, ncclCommProperties_t *props)
-{
-    return door_not_provided("ncclCommQueryProperties", "does not tell the properties of a communicator yet",
-                             "ask ncclCommCount, ncclCommUserRank and ncclCommCuDevice");
-}
-
 RAIL_DOOR(ncclDevCommCreate)
 ncclResult_t pncclDevCommCreate(ncclComm_t comm, const ncclDevCommRequirements_t *reqs, ncclDevComm_t *outDevComm)
 {

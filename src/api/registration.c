@@ -2,6 +2,7 @@
 #include "api/comm_handle.h"
 #include "api/door.h"
 #include "core/group.h"
+#include "core/suspend.h"
 
 static enum rail_result usable(const struct comm *comm, const char *call)
 {
@@ -93,22 +94,58 @@ ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUse
 
 #pragma GCC diagnostic ignored "-Wunused-parameter" /* not provided yet: nothing looks at the arguments */
 
+/* ---- giving memory back ---- */
+
+static enum rail_result suspend(struct comm *comm, int flags)
+{
+    RAIL_TRY(comm_check(comm, "ncclCommSuspend"));
+    if (flags != NCCL_SUSPEND_MEM)
+        return rail_fail(RAIL_E_ARGUMENT, "ncclCommSuspend: flags %#x: must be NCCL_SUSPEND_MEM (%#x)", (unsigned)flags,
+                         NCCL_SUSPEND_MEM);
+    if (group_open()) return rail_fail(RAIL_E_USAGE, "ncclCommSuspend: not inside a group; end the group first");
+    if (comm->finalized) return rail_fail(RAIL_E_USAGE, "ncclCommSuspend: the communicator was finalized");
+    return comm_suspend(comm);
+}
+
 RAIL_DOOR(ncclCommSuspend)
 ncclResult_t pncclCommSuspend(ncclComm_t comm, int flags)
 {
-    return door_not_provided("ncclCommSuspend", "does not give memory back while a communicator lives",
-                             "destroy the communicator and make it again later");
+    struct door door = door_open();
+    return door_close(door, group_noted(suspend(comm_of(comm), flags)));
+}
+
+static enum rail_result resume(struct comm *comm)
+{
+    RAIL_TRY(comm_made_check(comm, "ncclCommResume"));
+    return comm_resume(comm);
 }
 
 RAIL_DOOR(ncclCommResume)
 ncclResult_t pncclCommResume(ncclComm_t comm)
 {
-    return door_not_provided("ncclCommResume", "does not suspend communicators", "leave the call out");
+    struct door door = door_open();
+    return door_close(door, resume(comm_of(comm)));
+}
+
+static enum rail_result mem_stats(const struct comm *comm, int stat, uint64_t *value)
+{
+    static const char call[] = "ncclCommMemStats";
+    RAIL_TRY(comm_made_check(comm, call));
+    if (!value) return rail_fail(RAIL_E_ARGUMENT, "%s: value is NULL", call);
+    struct footprint f = comm_footprint(comm);
+    switch (stat) {
+    case ncclStatGpuMemSuspend: *value = f.idle; break;
+    case ncclStatGpuMemSuspended: *value = atomic_load(&comm->magic) == COMM_SUSPENDED; break;
+    case ncclStatGpuMemPersist: *value = f.kept; break;
+    case ncclStatGpuMemTotal: *value = f.idle + f.kept; break;
+    default: return rail_fail(RAIL_E_ARGUMENT, "%s: stat %d: valid are 0 to %d", call, stat, ncclStatGpuMemTotal);
+    }
+    return RAIL_OK;
 }
 
 RAIL_DOOR(ncclCommMemStats)
 ncclResult_t pncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value)
 {
-    return door_not_provided("ncclCommMemStats", "does not count the GPU memory of a communicator yet",
-                             "look at the process's memory in /proc/self/smaps_rollup or nvidia-smi");
+    struct door door = door_open();
+    return door_close(door, mem_stats(comm_of(comm), (int)stat, value));
 }

@@ -65,6 +65,21 @@ void rail_memory_unmap(void *address, size_t bytes)
     if (address) munmap(address, bytes);
 }
 
+size_t rail_memory_resident(const void *address, size_t bytes)
+{
+    enum { AT_ONCE = 4096 };
+    unsigned char present[AT_ONCE];
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), found = 0;
+    uintptr_t at = (uintptr_t)address, end = at + bytes;
+    for (at -= at % page; at < end; at += AT_ONCE * page) {
+        size_t n = (end - at + page - 1) / page;
+        if (n > AT_ONCE) n = AT_ONCE;
+        if (mincore((void *)at, n * page, present) != 0) continue;
+        for (size_t i = 0; i < n; i++) found += present[i] & 1;
+    }
+    return found * page;
+}
+
 void rail_random(void *out, size_t bytes)
 {
     char *p = out;

@@ -17,6 +17,9 @@ enum rail_result rail_memfd_create(const char *name, size_t bytes, int *fd_out);
  * under the mapping. */
 enum rail_result rail_memfd_map(int fd, size_t bytes, void **address_out);
 void rail_memory_unmap(void *address, size_t bytes);
+/* Bytes of the pages of [address, address + bytes) that have memory behind them; of a shared mapping, whoever touched
+ * them. */
+size_t rail_memory_resident(const void *address, size_t bytes);
 
 /* Passing a descriptor between processes of one host and user, over an abstract unix socket (no file system).
  * `key` (32 bytes, secret) names the meeting point and is proven by the taker; the name and the proof are one-way hashes

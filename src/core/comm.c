@@ -41,6 +41,8 @@ __attribute__((cold)) static enum rail_result refuse(const struct comm *comm, ui
         return rail_fail(RAIL_E_USAGE,
                          "%s: the communicator %s (ncclInProgress): ask ncclCommGetAsyncError until it says otherwise",
                          call, doing(magic));
+    if (magic == COMM_SUSPENDED)
+        return rail_fail(RAIL_E_USAGE, "%s: the communicator is suspended; call ncclCommResume on all ranks first", call);
     if (magic == COMM_FAILED) {
         char why[512];
         snprintf(why, sizeof why, "%s", comm->fault.text);
@@ -63,9 +65,15 @@ enum rail_result comm_known(const struct comm *comm, const char *call)
 {
     if (!comm) return rail_fail(RAIL_E_ARGUMENT, "%s: the communicator is NULL", call);
     uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
-    if ((magic == COMM_MAGIC || magic == COMM_FAILED || in_progress(magic)) && comm->magic_end == COMM_MAGIC_END)
+    if ((magic == COMM_MAGIC || magic == COMM_SUSPENDED || magic == COMM_FAILED || in_progress(magic)) && comm->magic_end == COMM_MAGIC_END)
         return RAIL_OK;
     return refuse(comm, 0, call);
+}
+
+enum rail_result comm_made_check(const struct comm *comm, const char *call)
+{
+    bool suspended = comm && atomic_load_explicit(&comm->magic, memory_order_acquire) == COMM_SUSPENDED;
+    return suspended ? comm_known(comm, call) : comm_check(comm, call);
 }
 
 enum rail_result comm_state(struct comm *comm)
@@ -157,28 +165,33 @@ void comm_not_made(struct comm *comm, enum rail_result result)
 /* RAILCCL_DIGEST: closing ranks wait for one another, to compare. */
 #define DIGEST_PATIENCE_NS (5 * RAIL_NS_PER_S)
 
-static enum rail_result drain(struct comm *comm)
+enum rail_result comm_drain(struct comm *comm, const char *call)
 {
     comm_settle(comm);
-    if (comm->finalized) return RAIL_OK;
-    RAIL_TRY(fault_result(&comm->fault));
     uint64_t patience_ns = (uint64_t)rail_param_int(RAIL_PARAM_FINALIZE_TIMEOUT_S) * RAIL_NS_PER_S;
     struct rail_deadline deadline = rail_deadline_in_ns(patience_ns);
-    enum rail_result result = RAIL_OK;
+    enum rail_result result = fault_result(&comm->fault);
     comm_enter(comm);
     while (!wires_drained(&comm->wires) || !onesided_drained(comm)) {
         if ((result = fault_result(&comm->fault)) != RAIL_OK) break;
         if (rail_deadline_passed(deadline)) {
             result = rail_fail(RAIL_E_TIMEOUT,
-                               "ncclCommFinalize: data sent by rank %u was not taken by its peers within %lld s "
+                               "%s: data sent by rank %u was not taken by its peers within %lld s "
                                "(RAILCCL_FINALIZE_TIMEOUT_S)",
-                               comm->rank, (long long)(patience_ns / RAIL_NS_PER_S));
+                               call, comm->rank, (long long)(patience_ns / RAIL_NS_PER_S));
             break;
         }
         if (!net_progress()) sched_yield();
     }
-    if (result == RAIL_OK) result = digest_compare(comm->digest, comm->bootstrap, rail_deadline_in_ns(DIGEST_PATIENCE_NS));
     comm_leave(comm);
+    return result;
+}
+
+static enum rail_result drain(struct comm *comm)
+{
+    if (comm->finalized) return RAIL_OK;
+    enum rail_result result = comm_drain(comm, "ncclCommFinalize");
+    if (result == RAIL_OK) result = digest_compare(comm->digest, comm->bootstrap, rail_deadline_in_ns(DIGEST_PATIENCE_NS));
     comm->finalized = result == RAIL_OK;
     return result;
 }
@@ -249,7 +262,10 @@ void comm_stop(struct comm *comm, const char *what)
 enum rail_result comm_abort(struct comm *comm)
 {
     char text[128];
-    snprintf(text, sizeof text, "rank %u called ncclCommAbort", comm->rank);
+    if (atomic_load(&comm->magic) == COMM_JOINING) /* its thread finds out which one just now */
+        snprintf(text, sizeof text, "this rank called ncclCommAbort");
+    else
+        snprintf(text, sizeof text, "rank %u called ncclCommAbort", comm->rank);
     bool first = fault_raise(&comm->fault, RAIL_E_ABORTED, text);
     fault_raise_heir(&comm->fault, RAIL_E_ABORTED, text);
     if (atomic_exchange(&comm->ending, 1)) return RAIL_OK; /* a Destroy of another thread now ends, and frees */
@@ -260,7 +276,7 @@ enum rail_result comm_abort(struct comm *comm)
     }
     was = atomic_exchange(&comm->magic, 0);
     if (in_progress(was)) return RAIL_OK; /* the library's thread frees */
-    if (was == COMM_MAGIC) {
+    if (was == COMM_MAGIC || was == COMM_SUSPENDED) {
         if (first) bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REMOTE, text);
         await_caller(comm);
     }

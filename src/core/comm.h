@@ -89,6 +89,7 @@ struct comm {
 #define COMM_JOINING 0x7261696c6a6f696eull    /* "railjoin": is being made */
 #define COMM_DERIVING 0x7261696c64657269ull   /* "railderi": others are being made of it */
 #define COMM_FINALIZING 0x7261696c66696e61ull /* "railfina" */
+#define COMM_SUSPENDED 0x7261696c73757370ull  /* "railsusp" */
 #define COMM_FAILED 0x7261696c6661696cull     /* "railfail": could not be made; holds nothing but its fault */
 #define COMM_MAGIC_END 0x6d6d6f636c696172ull
 
@@ -104,6 +105,8 @@ void comm_free(struct comm *comm);
 /* Waits until everything sent has arrived (bounded by RAILCCL_FINALIZE_TIMEOUT_S). Idempotent. Not blocking:
  * RAIL_IN_PROGRESS, and a thread of the library's goes on. */
 enum rail_result comm_finalize(struct comm *comm);
+/* Waits until everything sent has arrived, as comm_finalize; the communicator works on. */
+enum rail_result comm_drain(struct comm *comm, const char *call);
 /* Waits for what the library's thread is doing, finalizes if that was not done, says goodbye, frees. */
 enum rail_result comm_destroy(struct comm *comm);
 /* From any thread, while another may be inside a call: makes that call return, without waiting for peers. Then frees. */
@@ -116,6 +119,8 @@ void comm_stop(struct comm *comm, const char *what);
 /* May calls come? Else RAIL_E_ARGUMENT (no living communicator) or RAIL_E_USAGE (in progress, failed) with a text that
  * names `call`. */
 enum rail_result comm_check(const struct comm *comm, const char *call);
+/* The same, but a suspended one will do: for questions. */
+enum rail_result comm_made_check(const struct comm *comm, const char *call);
 /* Is it one at all, in whatever state? For destroying, aborting and asking how it is. */
 enum rail_result comm_known(const struct comm *comm, const char *call);
 /* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text. Any thread, at any time. */

@@ -167,6 +167,19 @@ bool wires_drained(const struct wires *w)
     return true;
 }
 
+size_t wires_bytes(const struct wires *w)
+{
+    size_t bytes = w->capacity * sizeof *w->links;
+    for (uint32_t k = 0; k < PLAN_COLLECTIVES; k++)
+        for (int a = 0; a < PLAN_ALGORITHMS; a++)
+            for (uint32_t root = 0; w->sets[k][a] && root < roots_of(w, k); root++) {
+                const struct instance_set *set = w->sets[k][a][root];
+                bytes += sizeof set + (set ? sizeof *set : 0);
+                for (int c = 0; set && c < HOST_MAX_CHANNELS; c++) bytes += set->instances[c] ? sizeof(struct instance) : 0;
+            }
+    return bytes;
+}
+
 void wires_clear(struct wires *w)
 {
     for (uint32_t i = 0; i < w->n_links; i++) w->links[i]->ops->close(w->links[i]);

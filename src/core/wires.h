@@ -38,6 +38,8 @@ enum rail_result wires_pair(struct wires *wires, uint32_t peer, enum plan_direct
 
 /* True when every slot that this rank published has been credited. */
 bool wires_drained(const struct wires *wires);
+/* Of memory, for plans and tables. */
+size_t wires_bytes(const struct wires *wires);
 void wires_clear(struct wires *wires);
 
 #endif

@@ -40,6 +40,11 @@ struct link_ops {
     void (*release)(struct link *link);
     /* Sender: everything published has been credited. */
     bool (*drained)(struct link *link);
+    /* This end has nothing under way in either direction: gives the memory of its slots back to the system, which is
+     * taken again when it is touched. NULL: the slots lie in the node's segment (shm_segment_trim). */
+    void (*trim)(struct link *link);
+    /* Bytes of memory that trim would give back now. NULL as above. */
+    size_t (*resident)(const struct link *link);
     /* Frees this end. Never blocks; unsent data of a sender that was not drained is dropped. */
     void (*close)(struct link *link);
 };

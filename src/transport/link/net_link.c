@@ -14,6 +14,7 @@
 #include <sys/mman.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "transport/link/net_state.h"
 
 static inline struct net_link *of(struct link *link) { return (struct net_link *)(void *)link; }
@@ -115,6 +116,24 @@ static bool net_drained(struct link *link)
     return atomic_load_explicit(&l->credited, memory_order_acquire) == link->sequence;
 }
 
+/* The mapping stays, so that neither owner nor driver needs to know. */
+static void net_trim(struct link *link)
+{
+    struct net_link *l = of(link);
+    if (is_abandoned(l)) return;
+    pthread_mutex_lock(&l->net->lock);
+    bool idle = l->sender ? atomic_load(&l->credited) == link->sequence && l->frames_out == 0
+                          : atomic_load(&l->arrived) == link->sequence;
+    if (l->memory && idle) madvise(l->memory, l->stride_bytes * link->n_slots, MADV_DONTNEED);
+    net_unlock(l->net);
+}
+
+static size_t net_resident(const struct link *link)
+{
+    const struct net_link *l = (const struct net_link *)(const void *)link;
+    return l->memory ? rail_memory_resident(l->memory, l->stride_bytes * link->n_slots) : 0;
+}
+
 void link_close(struct net_link *l)
 {
     struct net *net = l->net;
@@ -159,6 +178,8 @@ static const struct link_ops net_link_ops = {
     .wait = net_wait,
     .release = net_release,
     .drained = net_drained,
+    .trim = net_trim,
+    .resident = net_resident,
     .close = net_close,
 };
 

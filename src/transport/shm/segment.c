@@ -211,6 +211,30 @@ void shm_segment_close(struct shm_segment *segment)
     memset(segment, 0, sizeof *segment);
 }
 
+void shm_segment_trim(const struct shm_segment *segment)
+{
+    struct offsets o = layout(&segment->geometry);
+    unsigned char *from = (unsigned char *)segment->header + o.windows;
+    size_t bytes = o.signals - o.windows; /* what follows is counts, which stay */
+    if (bytes == 0 || madvise(from, bytes, MADV_REMOVE) == 0) return;
+    RAIL_WARN("shared segment: madvise(MADV_REMOVE) of %zu MiB: %s; they stay in use", bytes >> 20, strerror(errno));
+}
+
+size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer)
+{
+    const struct shm_geometry *g = &segment->geometry;
+    size_t windows = 2 * SHM_DEPTH * g->window_bytes, slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    return rail_memory_resident(segment->windows + peer * windows, windows) +
+           rail_memory_resident(segment->slots + peer * slots, slots);
+}
+
+size_t shm_segment_resident_control(const struct shm_segment *segment, uint32_t peer)
+{
+    size_t places = shm_places(&segment->geometry);
+    return rail_memory_resident(&segment->controls[peer], sizeof *segment->controls) +
+           rail_memory_resident(&segment->places[peer * places], places * sizeof *segment->places);
+}
+
 void doorbell_ring(struct doorbell *door)
 {
     atomic_fetch_add_explicit(&door->word, 1, memory_order_release);

@@ -135,6 +135,13 @@ struct shm_request {
 enum rail_result shm_segment_open(const struct shm_request *request, struct shm_segment *out);
 /* Accepts a half-opened (zeroed) segment. The memory goes with the last user. */
 void shm_segment_close(struct shm_segment *segment);
+/* Gives the memory of all windows and slots back to the system; they read as zero afterwards and take memory again when
+ * they are touched. One rank of the node calls it, while none uses them. */
+void shm_segment_trim(const struct shm_segment *segment);
+/* Memory that is there for one peer: its windows and the slots of the links into it; and its share of what stays. A page
+ * that two peers share counts for both. */
+size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer);
+size_t shm_segment_resident_control(const struct shm_segment *segment, uint32_t peer);
 size_t shm_segment_bytes(const struct shm_geometry *geometry);
 
 enum shm_window { SHM_WINDOW_IN, SHM_WINDOW_OUT };
