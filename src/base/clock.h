@@ -17,6 +17,14 @@ static inline uint64_t rail_now_ns(void)
     return (uint64_t)t.tv_sec * RAIL_NS_PER_S + (uint64_t)t.tv_nsec;
 }
 
+/* The same clock as of the last tick of the kernel's timer, up to 4 ms ago: for a quarter of the price. */
+static inline uint64_t rail_now_coarse_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC_COARSE, &t);
+    return (uint64_t)t.tv_sec * RAIL_NS_PER_S + (uint64_t)t.tv_nsec;
+}
+
 /* A moment on the monotonic clock; at_ns == UINT64_MAX never comes. Passed by value. */
 struct rail_deadline { uint64_t at_ns; };
 

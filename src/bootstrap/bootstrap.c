@@ -87,8 +87,13 @@ void bootstrap_leave(struct bootstrap *b)
     uint32_t n_reports = watch.reported && !b->failed && !b->closing ? b->n_reports : 0;
     memcpy(reports, b->reports, n_reports * sizeof *reports);
     b->n_reports = 0;
+    struct wire_word words[WORDS_MAX];
+    uint32_t n_words = watch.word && !b->failed && !b->closing ? b->n_words : 0;
+    memcpy(words, b->words, n_words * sizeof *words);
+    b->n_words = 0;
     pthread_mutex_unlock(&b->lock);
     for (uint32_t i = 0; i < n_reports; i++) watch.reported(watch.owner, reports[i]);
+    for (uint32_t i = 0; i < n_words; i++) watch.word(watch.owner, words[i].number, words[i].text);
     /* The verdict does not change any more, and closing waits for this callback. */
     if (due) watch.lost(watch.owner, b->verdict.culprit, (enum rail_result)b->verdict.result, b->verdict.text);
 }
@@ -107,6 +112,16 @@ void bootstrap_report(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT
     if (b->pid != getpid()) return;
     pthread_mutex_lock(&b->lock);
     report_up(b, report);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void bootstrap_word(struct bootstrap *b, uint64_t number, const char *text)
+{
+    struct wire_word word = {.number = number};
+    if (b->pid != getpid() || b->rank != 0) return;
+    snprintf(word.text, sizeof word.text, "%s", text);
+    pthread_mutex_lock(&b->lock);
+    word_down(b, &word);
     pthread_mutex_unlock(&b->lock);
 }
 

@@ -80,6 +80,8 @@ struct bootstrap_watch {
     void *owner;
     /* At rank 0, on the service thread: a rank's report. May be NULL. */
     void (*reported)(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
+    /* At all other ranks, on the service thread: rank 0's word. May be NULL. */
+    void (*word)(void *owner, uint64_t number, const char *text);
 };
 enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch watch);
 
@@ -88,6 +90,9 @@ void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result resu
 
 /* Sends some bytes to rank 0 (not from rank 0 itself). Any thread; does not block. May be lost: say it again. */
 void bootstrap_report(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
+
+/* Rank 0 sends a number and a line of text (cut at 463 bytes) to all others. Any thread; does not block. May be lost. */
+void bootstrap_word(struct bootstrap *b, uint64_t number, const char *text);
 
 /* Says goodbye (so that closing is not taken for a death) and frees. Bounded time. */
 void bootstrap_close(struct bootstrap *b);

@@ -21,6 +21,8 @@ static bool peer_admits(struct conn *conn, const struct frame_head *head)
     case FRAME_ADOPTED: return peer == &b->peers[PARENT] && !peer->present && head->bytes == 0;
     case FRAME_NEWS: return peer->present && head->bytes == sizeof(struct wire_news);
     case FRAME_GOODBYE: return peer->present && head->bytes == 0;
+    case FRAME_WORD:
+        return peer == &b->peers[PARENT] && peer->present && head->bytes == sizeof(struct wire_word);
     case FRAME_AWAITS:
     case FRAME_REPORT:
         return peer->present && peer != &b->peers[PARENT] && head->bytes == BOOTSTRAP_REPORT_BYTES;
@@ -42,6 +44,26 @@ void report_up(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]
     }
 }
 
+void word_down(struct bootstrap *b, const struct wire_word *word)
+{
+    if (b->failed || b->closing) return;
+    for (uint32_t i = FIRST_CHILD; i < PEERS_MAX; i++) {
+        struct tree_peer *child = &b->peers[i];
+        if (!child->present || child->left || !conn_is_flushed(&child->conn)) continue; /* words never queue up */
+        (void)conn_queue_copy(&child->conn, FRAME_WORD, 0, word, sizeof *word);
+        conn_flush(&child->conn);
+    }
+}
+
+static void word_received(struct bootstrap *b, const struct blob *payload)
+{
+    struct wire_word word;
+    memcpy(&word, payload->data, sizeof word);
+    word.text[sizeof word.text - 1] = '\0';
+    if (b->n_words < WORDS_MAX) b->words[b->n_words++] = word;
+    word_down(b, &word);
+}
+
 static void handle(struct bootstrap *b, struct tree_peer *peer, struct frame *frame)
 {
     if (frame->head.type == FRAME_AWAITS || frame->head.type == FRAME_GATHER || frame->head.type == FRAME_SPREAD) {
@@ -51,6 +73,8 @@ static void handle(struct bootstrap *b, struct tree_peer *peer, struct frame *fr
         join_adopted(b);
     } else if (frame->head.type == FRAME_REPORT) {
         report_up(b, frame->payload->data);
+    } else if (frame->head.type == FRAME_WORD) {
+        word_received(b, frame->payload);
     } else if (frame->head.type == FRAME_GOODBYE) {
         peer->left = true;
         if (b->collective.active && !b->collective.done) {

@@ -38,7 +38,7 @@ struct tree_peer {
     struct wire_awaits awaits; /* n > 0: it is in the next collective, and lacks these below it */
 };
 
-enum { PARENT = 0, FIRST_CHILD = 1, PEERS_MAX = 1 + BOOTSTRAP_FANOUT, INTERFACES_MAX = 16, REPORTS_MAX = 16 };
+enum { PARENT = 0, FIRST_CHILD = 1, PEERS_MAX = 1 + BOOTSTRAP_FANOUT, INTERFACES_MAX = 16, REPORTS_MAX = 64, WORDS_MAX = 4 };
 
 /* The collective that a caller is inside of. */
 struct collective {
@@ -81,6 +81,9 @@ struct bootstrap {
 
     struct bootstrap *next_expecting; /* reception.c's */
 
+    struct wire_word words[WORDS_MAX]; /* others: to be handed over, as above */
+    uint32_t n_words;
+
     struct service_timer kick; /* runs closing and late reports on the service thread */
     bool closing, said_goodbye, torn_down;
     uint64_t close_until_ns;
@@ -105,6 +108,9 @@ enum rail_result bootstrap_sleep(struct bootstrap *b, uint32_t seen, struct rail
 
 /* tree.c's neighbours as connections: peers.c */
 enum rail_result peer_open(struct bootstrap *b, struct tree_peer *peer, int fd);
+
+/* Lock held: to the children. peers.c */
+void word_down(struct bootstrap *b, const struct wire_word *word);
 
 /* Lock held: a step nearer to rank 0. peers.c */
 void report_up(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);

@@ -5,6 +5,7 @@
  *   child -> parent  CHILD, then GATHER ... (or AWAITS, before its deadline)
  *   parent -> child  ADOPTED, then SPREAD ...
  *   child -> parent  REPORT, passed on to rank 0
+ *   parent -> child  WORD, of rank 0 to all
  *   both             NEWS, GOODBYE
  *
  * Fixed layouts, little-endian, no padding; the head's length is checked by the receiver against what it expects before
@@ -38,6 +39,7 @@ enum frame_type {
     FRAME_NEWS,
     FRAME_GOODBYE,
     FRAME_REPORT,
+    FRAME_WORD,
 };
 
 struct frame_head {
@@ -89,6 +91,12 @@ struct wire_awaits {
     uint32_t ranks[WIRE_AWAITS_MAX];
 };
 _Static_assert(sizeof(struct wire_awaits) == 64, "wire layout");
+
+struct wire_word {
+    uint64_t number;
+    char text[WIRE_TEXT_BYTES - 8]; /* ends with NUL */
+};
+_Static_assert(sizeof(struct wire_word) == 472, "wire layout");
 
 struct wire_news {
     uint32_t culprit;

@@ -23,6 +23,8 @@ void comm_enter(struct comm *comm)
 void comm_leave(struct comm *comm)
 {
     if (comm->policy.network) net_leave();
+    calls_end(&comm->node);
+    watch_end(&comm->watch, comm);
     atomic_store_explicit(&comm->inside, 0, memory_order_release);
 }
 
@@ -219,9 +221,10 @@ static void report(struct comm *comm)
         uint8_t bytes[BOOTSTRAP_REPORT_BYTES];
     } r = {.bytes = {0}};
     _Static_assert(sizeof r == BOOTSTRAP_REPORT_BYTES, "a history fits a report");
-    if (rail_now_ns() < comm->next_report_ns) return;
-    comm->next_report_ns = rail_now_ns() + REPORT_EVERY_NS;
-    calls_history_of(&comm->node, comm->node.self, &r.history);
+    uint64_t now_ns = rail_now_ns();
+    if (now_ns < comm->next_report_ns) return;
+    comm->next_report_ns = now_ns + REPORT_EVERY_NS;
+    watch_history(comm, comm->watch.number ? now_ns - comm->watch.began_ns : 0, &r.history);
     bootstrap_report(comm->bootstrap, r.bytes);
 }
 
@@ -230,6 +233,7 @@ enum rail_result collective_suspect(struct comm *comm)
     enum rail_result result = calls_compare_node(&comm->node);
     if (result == RAIL_OK) result = fault_result(&comm->fault);
     if (result != RAIL_OK) return comm_failed(comm, result);
+    watch_look(comm);
     if (comm->shape.n_nodes > 1 && comm->rank != 0) report(comm);
     return RAIL_OK;
 }

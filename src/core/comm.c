@@ -104,6 +104,7 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
     comm->config = *config;
     comm->device = device;
     fault_init(&comm->fault);
+    watch_init(&comm->watch);
     comm->magic_end = COMM_MAGIC_END;
     atomic_store_explicit(&comm->magic, COMM_JOINING, memory_order_release);
     announce();
@@ -126,6 +127,7 @@ static void clear(struct comm *comm)
     comm->networked = false;
     shm_segment_close(&comm->node.segment);
     shape_clear(&comm->shape);
+    watch_clear(&comm->watch);
     redops_clear(&comm->redops);
     registrations_clear(&comm->registrations);
     digest_close(comm->digest);
@@ -261,11 +263,12 @@ void comm_stop(struct comm *comm, const char *what)
 
 enum rail_result comm_abort(struct comm *comm)
 {
-    char text[128];
+    char text[512], waited[WATCH_TEXT + 32];
+    watch_words(comm, waited, sizeof waited);
     if (atomic_load(&comm->magic) == COMM_JOINING) /* its thread finds out which one just now */
         snprintf(text, sizeof text, "this rank called ncclCommAbort");
     else
-        snprintf(text, sizeof text, "rank %u called ncclCommAbort", comm->rank);
+        snprintf(text, sizeof text, "rank %u called ncclCommAbort%s", comm->rank, waited);
     bool first = fault_raise(&comm->fault, RAIL_E_ABORTED, text);
     fault_raise_heir(&comm->fault, RAIL_E_ABORTED, text);
     if (atomic_exchange(&comm->ending, 1)) return RAIL_OK; /* a Destroy of another thread now ends, and frees */

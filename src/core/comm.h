@@ -14,6 +14,7 @@
 #include "core/redop.h"
 #include "core/registration.h"
 #include "core/table.h"
+#include "core/watch.h"
 #include "core/window.h"
 #include "core/wires.h"
 #include "engine/calls.h"
@@ -60,6 +61,7 @@ struct comm {
     struct choice_table table;
     struct wait_policy policy;
     struct fault fault;
+    struct watch watch;
     struct redops redops;
     struct registrations registrations;
     struct windows windows;

@@ -15,6 +15,7 @@
 #include "base/params.h"
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
+#include "core/collective.h"
 #include "engine/calls.h"
 #include "topo/machine.h"
 
@@ -113,6 +114,8 @@ static void count_processes(const struct comm *comm, const uint32_t *ranks, uint
     }
 }
 
+static enum rail_result on_suspicion(void *owner) { return collective_suspect(owner); }
+
 static enum rail_result join_node(struct comm *comm, struct rail_deadline deadline)
 {
     const struct shape *shape = &comm->shape;
@@ -136,6 +139,8 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     comm->direct = request.n_processes == 1;
     comm->node.self = shape->peer_of[comm->rank];
     comm->node.ranks = ranks;
+    comm->node.suspect = on_suspicion;
+    comm->node.owner = comm;
     return shm_segment_open(&request, &comm->node.segment);
 }
 
@@ -193,6 +198,7 @@ static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
     struct calls_history mine, theirs;
     memcpy(&theirs, report, sizeof theirs);
     if (theirs.rank >= comm->n_ranks) return;
+    watch_reported(comm, &theirs);
     calls_history_of(&comm->node, comm->node.self, &mine);
     enum rail_result result = calls_compare(&mine, &theirs);
     for (int i = 0; i < SHM_CALLS && result == RAIL_OK; i++)
@@ -205,6 +211,12 @@ static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
     if (!fault_raise(&comm->fault, result, text)) return;
     bootstrap_tell(comm->bootstrap, theirs.rank, result, text);
     doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+}
+
+static void on_word(void *owner, uint64_t number, const char *text)
+{
+    struct comm *comm = owner;
+    if (atomic_load_explicit(&comm->joined, memory_order_acquire)) watch_word(comm, number, text);
 }
 
 /* ---- joining ---- */
@@ -262,7 +274,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(enter_tree(comm, request, deadline));
     /* From here on, since not every step of joining goes through the tree: a rank may die while others wait for it at the
      * node's segment. */
-    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report};
+    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report, .word = on_word};
     RAIL_TRY(bootstrap_watch(comm->bootstrap, watch));
     RAIL_TRY(meet(comm, deadline));
     if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);

@@ -23,8 +23,10 @@ void calls_history_of(const struct host_node *node, uint32_t peer, struct calls_
         uint64_t number = atomic_load_explicit(&calls->number, memory_order_acquire);
         for (int i = 0; i < SHM_CALLS; i++)
             out->signature[i] = atomic_load_explicit(&calls->signature[i], memory_order_acquire);
+        uint64_t left_ns = atomic_load_explicit(&calls->left_ns, memory_order_acquire), now_ns = rail_now_coarse_ns();
         if (atomic_load_explicit(&calls->number, memory_order_acquire) != number) continue;
         out->number = number;
+        if (left_ns) out->left_ms = 1 + (uint32_t)((now_ns > left_ns ? now_ns - left_ns : 0) / RAIL_NS_PER_MS);
         return;
     }
 }

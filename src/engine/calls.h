@@ -15,15 +15,26 @@ struct calls_history {
     uint64_t number;               /* of the last call begun; 0: none, or it could not be read */
     uint64_t closed;               /* 0, or calls made + 1: no more will come */
     uint64_t signature[SHM_CALLS]; /* of call n at n modulo SHM_CALLS */
+    uint32_t waited_ms;            /* in the last call, when it waits there for long */
+    uint32_t left_ms;              /* 0: it is inside; else 1 + since when it has left the last call */
 };
 
-/* The next call of this rank begins. Two stores into a line of its own. */
+/* The next call of this rank begins. Three stores into a line of its own. */
 static inline void calls_begin(struct host_node *node, uint64_t signature)
 {
     struct shm_calls *mine = &node->segment.controls[node->self].calls;
     uint64_t number = ++node->calls;
     atomic_store_explicit(&mine->signature[number % SHM_CALLS], signature, memory_order_relaxed);
+    atomic_store_explicit(&mine->left_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&mine->number, number, memory_order_release);
+}
+
+/* The call is over, or another one, that is not counted. */
+static inline void calls_end(struct host_node *node)
+{
+    struct shm_calls *mine = &node->segment.controls[node->self].calls;
+    if (atomic_load_explicit(&mine->left_ns, memory_order_relaxed) == 0)
+        atomic_store_explicit(&mine->left_ns, rail_now_coarse_ns(), memory_order_relaxed);
 }
 
 /* No more calls come from this rank. */

@@ -32,7 +32,7 @@ static enum rail_result await(struct host_node *node, struct wait_policy *policy
             return RAIL_E_ABORTED;
         }
         wait_pause(&w, policy, &node->segment, node->self);
-        if (__builtin_expect(wait_is_long(&w), 0)) RAIL_TRY(calls_compare_node(node));
+        if (__builtin_expect(wait_is_long(&w), 0)) RAIL_TRY(node->suspect ? node->suspect(node->owner) : calls_compare_node(node));
     }
     wait_end(&w, policy, &node->segment, node->self);
     return RAIL_OK;

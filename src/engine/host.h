@@ -31,6 +31,8 @@ struct host_node {
     uint64_t window_round;  /* rounds of all window plans so far: the W of the plans' counters */
     uint64_t express_round; /* messages of the express path so far */
     uint64_t calls;         /* begun so far (calls.h) */
+    enum rail_result (*suspect)(void *owner); /* what a caller that waits for long is to do; NULL: calls_compare_node */
+    void *owner;
 };
 
 /* The arguments of one collective at one rank. */

@@ -61,6 +61,7 @@ struct shm_calls {
     _Alignas(SHM_LINE) _Atomic uint64_t number; /* of the call begun last; the first is 1 */
     _Atomic uint64_t signature[SHM_CALLS];      /* of the call with that number, modulo */
     _Atomic uint64_t closed;                    /* 0, or calls made + 1: no more will come */
+    _Atomic uint64_t left_ns;                   /* when it left the call begun last; 0: it is inside */
 };
 
 /* Written by the peer it belongs to. */
