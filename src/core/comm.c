@@ -76,6 +76,12 @@ enum rail_result comm_made_check(const struct comm *comm, const char *call)
     return suspended ? comm_known(comm, call) : comm_check(comm, call);
 }
 
+enum rail_result comm_runs_check(const struct comm *comm, const char *call)
+{
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
+    return magic == COMM_DERIVING || magic == COMM_FINALIZING ? RAIL_OK : comm_check(comm, call);
+}
+
 enum rail_result comm_state(struct comm *comm)
 {
     uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
@@ -86,8 +92,10 @@ enum rail_result comm_hold(struct comm *comm, const char *call)
 {
     uint32_t nobody = 0;
     comm_settle(comm);
-    if (atomic_compare_exchange_strong(&comm->inside, &nobody, 1)) return RAIL_OK;
-    return comm_occupied(call);
+    if (!atomic_compare_exchange_strong(&comm->inside, &nobody, 1)) return comm_occupied(call);
+    if (!atomic_load(&comm->ending)) return RAIL_OK; /* whoever ends it sees us inside from now on, and waits */
+    comm_let_go(comm);
+    return rail_fail(RAIL_E_USAGE, "%s: another thread is destroying or aborting this communicator", call);
 }
 
 void comm_let_go(struct comm *comm) { atomic_store_explicit(&comm->inside, 0, memory_order_release); }
@@ -193,7 +201,10 @@ static enum rail_result drain(struct comm *comm)
 {
     if (comm->finalized) return RAIL_OK;
     enum rail_result result = comm_drain(comm, "ncclCommFinalize");
+    comm_enter(comm);
+    if (result == RAIL_OK) result = fault_result(&comm->fault); /* of an abort in between */
     if (result == RAIL_OK) result = digest_compare(comm->digest, comm->bootstrap, rail_deadline_in_ns(DIGEST_PATIENCE_NS));
+    comm_leave(comm);
     comm->finalized = result == RAIL_OK;
     return result;
 }

@@ -123,6 +123,8 @@ void comm_stop(struct comm *comm, const char *what);
 enum rail_result comm_check(const struct comm *comm, const char *call);
 /* The same, but a suspended one will do: for questions. */
 enum rail_result comm_made_check(const struct comm *comm, const char *call);
+/* The same, for what was posted to a stream before: the library's thread waits for that before it begins. */
+enum rail_result comm_runs_check(const struct comm *comm, const char *call);
 /* Is it one at all, in whatever state? For destroying, aborting and asking how it is. */
 enum rail_result comm_known(const struct comm *comm, const char *call);
 /* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text. Any thread, at any time. */

@@ -19,7 +19,7 @@ struct errand {
     struct making *first, *last;
     struct comm *parent;
     bool waits;   /* for its end: the caller */
-    bool holds;   /* the parent is held */
+    bool holds;   /* the parent is held: only where it waits */
     bool started; /* on `thread` */
     pthread_t thread;
 };
@@ -92,6 +92,7 @@ static void errand_free(struct errand *e)
 static void *run_alone(void *argument)
 {
     struct errand *e = argument;
+    if (e->parent) comm_settle(e->parent);
     run(e);
     errand_free(e);
     return NULL;
@@ -135,8 +136,8 @@ static enum rail_result prepare(struct errand *e)
 {
     if (e->parent) {
         RAIL_TRY(comm_check(e->parent, e->first->call));
-        RAIL_TRY(comm_hold(e->parent, e->first->call));
-        e->holds = true;
+        if (e->waits) RAIL_TRY(comm_hold(e->parent, e->first->call));
+        e->holds = e->waits;
     }
     for (struct making *m = e->first; m; m = m->next) {
         if (m->kind == MAKING_SPLIT && m->color < 0) continue;
@@ -153,15 +154,11 @@ static void unprepare(struct errand *e)
     if (e->holds) comm_let_go(e->parent);
 }
 
-/* From holding the parent to marking it as in progress: the thread that goes on is not the caller's. */
+/* No more calls: the parent is the library's thread's, which waits for those that were posted to streams. */
 static enum rail_result mark_parent(struct errand *e)
 {
     uint64_t from = COMM_MAGIC;
-    if (!e->parent) return RAIL_OK;
-    bool marked = atomic_compare_exchange_strong(&e->parent->magic, &from, COMM_DERIVING);
-    e->holds = false;
-    comm_let_go(e->parent);
-    if (marked) return RAIL_OK;
+    if (!e->parent || atomic_compare_exchange_strong(&e->parent->magic, &from, COMM_DERIVING)) return RAIL_OK;
     return rail_fail(RAIL_E_USAGE, "%s: another thread is ending this communicator", e->first->call);
 }
 

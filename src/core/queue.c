@@ -175,7 +175,7 @@ static enum rail_result enter(struct queue *queues)
     enum rail_result failure = RAIL_OK;
     for (struct queue *q = queues; q; q = q->next) {
         comm_enter(q->comm);
-        q->result = comm_check(q->comm, "ncclGroupEnd");
+        q->result = comm_runs_check(q->comm, "ncclGroupEnd");
         if (q->result != RAIL_OK) failure = q->result;
         else q->result = RAIL_NOT_YET;
     }

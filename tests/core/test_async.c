@@ -15,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "railccl.h"
 #include "support/trouble.h"
 
 /* "At once" is the making of a thread and no more; this is what a busy machine and a sanitizer may make of it. */
@@ -391,6 +392,35 @@ static void watchdog_ends_it(struct job_rank *rank)
 
 static void a_watchdog_aborts_what_hangs(void **state) { (void)state; on_shapes(watchdog_ends_it); }
 
+/* ---- beside streams ---- */
+
+/* Rank 0 comes late to what the others have posted; then they split and finalize, and neither waits for it. */
+static void posts_then_splits(struct job_rank *rank)
+{
+    ncclComm_t comm, child;
+    cudaStream_t stream;
+    float x = 1, y = 2;
+    int n = rank->n_ranks;
+    if (!init(rank, &comm) || !ready(rank, "init", comm)) return;
+    JOB_TRY(railStreamCreate(&stream));
+    if (rank->rank == 0) trouble_sleep_s(0.3);
+    JOB_TRY(ncclAllReduce(&x, &x, 1, ncclFloat32, ncclSum, comm, stream));
+    if (!split_as_torch(rank, comm, 0, &child)) return;
+    JOB_TRY(railStreamSynchronize(stream));
+    JOB_EXPECT(x == (float)n, "the sum is %g", x);
+    if (rank->rank == 0) trouble_sleep_s(0.3);
+    JOB_TRY(ncclAllReduce(&y, &y, 1, ncclFloat32, ncclSum, comm, stream));
+    double start_s = trouble_now_s();
+    if (!starts(rank, "finalize", ncclCommFinalize(comm), start_s) || !ready(rank, "finalize", comm)) return;
+    JOB_EXPECT(y == 2 * (float)n, "finalized before the sum, which is %g", y);
+    JOB_TRY(trouble_allreduce(child, n, 5));
+    JOB_TRY(railStreamDestroy(stream));
+    JOB_TRY(ncclCommDestroy(child));
+    JOB_TRY(ncclCommDestroy(comm));
+}
+
+static void what_was_posted_to_a_stream_comes_first(void **state) { (void)state; on_shapes(posts_then_splits); }
+
 /* ---- at any moment ---- */
 
 struct aborter { ncclComm_t comm; unsigned delay_us; double took_s; ncclResult_t result; };
@@ -455,6 +485,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_thread_that_goes_on_takes_no_signals),
         cmocka_unit_test(a_process_group_with_a_watchdog),
         cmocka_unit_test(a_watchdog_aborts_what_hangs),
+        cmocka_unit_test(what_was_posted_to_a_stream_comes_first),
         cmocka_unit_test(aborts_at_random_moments),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
