@@ -5,6 +5,8 @@
  * Heat spreads along a rod that is cut into n pieces. A piece needs one cell of each neighbour per step: the neighbour
  * puts it there, and nobody has to receive. Two halves of the window take turns, so that a fast neighbour never writes
  * what a slow one still reads. */
+#include <stddef.h>
+
 #include "example.h"
 
 enum { CELLS = 64, STEPS = 200 };

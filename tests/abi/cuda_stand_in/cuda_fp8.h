@@ -1,0 +1,1 @@
+/* Stands in for CUDA's header: nccl.h uses nothing of it. */
