@@ -340,6 +340,10 @@ void service_timer_set(struct service_timer *timer, uint64_t at_ns)
 {
     int saved = errno;
     pthread_mutex_lock(&service.lock);
+    if (timer->cancelling) { /* by another thread, which waits for this callback */
+        pthread_mutex_unlock(&service.lock);
+        return;
+    }
     timer->at_ns = at_ns ? at_ns : 1; /* 0 would switch the timerfd off */
     if (start() != RAIL_OK) {
         timer->heap_index = 0;
@@ -368,7 +372,11 @@ void service_timer_cancel(struct service_timer *timer)
         arm();
     }
     timer->heap_index = 0;
-    wait_while_running(timer);
+    if (!on_service_thread) {
+        timer->cancelling = true; /* its callback may be about to set it again */
+        wait_while_running(timer);
+        timer->cancelling = false;
+    }
     pthread_mutex_unlock(&service.lock);
     errno = saved;
 }

@@ -35,6 +35,7 @@ struct service_timer {
     void (*fire)(struct service_timer *timer);
     uint64_t at_ns;        /* the service's own */
     uint32_t heap_index;   /* the service's own; 0 = not set */
+    bool cancelling;       /* the service's own: setting it does nothing */
 };
 
 /* Setting a timer that is set moves it. Any thread. Should the thread not start or memory run out, that is logged and

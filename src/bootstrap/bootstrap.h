@@ -19,7 +19,7 @@
 #include "base/result.h"
 #include "bootstrap/sockets.h"
 
-enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 64 };
+enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 528 };
 
 /* ncclGetUniqueId: opens the root's listener in this process (or uses NCCL_COMM_ID) and writes the id. The root serves
  * one communicator, then ends; it also ends after RAILCCL_ROOT_TIMEOUT_S without one. */

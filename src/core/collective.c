@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/futex.h"
+#include "core/notes.h"
 #include "engine/calls.h"
 #include "engine/express.h"
 #include "engine/signature.h"
@@ -17,6 +18,7 @@
 void comm_enter(struct comm *comm)
 {
     atomic_store_explicit(&comm->inside, 1, memory_order_relaxed);
+    notes_watch(comm);
     if (comm->policy.network) net_enter();
 }
 
@@ -213,7 +215,7 @@ enum rail_result collective_progress(struct comm *comm, struct host_op *op)
     return result;
 }
 
-/* What I am in, to rank 0, which compares (comm.c). */
+/* What I am in, to rank 0, which compares. */
 static void report(struct comm *comm)
 {
     union {

@@ -18,6 +18,7 @@
 #include "core/announce.h"
 #include "core/collective.h"
 #include "core/comm_store.h"
+#include "core/notes.h"
 #include "core/p2p.h"
 #include "engine/calls.h"
 
@@ -123,6 +124,7 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
 static void clear(struct comm *comm)
 {
     bool failed = atomic_load(&comm->fault.stop) != 0;
+    notes_stop(comm);
     if (comm->node.segment.mapping && (!failed || comm->stopped)) calls_close(&comm->node); /* else the news tells */
     onesided_clear(comm); /* what arrives may have to tell of a failure */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);

@@ -5,6 +5,7 @@
 #include <stdint.h>
 
 #include "algos/algos.h"
+#include "base/service.h"
 #include "bootstrap/bootstrap.h"
 #include "core/alltoall.h"
 #include "core/config.h"
@@ -43,6 +44,16 @@ struct scratch {
     size_t bytes;
 };
 
+/* What ranks called, compared now and then (notes.h); the service thread's but for `watching`. */
+enum { COMM_REPORTS = 16 };
+struct notes {
+    _Atomic bool watching; /* the timer runs: set by the caller, cleared by the service thread */
+    uint32_t quiet;        /* looks since the last call */
+    uint64_t seen;         /* calls at the last look */
+    struct service_timer timer;
+    struct calls_history kept[COMM_REPORTS]; /* rank 0: the last report of rank r at r modulo COMM_REPORTS */
+};
+
 struct comm {
     _Atomic uint64_t magic; /* COMM_MAGIC while calls may come; a call may look at it while another thread aborts */
     _Atomic uint32_t ending; /* a thread is destroying or aborting it: that one frees it */
@@ -75,7 +86,7 @@ struct comm {
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */
-    struct calls_history reports[SHM_CALLS]; /* rank 0: one of call n at n modulo SHM_CALLS; the service thread's */
+    struct notes notes;
     _Atomic uint32_t posted, ran; /* groups of calls on streams, over its life (posted.h) */
     _Atomic uint32_t inside; /* a thread works in a call: set by that thread, awaited by an abort */
     struct comm *next_retired; /* comm_store.c's, like the next two */

@@ -210,10 +210,10 @@ enum rail_result digest_compare(struct digest *d, struct bootstrap *bootstrap, s
 {
     bool differ = false;
     if (!d || !d->compared) return RAIL_OK;
-    d->compared = false;
     struct summary *all = calloc(d->n_ranks, sizeof *all);
     enum rail_result result = all ? compare(d, bootstrap, deadline, all, &differ) : RAIL_E_SYSTEM;
     free(all);
+    d->compared = result == RAIL_OK; /* once told, or not met, is enough */
     if (differ) return result;
     if (result != RAIL_OK)
         RAIL_WARN("RAILCCL_DIGEST: not all ranks closed the communicator in time: results were not compared");

@@ -16,6 +16,7 @@
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
 #include "core/collective.h"
+#include "core/notes.h"
 #include "engine/calls.h"
 #include "topo/machine.h"
 
@@ -190,27 +191,15 @@ static void on_lost(void *owner, uint32_t culprit, enum rail_result result, cons
     doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
 }
 
-/* At rank 0: a rank of another node waits for long. Its calls are compared with mine, and with those of others that
- * wait: I may be late myself. */
+/* At rank 0: what another rank called, and whether it waits. */
 static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
 {
     struct comm *comm = owner;
-    struct calls_history mine, theirs;
+    struct calls_history theirs;
     memcpy(&theirs, report, sizeof theirs);
     if (theirs.rank >= comm->n_ranks) return;
     watch_reported(comm, &theirs);
-    calls_history_of(&comm->node, comm->node.self, &mine);
-    enum rail_result result = calls_compare(&mine, &theirs);
-    for (int i = 0; i < SHM_CALLS && result == RAIL_OK; i++)
-        if (comm->reports[i].rank != theirs.rank) result = calls_compare(&comm->reports[i], &theirs);
-    struct calls_history *kept = &comm->reports[theirs.number % SHM_CALLS];
-    if (kept->number != theirs.number) *kept = theirs;
-    if (result == RAIL_OK) return;
-    char text[512];
-    snprintf(text, sizeof text, "%s", rail_own_error());
-    if (!fault_raise(&comm->fault, result, text)) return;
-    bootstrap_tell(comm->bootstrap, theirs.rank, result, text);
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+    notes_received(comm, &theirs);
 }
 
 static void on_word(void *owner, uint64_t number, const char *text)

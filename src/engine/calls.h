@@ -19,7 +19,7 @@ struct calls_history {
     uint32_t left_ms;              /* 0: it is inside; else 1 + since when it has left the last call */
 };
 
-/* The next call of this rank begins. Three stores into a line of its own. */
+/* The next call of this rank begins. Three stores into lines of its own. */
 static inline void calls_begin(struct host_node *node, uint64_t signature)
 {
     struct shm_calls *mine = &node->segment.controls[node->self].calls;

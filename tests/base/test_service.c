@@ -166,6 +166,28 @@ static void cancelling_waits_for_a_callback_that_runs(void **state)
     assert_int_equal(left, 1);
 }
 
+static void slow_and_again(struct service_timer *timer)
+{
+    inside = 1;
+    usleep(30000);
+    service_timer_set(timer, 1);
+    n_fired++;
+}
+
+static void a_timer_that_sets_itself_again_while_it_is_cancelled_stays_cancelled(void **state)
+{
+    (void)state;
+    struct service_timer t = {.fire = slow_and_again};
+    inside = n_fired = 0;
+    service_timer_set(&t, 1);
+    wait_until(&inside, 1);
+    service_timer_cancel(&t);
+    int fired = n_fired;
+    usleep(80000);
+    assert_int_equal(n_fired, fired);
+    service_timer_cancel(&t);
+}
+
 static void cancel_self_and_free(struct service_timer *timer)
 {
     service_timer_set(timer, 1);
@@ -468,6 +490,7 @@ int main(void)
         cmocka_unit_test(a_timer_may_set_itself_again),
         cmocka_unit_test(a_timer_that_is_always_due_does_not_starve_descriptors),
         cmocka_unit_test(cancelling_waits_for_a_callback_that_runs),
+        cmocka_unit_test(a_timer_that_sets_itself_again_while_it_is_cancelled_stays_cancelled),
         cmocka_unit_test(a_timer_may_cancel_and_free_itself),
         cmocka_unit_test(the_thread_has_its_name_and_takes_no_signals),
         cmocka_unit_test(events_come_until_removed_and_again_after_adding_again),

@@ -21,7 +21,8 @@ enum {
     SHM_LINE = 64,           /* cache line of every CPU we build for */
     SHM_COUNTERS = 4,        /* monotonic counters per rank, a line each */
     SHM_DEPTH = 2,           /* windows, exposures and express lines alternate */
-    SHM_CALLS = 4,           /* calls remembered per rank, the present one included */
+    SHM_CALLS = 62,          /* calls remembered per rank, the present one included: as far as one may be ahead and still
+                                be compared */
     SHM_EXPRESS_BYTES = 40,  /* data beside the sequence and the signature in one line */
     SHM_MAX_PEERS = 1024,
     SHM_MAX_SLOTS = 16,
@@ -59,9 +60,9 @@ struct shm_express {
 /* What the owner called last, for peers that wait in vain (engine/calls.h). */
 struct shm_calls {
     _Alignas(SHM_LINE) _Atomic uint64_t number; /* of the call begun last; the first is 1 */
-    _Atomic uint64_t signature[SHM_CALLS];      /* of the call with that number, modulo */
     _Atomic uint64_t closed;                    /* 0, or calls made + 1: no more will come */
     _Atomic uint64_t left_ns;                   /* when it left the call begun last; 0: it is inside */
+    _Atomic uint64_t signature[SHM_CALLS];      /* of the call with that number, modulo */
 };
 
 /* Written by the peer it belongs to. */
