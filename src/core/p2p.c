@@ -109,9 +109,12 @@ static enum rail_result drive(struct comm *comm)
     enum rail_result result;
     uint64_t moved = comm->p2p.moved;
     while ((result = progress(comm)) == RAIL_NOT_YET) {
-        bool net = comm->policy.network && net_progress();
-        if (net || comm->p2p.moved != moved) {
+        if (comm->p2p.moved != moved) {
             moved = comm->p2p.moved;
+            wait_again(&w, &comm->policy, &comm->node.segment, comm->node.self);
+            continue;
+        }
+        if (comm->policy.network && net_progress()) {
             wait_restart(&w, &comm->node.segment, comm->node.self);
             continue;
         }

@@ -190,13 +190,14 @@ enum rail_result queues_run(struct queue *queues)
     for (struct queue *q = queues; q; q = q->next) network |= q->comm->policy.network;
     while (failure == RAIL_OK && look(queues, &failure) && failure == RAIL_OK) {
         if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
-        bool moved = messages_moved(queues);
-        moved |= network && net_progress();
-        if (queues->next && moved)
+        bool moved = messages_moved(queues), arrived = network && net_progress();
+        if (queues->next && (moved || arrived))
             w = (struct waiter){0};
         else if (queues->next)
             nap(&w, &queues->comm->policy);
         else if (moved)
+            wait_again(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
+        else if (arrived)
             wait_restart(&w, &queues->comm->node.segment, queues->comm->node.self);
         else
             wait_pause(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);

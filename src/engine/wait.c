@@ -21,6 +21,8 @@
  * finds nobody takes 0.2 to 0.3 us, one that a foreign program fills takes milliseconds. */
 #define TURN_LEAST_NS 600
 #define TURN_MOST_NS (100 * RAIL_NS_PER_US)
+/* Peers whose core is compared with one's own: each look is a cache line. */
+#define NEIGHBOURS 8
 /* Long enough not to spin in vain every few calls, short enough to notice within microseconds that the scheduler has
  * given the ranks a core each. */
 #define TOGETHER_WAITS 64
@@ -52,6 +54,20 @@ static void disarm(struct waiter *w, const struct shm_segment *segment, uint32_t
     w->armed = false;
 }
 
+/* A peer that has not waited lately may have moved since: that costs a few early yields in vain. */
+void wait_show_core(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment, uint32_t self)
+{
+    uint32_t n = segment->geometry.n_peers, most = n - 1 < NEIGHBOURS ? n - 1 : NEIGHBOURS;
+    int core = policy->crowded ? -1 : sched_getcpu();
+    if (core < 0) return;
+    atomic_store_explicit(&segment->controls[self].door.core, (uint32_t)core + 1, memory_order_relaxed);
+    w->shared = false;
+    for (uint32_t k = 1; k <= most && !w->shared; k++) {
+        struct doorbell *door = &segment->controls[(self + k) % n].door;
+        w->shared = atomic_load_explicit(&door->core, memory_order_relaxed) == (uint32_t)core + 1;
+    }
+}
+
 void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
                      uint32_t self)
 {
@@ -71,20 +87,22 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
     if (w->sleeper || now - w->since_ns >= policy->awake_ns)
         arm(w, segment, self);
     else {
+        if (w->shared || policy->together) wait_show_core(w, policy, segment, self);
         sched_yield();
         uint64_t away_ns = rail_now_ns() - now;
         w->turn = away_ns >= TURN_LEAST_NS && away_ns < TURN_MOST_NS;
-        if (!policy->crowded && !policy->together) w->looks = 0;
+        if (!policy->crowded && !policy->together && !w->shared) w->looks = 0;
     }
 }
 
-/* Two ranks that the scheduler put on one core wait in vain for as long as the other one spins. It shows: a yield comes
- * back soon and what we waited for is there. The next waits then yield early, until it stops showing. A yield that a
- * foreign program filled takes a time slice, and teaches nothing. */
+/* Two ranks that the scheduler put on one core wait in vain for as long as the other one spins. It shows: both say that
+ * they have waited on that core; or a yield comes back soon and what we waited for is there. The next waits then yield early,
+ * until it stops showing. (When both spin, a yield takes as long as the other one's spinning, which looks like the time
+ * slice of a foreign program: so without the first sign two ranks could go on like that for good, 1 ms a call.) */
 void wait_learn(struct waiter *w, struct wait_policy *policy)
 {
     if (policy->crowded) return;
-    if (w->turn && (policy->together || w->looks <= 1))
+    if (w->shared || (w->turn && (policy->together || w->looks <= 1)))
         policy->together = TOGETHER_WAITS;
     else if (policy->together)
         policy->together--;

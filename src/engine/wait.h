@@ -24,6 +24,9 @@ struct wait_policy wait_policy_make(int ranks, int cores, bool network, uint64_t
 
 /* Before an early yield: about a cache line's way to and fro. */
 enum { WAIT_FEW_LOOKS = 20 };
+/* Before it says on which core it waits, and asks who else did: some microseconds, longer than hand-overs take that go
+ * well. */
+enum { WAIT_SHOW_LOOKS = 200 };
 
 /* One wait. Zero it, call wait_pause after each look that found nothing, wait_end when done. */
 struct waiter {
@@ -32,6 +35,7 @@ struct waiter {
     bool sleeper;       /* has slept: goes back to sleep without spinning */
     uint32_t word;      /* the doorbell's value before the last look */
     bool turn;          /* the last yield took as long as a turn of a peer on this core */
+    bool shared;        /* a peer has waited on the very core that I wait on */
     bool late;          /* the last pause ended long after the first */
     uint64_t since_ns;
     uint64_t began_ns;
@@ -41,6 +45,8 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
                      uint32_t self);
 void wait_end_slow(struct waiter *w, const struct shm_segment *segment, uint32_t self);
 void wait_learn(struct waiter *w, struct wait_policy *policy);
+void wait_show_core(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
+                    uint32_t self);
 
 /* True after a sleep once the wait has gone on for so long (100 ms) that something may be wrong. The waiter is awake
  * and disarmed then: leaving without wait_end is fine. */
@@ -58,7 +64,9 @@ static inline void wait_relax(void)
 static inline void wait_pause(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
                               uint32_t self)
 {
-    if (w->looks++ < (__builtin_expect(policy->together == 0, 1) ? policy->spins : WAIT_FEW_LOOKS))
+    bool alone = policy->together == 0 && !w->shared;
+    if (__builtin_expect(w->looks == WAIT_SHOW_LOOKS, 0)) wait_show_core(w, policy, segment, self);
+    if (w->looks++ < (__builtin_expect(alone, 1) ? policy->spins : WAIT_FEW_LOOKS))
         wait_relax();
     else
         wait_pause_slow(w, policy, segment, self);
@@ -71,6 +79,7 @@ static inline void wait_restart(struct waiter *w, const struct shm_segment *segm
     w->looks = 0;
     w->since_ns = 0;
     w->sleeper = false;
+    w->shared = false;
 }
 
 /* What was waited for is there. */
@@ -78,7 +87,15 @@ static inline void wait_end(struct waiter *w, struct wait_policy *policy, const 
                             uint32_t self)
 {
     if (__builtin_expect(w->armed, 0)) wait_end_slow(w, segment, self);
-    if (__builtin_expect(w->turn || policy->together, 0)) wait_learn(w, policy);
+    if (__builtin_expect(w->turn || w->shared || policy->together, 0)) wait_learn(w, policy);
+}
+
+/* Part of what is waited for is there, and the rest will come in the same way: the next wait begins. */
+static inline void wait_again(struct waiter *w, struct wait_policy *policy, const struct shm_segment *segment,
+                              uint32_t self)
+{
+    wait_end(w, policy, segment, self);
+    *w = (struct waiter){0};
 }
 
 #endif

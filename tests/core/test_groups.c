@@ -312,6 +312,13 @@ static void a_failure_under_way_ends_the_whole_group(void **state)
         job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1, .n_hosts = hosts}, fails_under_way, NULL);
 }
 
+static void on_threads(void **state)
+{
+    (void)state;
+    static void (*const bodies[])(struct job_rank *) = {nested, several, other_threads};
+    for (size_t i = 0; i < 3; i++) job_must(&(struct job){.n_ranks = 3}, bodies[i], NULL);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -321,7 +328,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_group_belongs_to_its_thread),
         cmocka_unit_test(a_communicator_that_is_destroyed_inside_refuses_the_group),
         cmocka_unit_test(a_failure_under_way_ends_the_whole_group),
-        cmocka_unit_test(one_thread_of_all_ranks), /* last: forked ranks must not inherit a process that used the library */
+        cmocka_unit_test(on_threads),
+        cmocka_unit_test(one_thread_of_all_ranks), /* these two last: forked ranks must not inherit a process that used the library */
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

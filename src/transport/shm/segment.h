@@ -33,10 +33,11 @@ enum {
     SHM_ROOTED_CHANNELS = 2, /* channels on which any peer may have a link to any other: trees, as the root moves */
 };
 
-/* Where a rank sleeps. Written by its rank (sleeping) and by whoever wakes it (word). */
+/* Where a rank sleeps. Written by its rank (sleeping, core) and by whoever wakes it (word). */
 struct doorbell {
     _Alignas(SHM_LINE) _Atomic uint32_t word;
     _Atomic uint32_t sleeping;
+    _Atomic uint32_t core; /* on which its rank was when it had waited for some microseconds, the last time; number + 1 */
 };
 
 struct shm_counter {
