@@ -280,7 +280,8 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
  * ranks call them in the same order. Sizes may differ; a rank without a part passes NULL and 0 and gets a handle, too. No
  * alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister returns
  * when everything that ranks had put into the window before their own call of it is there; the memory must live until
- * then. Windows that are left end with the communicator. win NULL is allowed in Deregister and does nothing.
+ * then. In a group windows are registered before its operations run and end after them. Windows that are left end with
+ * the communicator. win NULL is allowed in Deregister and does nothing.
  * ncclInvalidArgument: bad flags, NULL with a size, a window of another communicator or none. ncclInvalidUsage: ranks
  * passed different flags or sizes (the text says which); that leaves the communicator usable. */
 #define NCCL_WIN_DEFAULT 0x00
@@ -388,7 +389,8 @@ ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int
 /* Writes `count` elements to byte offset `peerWinOffset` of `peer`'s part of the window `peerWin` (this rank's handle of
  * it), then raises signal (sigIdx, ctx) there. When it returns localbuff may be used again. The data is in the window before
  * the signal counts, and what one rank puts to one other arrives in the order of its calls. The target need not call
- * anything, and ranks may put to one another at once. `peer` may be the rank itself.
+ * anything, and ranks may put to one another at once. `peer` may be the rank itself. In a group puts run in call order,
+ * and waits beside them: a wait does not hold back a put that was called after it.
  * 0 <= sigIdx < 16; 0 <= ctx < numRmaCtx of the configuration (1 when not set, at most 16). flags must be 0.
  * ncclInvalidArgument: those limits, a window that is not this communicator's, or a place that is not within the peer's
  * part; nothing was done and the communicator stays usable. */

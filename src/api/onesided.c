@@ -12,33 +12,38 @@ _Static_assert(sizeof(struct onesided_wait) == sizeof(ncclWaitSignalDesc_t) &&
                    offsetof(struct onesided_wait, ctx) == offsetof(ncclWaitSignalDesc_t, ctx),
                "a description is handed on as it is");
 
-static enum rail_result usable(struct comm *comm, cudaStream_t stream, const char *call)
+static enum rail_result usable(struct comm *comm, cudaStream_t stream, const char *call, struct stream **later)
 {
     RAIL_TRY(comm_check(comm, call));
-    RAIL_TRY(stream_check(stream, call));
+    RAIL_TRY(stream_accept(stream, call, later));
     if (comm->finalized) return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
     return RAIL_OK;
 }
 
 /* Takes over what the operation holds. */
-static enum rail_result run(struct onesided_op *op, const char *call)
+static enum rail_result run(struct onesided_op *op, struct stream *later)
 {
-    enum rail_result result;
-    if (group_open())
-        result = rail_fail(RAIL_E_USAGE, "%s: this release has no one-sided operations inside a group; call it outside", call);
-    else
-        result = onesided_run(op);
-    onesided_free(op);
-    return result;
+    if (!group_open() && !later) {
+        enum rail_result ran = onesided_run(op);
+        onesided_free(op);
+        return ran;
+    }
+    group_start();
+    enum rail_result result = group_on_stream(later);
+    if (result == RAIL_OK) result = group_add_onesided(op);
+    else onesided_free(op);
+    enum rail_result ended = group_end(); /* of an outer group: nothing yet */
+    return result != RAIL_OK ? result : ended;
 }
 
 static enum rail_result put(struct comm *comm, struct onesided_put args, ncclWindow_t win, cudaStream_t stream)
 {
     struct onesided_op op;
-    RAIL_TRY(usable(comm, stream, args.call));
+    struct stream *later;
+    RAIL_TRY(usable(comm, stream, args.call, &later));
     RAIL_TRY(window_find(comm, (uintptr_t)win, args.call, &args.window));
     RAIL_TRY(onesided_put_make(comm, &args, &op));
-    return run(&op, args.call);
+    return run(&op, later);
 }
 
 RAIL_DOOR(ncclPutSignal)
@@ -55,9 +60,10 @@ ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t 
 static enum rail_result signal_peer(struct comm *comm, struct onesided_put args, cudaStream_t stream)
 {
     struct onesided_op op;
-    RAIL_TRY(usable(comm, stream, args.call));
+    struct stream *later;
+    RAIL_TRY(usable(comm, stream, args.call, &later));
     RAIL_TRY(onesided_put_make(comm, &args, &op));
-    return run(&op, args.call);
+    return run(&op, later);
 }
 
 RAIL_DOOR(ncclSignal)
@@ -72,9 +78,10 @@ static enum rail_result wait_for(struct comm *comm, const struct onesided_wait *
 {
     static const char call[] = "ncclWaitSignal";
     struct onesided_op op;
-    RAIL_TRY(usable(comm, stream, call));
+    struct stream *later;
+    RAIL_TRY(usable(comm, stream, call, &later));
     RAIL_TRY(onesided_wait_make(comm, waits, n, &op));
-    return run(&op, call);
+    return run(&op, later);
 }
 
 RAIL_DOOR(ncclWaitSignal)

@@ -42,12 +42,10 @@ static enum rail_result window(struct comm *comm, void *address, size_t bytes, n
     static const char call[] = "ncclCommWindowRegister";
     RAIL_TRY(usable(comm, call));
     if (!win) return rail_fail(RAIL_E_ARGUMENT, "%s: win is NULL", call);
-    if (group_open())
-        return rail_fail(RAIL_E_USAGE, "%s: this release does not register windows inside a group; call it outside", call);
-    uintptr_t handle;
-    RAIL_TRY(window_register(comm, address, bytes, flags, &handle));
-    *win = (ncclWindow_t)handle;
-    return RAIL_OK;
+    const struct window_call args = {.comm = comm, .address = address, .bytes = bytes, .flags = flags,
+                                     .out = (uintptr_t *)(void *)win};
+    RAIL_TRY(window_check(address, bytes, flags));
+    return group_open() ? group_add_window(&args) : window_register(comm, address, bytes, flags, args.out);
 }
 
 RAIL_DOOR(ncclCommWindowRegister)
@@ -62,9 +60,10 @@ static enum rail_result window_end(struct comm *comm, ncclWindow_t win)
     static const char call[] = "ncclCommWindowDeregister";
     RAIL_TRY(comm_check(comm, call));
     if (!win) return RAIL_OK; /* as NCCL: nothing to do */
-    if (group_open())
-        return rail_fail(RAIL_E_USAGE, "%s: this release does not end windows inside a group; call it outside", call);
-    return window_deregister(comm, (uintptr_t)win);
+    struct window *w;
+    RAIL_TRY(window_find(comm, (uintptr_t)win, call, &w));
+    const struct window_call args = {.comm = comm, .ends = true, .handle = (uintptr_t)win};
+    return group_open() ? group_add_window(&args) : window_deregister(comm, (uintptr_t)win);
 }
 
 RAIL_DOOR(ncclCommWindowDeregister)

@@ -20,6 +20,7 @@ static _Thread_local struct {
     struct queue *queues;
     struct named named;
     struct making *makings, *last_making;
+    struct window_call *windows, *ended_windows;
     enum rail_result refused; /* the first failure inside */
     char why[512];
 } group;
@@ -42,6 +43,8 @@ static void forget(void *unused)
 {
     (void)unused;
     makings_free(group.makings);
+    window_calls_free(group.windows);
+    window_calls_free(group.ended_windows);
     queues_free(group.queues);
     free(group.named.streams);
 }
@@ -138,28 +141,44 @@ enum rail_result group_add_p2p(struct comm *comm, const struct p2p_call *args)
     return queue_add_p2p(&group.queues, comm, args);
 }
 
+enum rail_result group_add_onesided(struct onesided_op *op) { return queue_add_onesided(&group.queues, op); }
+
+/* Windows are there before the group's operations, and go after them. */
+enum rail_result group_add_window(const struct window_call *call)
+{
+    return window_calls_add(call->ends ? &group.ended_windows : &group.windows, call);
+}
+
 enum rail_result group_end(void)
 {
     if (group.depth == 0)
         return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: this thread has no open group; call ncclGroupStart first");
     if (--group.depth > 0) return RAIL_OK;
     struct making *makings = group.makings;
+    struct window_call *windows = group.windows, *ended_windows = group.ended_windows;
     struct queue *queues = group.queues;
     struct named named = group.named;
     enum rail_result refused = group.refused;
     group.makings = group.last_making = NULL;
+    group.windows = group.ended_windows = NULL;
     group.queues = NULL;
     group.named = (struct named){0};
     group.refused = RAIL_OK;
     pthread_setspecific(end_of_thread, NULL);
     if (refused != RAIL_OK) {
         makings_free(makings);
+        window_calls_free(windows);
+        window_calls_free(ended_windows);
         queues_free(queues);
         free(named.streams);
         return rail_fail_quietly(refused, "%s; none of the group's calls was started", group.why);
     }
     enum rail_result made = makings ? makings_run(makings) : RAIL_OK;
+    enum rail_result windowed = window_calls_run(windows);
     enum rail_result ran = operations_run(queues, &named);
+    if (windowed != RAIL_OK) ran = windowed;
+    windowed = window_calls_run(ended_windows);
+    if (ran == RAIL_OK) ran = windowed;
     free(named.streams);
     return ran != RAIL_OK && (made == RAIL_OK || made == RAIL_IN_PROGRESS) ? ran : made;
 }

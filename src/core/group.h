@@ -1,8 +1,8 @@
 /* group.h - ncclGroupStart .. ncclGroupEnd: calls of one thread that begin together and progress together.
  *
  * Thread-local and nestable; only the outermost end acts. Collectives of one communicator run in call order, its sends
- * and receives beside them (p2p.h), communicators side by side. New communicators (InitRank, Split ...) are made side by
- * side, too, before those calls run. */
+ * and receives (p2p.h) and its one-sided operations (onesided.h) beside them, communicators side by side. New
+ * communicators (InitRank, Split ...) are made side by side, too, before those calls run, and so are windows. */
 #ifndef RAIL_CORE_GROUP_H
 #define RAIL_CORE_GROUP_H
 
@@ -11,6 +11,7 @@
 #include "core/making.h"
 #include "core/p2p.h"
 #include "core/stream.h"
+#include "core/window_calls.h"
 
 /* A call that fails inside a group refuses the group: its end starts nothing and returns the first such failure, for a
  * caller who looks only there. The communicators work on. */
@@ -27,5 +28,9 @@ enum rail_result group_on_stream(struct stream *stream);
 enum rail_result group_add_making(const struct making *like);
 enum rail_result group_add_collective(struct comm *comm, const struct collective *args);
 enum rail_result group_add_p2p(struct comm *comm, const struct p2p_call *args);
+/* Takes over what the operation holds, on failure too. */
+enum rail_result group_add_onesided(struct onesided_op *op);
+/* Copies `call`; *call->out is written by group_end. */
+enum rail_result group_add_window(const struct window_call *call);
 
 #endif

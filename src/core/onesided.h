@@ -92,4 +92,19 @@ void onesided_free(struct onesided_op *op);
 /* All of that to its end. */
 enum rail_result onesided_run(struct onesided_op *op);
 
+/* The operations of one communicator in one group: puts in call order, and the waits beside them, all at once. Zeroed to
+ * begin with. */
+struct onesided_batch {
+    struct onesided_queued *puts, *last_put, *waits, *last_wait;
+    bool started;
+};
+
+/* Takes over what the operation holds, on failure too. */
+enum rail_result onesided_batch_add(struct onesided_batch *batch, struct onesided_op *op);
+/* Starts it at the first call. RAIL_OK: all done. */
+enum rail_result onesided_batch_progress(struct onesided_batch *batch);
+/* As onesided_suspect. */
+enum rail_result onesided_batch_suspect(const struct onesided_batch *batch);
+void onesided_batch_free(struct onesided_batch *batch);
+
 #endif

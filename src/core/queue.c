@@ -50,6 +50,14 @@ enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const s
              : rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
 }
 
+enum rail_result queue_add_onesided(struct queue **queues, struct onesided_op *op)
+{
+    struct queue *q = queue_of(queues, op->comm);
+    if (q) return onesided_batch_add(&q->onesided, op);
+    onesided_free(op);
+    return rail_fail(RAIL_E_SYSTEM, "one-sided operation: out of memory for one more call of the group");
+}
+
 void queues_free(struct queue *queues)
 {
     while (queues) {
@@ -60,6 +68,7 @@ void queues_free(struct queue *queues)
             queues->first = later;
         }
         p2p_batch_free(&queues->p2p);
+        onesided_batch_free(&queues->onesided);
         free(queues);
         queues = next;
     }
@@ -86,6 +95,9 @@ static enum rail_result queue_progress(struct queue *q)
 {
     enum rail_result result = p2p_batch_progress(q->comm, &q->p2p);
     if (result != RAIL_OK && result != RAIL_NOT_YET) return result;
+    enum rail_result onesided = onesided_batch_progress(&q->onesided);
+    if (onesided != RAIL_OK && onesided != RAIL_NOT_YET) return onesided;
+    if (result == RAIL_OK) result = onesided;
     enum rail_result other = collectives_progress(q);
     return other == RAIL_OK ? result : other;
 }
@@ -134,6 +146,7 @@ static enum rail_result suspect(const struct queue *queues)
         if (q->result != RAIL_NOT_YET) continue;
         RAIL_TRY(collective_suspect(q->comm));
         if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm));
+        RAIL_TRY(onesided_batch_suspect(&q->onesided));
     }
     return RAIL_OK;
 }

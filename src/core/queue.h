@@ -1,7 +1,7 @@
 /* queue.h - calls that begin together and progress together: a list of queues, one per communicator.
  *
- * Collectives of one communicator run in call order, its sends and receives beside them (p2p.h), communicators side by
- * side. A list belongs to one thread at a time. */
+ * Collectives of one communicator run in call order, its sends and receives (p2p.h) and one-sided operations
+ * (onesided.h) beside them, communicators side by side. A list belongs to one thread at a time. */
 #ifndef RAIL_CORE_QUEUE_H
 #define RAIL_CORE_QUEUE_H
 
@@ -17,6 +17,7 @@ struct queue {
     struct comm *comm;
     struct queued_call *first, *last;
     struct p2p_batch p2p;
+    struct onesided_batch onesided;
     uint32_t turn;  /* of what was posted to the communicator (posted.h) */
     uint64_t moved; /* by p2p, at the last look */
     enum rail_result result;
@@ -25,6 +26,8 @@ struct queue {
 /* Append to the communicator's queue, making one at the end of the list when there is none. */
 enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, const struct collective *args);
 enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const struct p2p_call *args);
+/* Takes over what the operation holds, on failure too. */
+enum rail_result queue_add_onesided(struct queue **queues, struct onesided_op *op);
 
 /* Everything that can be found wrong before anything is started. */
 enum rail_result queues_check(struct queue *queues);

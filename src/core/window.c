@@ -209,7 +209,7 @@ static enum rail_result register_inside(struct comm *comm, void *address, size_t
     return result;
 }
 
-enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
+enum rail_result window_check(const void *address, size_t bytes, int flags)
 {
     static const char call[] = "ncclCommWindowRegister";
     if (flags & ~(WINDOW_SYMMETRIC | WINDOW_STRICT_ORDERING))
@@ -220,7 +220,15 @@ enum rail_result window_register(struct comm *comm, void *address, size_t bytes,
                          bytes);
     if (bytes > UINTPTR_MAX - (uintptr_t)address)
         return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes at %p go beyond the end of memory", call, bytes, address);
-    RAIL_TRY(comm_hold(comm, call));
+    return RAIL_OK;
+}
+
+/* What was posted before may use windows, and is inside. */
+enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
+{
+    RAIL_TRY(window_check(address, bytes, flags));
+    comm_settle(comm);
+    RAIL_TRY(comm_hold(comm, "ncclCommWindowRegister"));
     enum rail_result result = register_inside(comm, address, bytes, flags, handle_out);
     comm_let_go(comm);
     return result;
@@ -251,6 +259,7 @@ enum rail_result window_deregister(struct comm *comm, uintptr_t handle)
 {
     struct window *w;
     RAIL_TRY(window_find(comm, handle, "ncclCommWindowDeregister", &w));
+    comm_settle(comm);
     RAIL_TRY(comm_hold(comm, "ncclCommWindowDeregister"));
     enum rail_result result = RAIL_OK;
     if (!atomic_load(&comm->fault.stop) && (result = settle(comm, w)) != RAIL_OK) result = comm_failed(comm, result);

@@ -57,6 +57,8 @@ void windows_init(struct windows *windows);
 /* Accepts a zeroed one. Local: frees all that were not deregistered. */
 void windows_clear(struct windows *windows);
 
+/* What can be found wrong without the other ranks. */
+enum rail_result window_check(const void *address, size_t bytes, int flags);
 /* Collective. `address` NULL with 0 bytes is an empty part. Flags must be alike; with WINDOW_SYMMETRIC sizes, too. */
 enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out);
 /* Collective. Returns when all that the other ranks had put into this rank's part before they called it is there. */

@@ -19,6 +19,8 @@
 
 #include <cmocka.h>
 
+#include <railccl.h>
+
 #include "support/trouble.h"
 
 enum { GUARD = 0xa5, GUARD_BYTES = 64 };
@@ -391,6 +393,92 @@ static void puts_by_different_ways_arrive_in_order(void **state)
     every_way(2, two_windows, NULL);
 }
 
+/* ---- in groups, and on streams ---- */
+
+/* Everything at once, the waits first: nothing may hold back what another rank needs. */
+static void grouped(struct job_rank *rank)
+{
+    enum { BYTES = 3 << 20 }; /* more than a link holds */
+    int n = rank->n_ranks, right = (rank->rank + 1) % n, left = (rank->rank + n - 1) % n;
+    struct banded b;
+    if (!banded_open(rank, &b, 2 * BYTES, true)) return;
+    unsigned char *out = malloc(BYTES), *want = malloc(BYTES), *sent = malloc(BYTES), *got = malloc(BYTES);
+    cudaStream_t stream = NULL;
+    JOB_TRY(railStreamCreate(&stream));
+    for (int round = 0; round < 6; round++) {
+        float sum = 1;
+        cudaStream_t on = round % 3 == 2 ? stream : NULL; /* on a stream: the group's end returns at once */
+        ncclWaitSignalDesc_t d = {.opCnt = 2, .peer = left};
+        fill(out, BYTES, (uint64_t)(round * n + rank->rank));
+        fill(want, BYTES, (uint64_t)(round * n + left));
+        fill(sent, BYTES, (uint64_t)(round * n + rank->rank) + 1000);
+        JOB_TRY(ncclGroupStart());
+        JOB_TRY(ncclWaitSignal(1, &d, rank->comm, on));
+        JOB_TRY(ncclRecv(got, BYTES, ncclInt8, left, rank->comm, on));
+        JOB_TRY(ncclAllReduce(&sum, &sum, 1, ncclFloat32, ncclSum, rank->comm, on));
+        JOB_TRY(ncclPutSignal(out, BYTES, ncclInt8, right, b.window, 0, 0, 0, 0, rank->comm, on));
+        JOB_TRY(ncclPutSignal(out, BYTES, ncclInt8, right, b.window, BYTES, 0, 0, 0, rank->comm, on));
+        JOB_TRY(ncclSend(sent, BYTES, ncclInt8, right, rank->comm, on));
+        JOB_TRY(ncclGroupEnd());
+        JOB_TRY(railStreamSynchronize(stream));
+        JOB_EXPECT(sum == (float)n, "round %d: the sum is %g", round, (double)sum);
+        differs(rank, b.data, want, BYTES, "put in a group");
+        differs(rank, b.data + BYTES, want, BYTES, "put second in a group");
+        fill(want, BYTES, (uint64_t)(round * n + left) + 1000);
+        differs(rank, got, want, BYTES, "sent in a group");
+        JOB_TRY(trouble_allreduce(rank->comm, n, 1));
+    }
+    JOB_TRY(ncclPutSignal(out, 8, ncclInt8, right, b.window, 0, 0, 0, 0, rank->comm, stream));
+    JOB_TRY(wait_for(rank, left, 1)); /* comes after what is on the stream */
+    JOB_TRY(railStreamDestroy(stream));
+    free(out), free(want), free(sent), free(got);
+    banded_close(rank, &b);
+}
+
+static void a_group_runs_puts_waits_and_the_rest_together(void **state)
+{
+    (void)state;
+    every_way(3, grouped, NULL);
+}
+
+/* One thread, four ranks: each collective call of windows is a group. */
+static void one_thread_drives_all_ranks(void **state)
+{
+    (void)state;
+    enum { RANKS = 4, BYTES = 1000 };
+    ncclComm_t comms[RANKS];
+    ncclWindow_t windows[RANKS], more[RANKS];
+    static unsigned char data[RANKS][BYTES], out[RANKS][BYTES];
+    assert_int_equal(ncclCommInitAll(comms, RANKS, NULL), ncclSuccess);
+    assert_int_equal(ncclGroupStart(), ncclSuccess);
+    for (int r = 0; r < RANKS; r++) {
+        assert_int_equal(ncclCommWindowRegister(comms[r], data[r], BYTES, &windows[r], 0), ncclSuccess);
+        assert_int_equal(ncclCommWindowRegister(comms[r], data[r], 1, &more[r], 0), ncclSuccess);
+    }
+    assert_int_equal(ncclGroupEnd(), ncclSuccess);
+    for (int r = 0; r < RANKS; r++) fill(out[r], BYTES, (uint64_t)r);
+    assert_int_equal(ncclGroupStart(), ncclSuccess);
+    for (int r = 0; r < RANKS; r++) {
+        ncclWaitSignalDesc_t d = {.opCnt = 1, .peer = (r + 1) % RANKS};
+        assert_int_equal(ncclWaitSignal(1, &d, comms[r], NULL), ncclSuccess);
+        assert_int_equal(ncclPutSignal(out[r], BYTES, ncclInt8, (r + RANKS - 1) % RANKS, windows[r], 0, 0, 0, 0, comms[r], NULL),
+                         ncclSuccess);
+        assert_int_equal(ncclCommWindowDeregister(comms[r], windows[r]), ncclSuccess); /* after the puts */
+    }
+    assert_int_equal(ncclGroupEnd(), ncclSuccess);
+    for (int r = 0; r < RANKS; r++) assert_memory_equal(data[r], out[(r + 1) % RANKS], BYTES);
+    assert_int_equal(ncclGroupStart(), ncclSuccess);
+    assert_int_equal(ncclCommWindowDeregister(comms[0], windows[0]), ncclInvalidArgument);
+    assert_int_equal(ncclCommWindowDeregister(comms[0], more[0]), ncclSuccess); /* refused with the group */
+    assert_int_equal(ncclGroupEnd(), ncclInvalidArgument);
+    for (int r = 0; r < RANKS; r++) {
+        void *user = NULL;
+        assert_int_equal(ncclWinGetUserPtr(comms[r], more[r], &user), ncclSuccess);
+        assert_ptr_equal(user, data[r]);
+        assert_int_equal(ncclCommDestroy(comms[r]), ncclSuccess);
+    }
+}
+
 /* ---- mistakes ---- */
 
 static char memory[4096], more[4096];
@@ -529,6 +617,8 @@ int main(void)
         cmocka_unit_test(a_target_need_not_call_anything),
         cmocka_unit_test(deregistering_waits_for_puts_under_way),
         cmocka_unit_test(puts_by_different_ways_arrive_in_order),
+        cmocka_unit_test(a_group_runs_puts_waits_and_the_rest_together),
+        cmocka_unit_test(one_thread_drives_all_ranks),
         cmocka_unit_test(a_mistake_is_named_and_the_communicator_works_on),
         cmocka_unit_test(waiting_for_a_rank_that_is_gone_ends_with_its_name),
     };
