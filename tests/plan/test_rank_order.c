@@ -30,6 +30,7 @@ static struct plan *ordered_plans(const struct subject *s)
             free(plans);
             return NULL;
         }
+    for (uint32_t r = 0; r < s->shape->n_ranks; r++) assert_int_equal(plans[r].collective, s->collective);
     return plans;
 }
 
