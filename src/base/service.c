@@ -39,6 +39,8 @@ static struct {
     uint32_t n_timers, heap_places;
     uint64_t armed_ns; /* what the timerfd is set to; 0: off */
 
+    const void *inherited[2]; /* a child's copies of its parent's tables: what they lead to is in use, not leaked */
+
     const void *running;  /* the source or timer whose callback runs; NULL: none */
     uint64_t n_callbacks; /* tells this run of a callback from its next */
 } service = {.lock = PTHREAD_MUTEX_INITIALIZER, .finished = PTHREAD_COND_INITIALIZER, .epoll_fd = -1, .timer_fd = -1};
@@ -198,8 +200,8 @@ static void fork_child(void)
     service.epoll_fd = service.timer_fd = -1;
     service.started = false;
     service.epoch++;
-    free(service.sources);
-    free(service.heap);
+    service.inherited[0] = service.sources;
+    service.inherited[1] = service.heap;
     service.sources = NULL;
     service.heap = NULL;
     service.n_places = service.n_timers = service.heap_places = 0;
