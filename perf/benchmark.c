@@ -49,6 +49,40 @@ static void memory_line(const struct perf_process *process, const char *stage)
     fflush(stdout);
 }
 
+/* As a group: windows are collective, and the ranks of a thread wait for one another. */
+static void buffers_register(struct perf_thread *thread)
+{
+    const struct perf_options *o = thread->process->options;
+    perf_must(&thread->ranks[0], "ncclGroupStart", ncclGroupStart());
+    for (int i = 0; i < 2 * o->ranks_per_thread && o->registration; i++) {
+        struct perf_rank *rank = &thread->ranks[i / 2];
+        struct perf_buffer *buffer = i % 2 ? &rank->receive : &rank->send;
+        void **handle = &rank->registered[i % 2];
+        if (o->registration == 1)
+            perf_must(rank, "ncclCommRegister", ncclCommRegister(rank->comm, buffer->data, buffer->bytes, handle));
+        else
+            perf_must(rank, "ncclCommWindowRegister",
+                      ncclCommWindowRegister(rank->comm, buffer->data, buffer->bytes, (ncclWindow_t *)(void *)handle,
+                                             NCCL_WIN_COLL_SYMMETRIC));
+    }
+    perf_must(&thread->ranks[0], "ncclGroupEnd", ncclGroupEnd());
+}
+
+static void buffers_deregister(struct perf_thread *thread)
+{
+    const struct perf_options *o = thread->process->options;
+    perf_must(&thread->ranks[0], "ncclGroupStart", ncclGroupStart());
+    for (int i = 0; i < 2 * o->ranks_per_thread && o->registration; i++) {
+        struct perf_rank *rank = &thread->ranks[i / 2];
+        void *handle = rank->registered[i % 2];
+        if (o->registration == 1)
+            perf_must(rank, "ncclCommDeregister", ncclCommDeregister(rank->comm, handle));
+        else
+            perf_must(rank, "ncclCommWindowDeregister", ncclCommWindowDeregister(rank->comm, (ncclWindow_t)handle));
+    }
+    perf_must(&thread->ranks[0], "ncclGroupEnd", ncclGroupEnd());
+}
+
 /* Buffers for the largest size of any type; sizes of small types need the same bytes. */
 static void buffers_create(struct perf_thread *thread)
 {
@@ -64,31 +98,16 @@ static void buffers_create(struct perf_thread *thread)
             !perf_buffer_create(receive, unalign, from_library, &rank->receive))
             perf_die(1, "rank %d: buffers of %zu and %zu bytes: out of memory; lower -e", rank->rank, send, receive);
         rank->stream = perf_stream_create();
-        struct perf_buffer *both[2] = {&rank->send, &rank->receive};
-        for (int i = 0; i < 2 && o->registration; i++) {
-            if (o->registration == 1)
-                perf_must(rank, "ncclCommRegister", ncclCommRegister(rank->comm, both[i]->data, both[i]->bytes,
-                                                                     &rank->registered[i]));
-            else
-                perf_must(rank, "ncclCommWindowRegister",
-                          ncclCommWindowRegister(rank->comm, both[i]->data, both[i]->bytes,
-                                                 (ncclWindow_t *)(void *)&rank->registered[i], NCCL_WIN_COLL_SYMMETRIC));
-        }
     }
+    buffers_register(thread);
 }
 
 static void buffers_destroy(struct perf_thread *thread)
 {
     const struct perf_options *o = thread->process->options;
+    buffers_deregister(thread);
     for (int r = 0; r < o->ranks_per_thread; r++) {
         struct perf_rank *rank = &thread->ranks[r];
-        for (int i = 0; i < 2 && o->registration; i++) {
-            if (o->registration == 1)
-                perf_must(rank, "ncclCommDeregister", ncclCommDeregister(rank->comm, rank->registered[i]));
-            else
-                perf_must(rank, "ncclCommWindowDeregister",
-                          ncclCommWindowDeregister(rank->comm, (ncclWindow_t)rank->registered[i]));
-        }
         perf_stream_destroy(rank->stream);
         perf_buffer_destroy(&rank->send, o->registration == 2);
         perf_buffer_destroy(&rank->receive, o->registration == 2);
@@ -278,6 +297,7 @@ int perf_main(const struct perf_collective *collective, int argc, char **argv)
     enum perf_parsed parsed = perf_options_parse(argc, argv, &options, stdout, stderr);
     if (parsed != PERF_RUN) return free(arguments), parsed == PERF_HELPED ? 0 : 2;
 
+    if (collective->one_sided) options.registration = 2;
     struct perf_process process = {.collective = collective, .options = &options};
     struct perf_json json;
     pthread_t watcher;

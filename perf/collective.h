@@ -36,12 +36,14 @@ struct perf_call {
     int round; /* below the collective's rounds */
     ncclComm_t comm;
     cudaStream_t stream;
+    ncclWindow_t window; /* over the receive buffers, where the collective is one-sided */
 };
 
 struct perf_collective {
     const char *name; /* "all_reduce" */
     bool uses_op, uses_root;
     bool no_in_place;  /* the in-place columns say N/A */
+    bool one_sided;    /* needs windows: as with -R 2 */
     bool several;      /* call() makes several calls, which belong into one group */
     /* Operations that need one another's results: call() is made for each round, all ranks' together, and a round is
      * complete before the next begins. NULL: one. */

@@ -54,6 +54,7 @@ static void call_all(struct perf_thread *thread, const struct perf_case *c, int 
             .send = perf_case_send(c, rank), .receive = perf_case_receive(c, rank), .count = c->shape.parameter,
             .type = (ncclDataType_t)c->type, .op = rank->op, .root = c->root, .rank = rank->rank,
             .n_ranks = process->n_ranks, .round = round, .comm = rank->comm, .stream = rank->stream.handle,
+            .window = process->collective->one_sided ? (ncclWindow_t)rank->registered[1] : NULL,
         };
         perf_must(rank, process->collective->name, process->collective->call(&call));
     }

@@ -32,12 +32,12 @@ refused() {
 }
 
 # in_place: what stands in the last column, 0 or N/A
-sisters="broadcast reduce all_gather reduce_scatter gather scatter alltoall alltoallv sendrecv hypercube"
-tap_plan 54
+sisters="broadcast reduce all_gather reduce_scatter gather scatter alltoall alltoallv sendrecv putsignal hypercube"
+tap_plan 61
 for s in $sisters; do
     perf=$bin/${s}_perf roots=1 n=3 in_place=0
     case $s in broadcast | reduce | gather | scatter) roots=3 ;; esac
-    case $s in alltoall | alltoallv | sendrecv) in_place=N/A ;; hypercube) n=4 ;; esac
+    case $s in alltoall | alltoallv | sendrecv | putsignal) in_place=N/A ;; hypercube) n=4 ;; esac
     tap_case "$s: threads" good 3 "$perf" -t $n -b 12 -e 12K -f 32 -n 3 -w 1
     tap_case "$s: every root, processes" good $((2 * roots)) $run -n $n "$perf" -r -1 -b 24 -e 768K -f 32768 -n 3 -w 1
     tap_case "$s: two hosts" good 2 $run -n 4 --hosts-emulate 2 "$perf" -b 64 -e 1M -f 16384 -n 3 -w 1
@@ -47,6 +47,8 @@ done
 in_place=N/A
 tap_case "alltoallv: seven ranks, in groups of five operations" good 2 $run -n 7 "$bin/alltoallv_perf" -b 4K -e 1M -f 256 -n 3 -m 5
 tap_case "sendrecv: one rank, to itself" good 2 "$bin/sendrecv_perf" -b 4K -e 1M -f 256 -n 3
+tap_case "putsignal: one rank, to itself" good 2 "$bin/putsignal_perf" -b 4K -e 1M -f 256 -n 3
+tap_case "putsignal: five operations at a time" good 2 $run -n 3 "$bin/putsignal_perf" -b 4K -e 1M -f 256 -n 3 -m 5
 tap_case "alltoall: no in-place numbers in the JSON" bash -c "'$bin/alltoall_perf' -t 2 -b 1K -e 1K -n 2 -J j && grep '\"in_place\": null' j"
 tap_case "hypercube: three ranks are refused" refused "$bin/hypercube_perf" -t 3 -b 1K -e 1K -n 2
 tap_end
