@@ -25,7 +25,8 @@ void comm_enter(struct comm *comm)
 void comm_leave(struct comm *comm)
 {
     if (comm->policy.network) net_leave();
-    calls_end(&comm->node);
+    /* Who enters while the communicator is being aborted leaves one that is being freed. */
+    if (!atomic_load_explicit(&comm->fault.stop, memory_order_relaxed)) calls_end(&comm->node);
     watch_end(&comm->watch, comm);
     atomic_store_explicit(&comm->inside, 0, memory_order_release);
 }

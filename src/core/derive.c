@@ -15,12 +15,15 @@
 #include "bootstrap/auth.h"
 #include "core/collective.h"
 
-/* Adds the call's name to what went wrong below it. */
+/* Adds the call's name to what went wrong below it, and whose ranks it speaks of: the text is the parent's own when the
+ * parent's fault has passed on to its heir. */
 static enum rail_result in_call(const struct making *m, enum rail_result result, const char *remedy)
 {
     char text[512];
     snprintf(text, sizeof text, "%s", rail_own_error());
-    return rail_fail_quietly(result, "%s: %s%s", m->call, text, remedy);
+    bool of_parent = !m->comm || !m->comm->n_ranks ||
+                     (m->kind != MAKING_SHRINK && atomic_load(&m->parent->fault.stop) != 0);
+    return rail_fail_quietly(result, "%s: %s%s%s", m->call, of_parent ? "" : "in the new communicator: ", text, remedy);
 }
 
 /* An exchange over the parent's tree. When it fails the tree is cut, so the parent has failed. */
@@ -110,8 +113,7 @@ enum rail_result derive_shrink(struct making *m)
     free(common);
     if (result == RAIL_OK) return RAIL_OK;
     bool late = result == RAIL_E_TIMEOUT;
-    return in_call(m, result, late ? ". Did all remaining ranks call it, with the same list of excluded ranks? (ranks "
-                                     "are numbered as in the new communicator here)"
+    return in_call(m, result, late ? ". Did all remaining ranks call it, with the same list of excluded ranks?"
                                    : "");
 }
 

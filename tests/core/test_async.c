@@ -274,7 +274,8 @@ struct watchdog {
     ncclComm_t comm;
     _Atomic bool over;
     double abort_after_s; /* < 0: never */
-    ncclResult_t worst, aborted;
+    _Atomic ncclResult_t worst;
+    ncclResult_t aborted;
     pthread_t thread;
 };
 
@@ -392,6 +393,37 @@ static void watchdog_ends_it(struct job_rank *rank)
 
 static void a_watchdog_aborts_what_hangs(void **state) { (void)state; on_shapes(watchdog_ends_it); }
 
+/* A watchdog that is not told in time: it asks a communicator that is being destroyed, and that was. */
+static void destroyed_under_the_watchdog(struct job_rank *rank)
+{
+    for (int i = 0; i < 20 && !rank->why[0]; i++) {
+        ncclComm_t comm;
+        struct watchdog dog;
+        ncclUniqueId id = {{0}};
+        if (rank->rank == 0) JOB_TRY(ncclGetUniqueId(&id));
+        JOB_TRY(ncclBcast(&id, sizeof id, ncclUint8, 0, rank->comm, NULL));
+        rank->id = id;
+        if (!init(rank, &comm)) return;
+        watch(&dog, comm, -1);
+        if (i % 2 && !ready(rank, "init", comm)) return;
+        ncclResult_t result = ncclCommDestroy(comm);
+        double start_s = trouble_now_s();
+        while (atomic_load(&dog.worst) == ncclSuccess && trouble_now_s() - start_s < PATIENCE_S) usleep(100);
+        ncclResult_t worst = unwatch(&dog);
+        JOB_TRY(result);
+        JOB_EXPECT(worst == ncclInvalidArgument, "the watchdog saw %d", worst);
+    }
+}
+
+static void a_watchdog_that_asks_too_late_is_told(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2}, destroyed_under_the_watchdog, NULL);
+#if !defined(__SANITIZE_THREAD__)
+    job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, destroyed_under_the_watchdog, NULL);
+#endif
+}
+
 /* ---- beside streams ---- */
 
 /* Rank 0 comes late to what the others have posted; then they split and finalize, and neither waits for it. */
@@ -485,6 +517,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(the_thread_that_goes_on_takes_no_signals),
         cmocka_unit_test(a_process_group_with_a_watchdog),
         cmocka_unit_test(a_watchdog_aborts_what_hangs),
+        cmocka_unit_test(a_watchdog_that_asks_too_late_is_told),
         cmocka_unit_test(what_was_posted_to_a_stream_comes_first),
         cmocka_unit_test(aborts_at_random_moments),
     };

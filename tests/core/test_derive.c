@@ -293,6 +293,79 @@ static void survivors_go_on_without_the_dead(void **state)
         }
 }
 
+/* The same while splitting: a rank dies at some moment of a series of splits, and the others go on without it. */
+struct death { int victim, after_us; _Atomic int ready; };
+
+static void *dies(void *arg)
+{
+    usleep((useconds_t)((struct death *)arg)->after_us);
+    raise(SIGKILL);
+    kill(getpid(), SIGKILL);
+    return NULL;
+}
+
+/* Splits until that fails. With blocking = 0 the child may be what fails. */
+static ncclResult_t split_until_it_fails(struct job_rank *rank)
+{
+    ncclResult_t result = ncclSuccess, state;
+    while (result == ncclSuccess) {
+        ncclComm_t child = NULL;
+        result = ncclCommSplit(rank->comm, rank->rank % 2, 0, &child, NULL);
+        while (result == ncclInProgress && ncclCommGetAsyncError(child, &state) == ncclSuccess)
+            if (state != ncclInProgress) result = state;
+        while (ncclCommGetAsyncError(rank->comm, &state) == ncclSuccess && state == ncclInProgress) usleep(100);
+        if (result == ncclSuccess) result = state;
+        if (child) (void)(result == ncclSuccess ? ncclCommDestroy(child) : ncclCommAbort(child));
+    }
+    return result;
+}
+
+static void one_dies_while_splitting(struct job_rank *rank)
+{
+    struct death *d = rank->arg;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = d->after_us % 2;
+    ncclResult_t result = ncclCommInitRankConfig(&rank->comm, rank->n_ranks, rank->id, rank->rank, &config), state;
+    while (ncclCommGetAsyncError(rank->comm, &result) == ncclSuccess && result == ncclInProgress) usleep(100);
+    JOB_TRY(result);
+    pthread_t thread;
+    atomic_fetch_add(&d->ready, 1); /* who dies while others join is another test's */
+    double start_s = trouble_now_s();
+    while (atomic_load(&d->ready) < rank->n_ranks && trouble_now_s() - start_s < 20) usleep(200);
+    if (rank->rank == d->victim) pthread_create(&thread, NULL, dies, d);
+    start_s = trouble_now_s();
+    result = split_until_it_fails(rank);
+    if (rank->rank == d->victim) pause(); /* it heard of nothing but its own end */
+    JOB_EXPECT(result == ncclRemoteError, "split: %d: %s", result, ncclGetLastError(NULL));
+    JOB_EXPECT(trouble_now_s() - start_s < 10, "heard of it after %.1f s", trouble_now_s() - start_s);
+    int members[64], n = remaining(rank->n_ranks, &d->victim, 1, members);
+    ncclComm_t child = NULL;
+    result = ncclCommShrink(rank->comm, &d->victim, 1, &child, NULL, NCCL_SHRINK_DEFAULT);
+    if (!config.blocking && result == ncclInProgress)
+        while (ncclCommGetAsyncError(child, &result) == ncclSuccess && result == ncclInProgress) usleep(100);
+    JOB_TRY(result);
+    while (ncclCommGetAsyncError(rank->comm, &state) == ncclSuccess && state == ncclInProgress) usleep(100);
+    if (!is_made_of(rank, child, members, n)) return;
+    JOB_TRY(ncclCommDestroy(child));
+    JOB_TRY(ncclCommAbort(rank->comm));
+}
+
+static void a_rank_dies_while_splitting(void **state)
+{
+    (void)state;
+    struct death *d = trouble_shared(sizeof *d);
+    int times = getenv("RAILCCL_TEST_LONG") ? 200 : 16;
+    for (int i = 0; i < times; i++) {
+        memset(d, 0, sizeof *d);
+        d->victim = i % 5;
+        d->after_us = 500 + i * 1777 % 20000;
+        struct job job = {.n_ranks = i % 3 ? 5 : 11, .ranks_per_process = 1, .n_hosts = i % 2 + 1, .bare = true,
+                          .may_die = true, .limit_s = 30};
+        const char *why = job_run(&job, one_dies_while_splitting, d);
+        if (why) fail_msg("%d ranks, %d hosts, rank %d dies after %d us: %s", job.n_ranks, job.n_hosts, d->victim, d->after_us, why);
+    }
+}
+
 static void disagree(struct job_rank *rank)
 {
     ncclComm_t child;
@@ -453,6 +526,38 @@ static void revokes(struct job_rank *rank)
     JOB_TRY(ncclCommDestroy(rank->comm));
 }
 
+/* Nobody is dead: rank 0 just does not come, and the others stop what they wait in, to go on without it. */
+static void shrinks_what_runs(struct job_rank *rank)
+{
+    struct caller c = {.comm = rank->comm, .n_ranks = rank->n_ranks};
+    int list[1] = {0}, members[64], n = remaining(rank->n_ranks, list, 1, members);
+    ncclComm_t child;
+    pthread_t thread;
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    c.comm = rank->comm;
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 3));
+    if (rank->rank == 0) {
+        trouble_sleep_s(0.5);
+        JOB_TRY(ncclCommAbort(rank->comm));
+        return;
+    }
+    pthread_create(&thread, NULL, waits_in_vain, &c);
+    trouble_sleep_s(0.05);
+    JOB_TRY(ncclCommShrink(rank->comm, list, 1, &child, NULL, NCCL_SHRINK_ABORT));
+    pthread_join(thread, NULL);
+    JOB_EXPECT(c.result == ncclInvalidUsage && strstr(c.text, "NCCL_SHRINK_ABORT"), "the call: %d: %s", c.result, c.text);
+    if (!is_made_of(rank, child, members, n)) return;
+    JOB_TRY(ncclCommDestroy(child));
+    JOB_TRY(ncclCommDestroy(rank->comm));
+}
+
+static void shrink_stops_what_other_threads_wait_in(void **state)
+{
+    (void)state;
+    for (int hosts = 1; hosts <= 2; hosts++)
+        job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .n_hosts = hosts, .bare = true}, shrinks_what_runs, NULL);
+}
+
 static void init_and_revoke(struct job_rank *rank)
 {
     JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
@@ -509,6 +614,8 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_splits_are_named_and_harm_nothing),
         cmocka_unit_test(shrinks_of_a_healthy_communicator),
         cmocka_unit_test(survivors_go_on_without_the_dead),
+        cmocka_unit_test(a_rank_dies_while_splitting),
+        cmocka_unit_test(shrink_stops_what_other_threads_wait_in),
         cmocka_unit_test(different_lists_are_named_at_the_deadline),
         cmocka_unit_test(bad_shrinks_are_named_and_harm_nothing),
         cmocka_unit_test(communicators_grow),
