@@ -5,11 +5,11 @@
 
 #include "algos/pairwise.h"
 
-static enum rail_result open_at_first(struct alltoall *a, struct wires *wires)
+static enum rail_result open_at_first(struct alltoall *a, struct wires *wires, const struct alltoall_call *call)
 {
     uint32_t n = wires->shape->n_ranks;
     if (a->blocks) return RAIL_OK;
-    RAIL_TRY(messages_open(&a->messages, wires->node, wires->rank, n, PAIRWISE_AHEAD));
+    RAIL_TRY(messages_open(&a->messages, wires->node, wires->rank, n, PAIRWISE_AHEAD, call->direct));
     a->blocks = calloc((size_t)2 * n, sizeof *a->blocks);
     return a->blocks ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "AlltoAll among %u ranks: out of memory", n);
 }
@@ -31,7 +31,7 @@ static enum rail_result begin(struct alltoall *a, struct wires *wires, enum mess
 enum rail_result alltoall_start(struct alltoall *a, struct wires *wires, const struct alltoall_call *call)
 {
     uint64_t bytes = call->block_bytes, mine = bytes * wires->rank;
-    RAIL_TRY(open_at_first(a, wires));
+    RAIL_TRY(open_at_first(a, wires, call));
     for (uint32_t d = 1; d < wires->shape->n_ranks; d++) {
         struct pairwise_step step = pairwise_step(wires->shape, wires->rank, d);
         struct message block = {.bytes = bytes, .signature = call->signature};
@@ -50,6 +50,12 @@ enum rail_result alltoall_progress(struct alltoall *a)
     enum rail_result result = messages_progress(&a->messages);
     if (result == RAIL_OK) a->running = false;
     return result;
+}
+
+void alltoall_drop(struct alltoall *a)
+{
+    if (a->running) messages_drop(&a->messages);
+    a->running = false;
 }
 
 void alltoall_close(struct alltoall *a)

@@ -172,7 +172,7 @@ static enum rail_result lay_out(struct comm *comm, const struct collective *a, c
     struct instance *const *instances;
     if (choice.algorithm == PLAN_PAIRWISE)
         return alltoall_start(&comm->alltoall, &comm->wires,
-                              &(struct alltoall_call){a->input, a->output, e.block, signature_of(a)});
+                              &(struct alltoall_call){a->input, a->output, e.block, signature_of(a), comm->direct});
     RAIL_TRY(wires_instances(&comm->wires, a->kind, kind.rooted ? (uint32_t)a->root : 0, &choice, &instances));
     const struct plan *plan = &instances[0]->plan;
     struct host_call call = {
@@ -210,10 +210,10 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
 enum rail_result collective_progress(struct comm *comm, struct host_op *op)
 {
     enum rail_result result = comm->alltoall.running ? alltoall_progress(&comm->alltoall) : host_op_progress(op);
-    if (__builtin_expect(result != RAIL_OK && result != RAIL_NOT_YET, 0)) return comm_failed(comm, result);
-    if (result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed))
-        return fault_result(&comm->fault);
-    return result;
+    bool stopped = result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed);
+    if (__builtin_expect(result == RAIL_OK || (result == RAIL_NOT_YET && !stopped), 1)) return result;
+    alltoall_drop(&comm->alltoall);
+    return stopped ? fault_result(&comm->fault) : comm_failed(comm, result);
 }
 
 /* What I am in, to rank 0, which compares. */

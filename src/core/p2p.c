@@ -63,7 +63,7 @@ static enum rail_result flow_open(struct comm *comm, enum message_direction dire
 static enum rail_result open_at_first(struct comm *comm)
 {
     if (__builtin_expect(comm->p2p.flows != NULL, 1)) return RAIL_OK;
-    return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX);
+    return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX, comm->direct);
 }
 
 void p2p_free(struct comm *comm) { messages_close(&comm->p2p); }

@@ -7,6 +7,8 @@
 
 #include "engine/calls.h"
 #include "engine/signature.h"
+#include "engine/wait.h"
+#include "transport/shm/shm_link.h"
 
 /* Both ends work on a message at the same time when it has several pieces; a hand-over is worth some KiB of copying.
  * Four pieces fit the slots that every link of a communicator has: a sender of a short message never waits. */
@@ -15,10 +17,21 @@
 /* Pieces of one flow before the others get their turn. */
 #define TURN 8
 
+/* In a signature that stands in a slot: the slot holds an offer. (The operator's bits; messages have none.) */
+#define OFFERED_BIT (1ull << 53)
+/* What is copied of an offer at a time: bounds how long others wait, and an abort. */
+#define OFFER_PIECE_BYTES (256u << 10)
+
+enum offer_state { OFFER_OPEN, OFFER_READ, OFFER_WITHDRAWN };
+struct message_offer {
+    const unsigned char *address;
+    _Atomic uint32_t state; /* enum offer_state; OPEN <-> READ by the receiver, OPEN -> WITHDRAWN by the sender */
+};
+
 enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
-                               uint32_t ahead)
+                               uint32_t ahead, bool direct)
 {
-    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .ahead = ahead};
+    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .direct = direct, .ahead = ahead};
     out->flows = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->flows);
     out->busy = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->busy);
     if (out->flows && out->busy) return RAIL_OK;
@@ -50,12 +63,23 @@ void messages_begin(struct messages *m, enum message_direction direction, uint32
         m->busy[(size_t)direction * m->n_ranks + m->n_busy[direction]++] = peer;
 }
 
+static void withdraw(struct message_offer *offer)
+{
+    uint32_t state = OFFER_OPEN;
+    while (!atomic_compare_exchange_weak(&offer->state, &state, OFFER_WITHDRAWN)) {
+        state = OFFER_OPEN;
+        wait_relax();
+    }
+}
+
 void messages_drop(struct messages *m)
 {
     for (int d = 0; d < MESSAGE_DIRECTIONS; d++) {
         for (uint32_t k = 0; k < m->n_busy[d]; k++) {
             struct message_flow *f = messages_flow(m, d, m->busy[(size_t)d * m->n_ranks + k]);
+            if (f->offer) withdraw(f->offer);
             f->first = f->last = NULL;
+            f->offer = NULL;
         }
         m->n_busy[d] = 0;
     }
@@ -104,6 +128,42 @@ static enum rail_result send_piece(struct messages *m, struct message_flow *f, b
     return RAIL_OK;
 }
 
+/* Longer than all slots: its sender would wait in any case. */
+static bool to_be_offered(const struct messages *m, const struct message_flow *f)
+{
+    return m->direct && f->first->bytes > f->link->slot_bytes * f->link->n_slots && shm_link_is(f->link);
+}
+
+static enum rail_result send_offer(struct messages *m, struct message_flow *f, bool *through)
+{
+    if (!f->offer) {
+        void *slot;
+        RAIL_TRY(f->link->ops->acquire(f->link, &slot));
+        f->offer = slot;
+        f->offer->address = f->first->buffer;
+        atomic_store_explicit(&f->offer->state, OFFER_OPEN, memory_order_relaxed);
+        f->link->ops->publish(f->link, sizeof *f->offer, f->first->signature | OFFERED_BIT);
+        m->moved++;
+    }
+    if (!shm_link_taken(f->link)) return RAIL_NOT_YET;
+    f->offer = NULL;
+    *through = advance(m, f, f->first->bytes);
+    return RAIL_OK;
+}
+
+static enum rail_result take_offer(struct messages *m, struct message_flow *f, struct message_offer *offer, bool *through)
+{
+    uint64_t left = f->first->bytes - f->done_bytes;
+    size_t bytes = (size_t)(left < OFFER_PIECE_BYTES ? left : OFFER_PIECE_BYTES);
+    uint32_t state = OFFER_OPEN;
+    if (!atomic_compare_exchange_strong(&offer->state, &state, OFFER_READ)) return RAIL_NOT_YET; /* we shall hear why */
+    rail_copy(f->first->buffer + f->done_bytes, offer->address + f->done_bytes, bytes);
+    atomic_store_explicit(&offer->state, OFFER_OPEN, memory_order_release);
+    if (bytes == left) f->link->ops->release(f->link);
+    *through = advance(m, f, bytes);
+    return RAIL_OK;
+}
+
 /* The peer's message is not the one we expect. */
 __attribute__((cold)) static enum rail_result differ(const struct messages *m, const struct message_flow *f, uint64_t theirs)
 {
@@ -123,7 +183,10 @@ static enum rail_result receive_piece(struct messages *m, struct message_flow *f
     size_t bytes, expected;
     uint64_t signature;
     RAIL_TRY(f->link->ops->wait(f->link, &slot, &bytes, &signature));
+    bool offered = signature & OFFERED_BIT;
+    signature &= ~OFFERED_BIT;
     if (__builtin_expect(signature != f->first->signature, 0)) return differ(m, f, signature);
+    if (__builtin_expect(offered, 0)) return take_offer(m, f, (void *)(uintptr_t)slot, through);
     expected = piece_bytes(f);
     if (bytes != expected)
         return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: a piece of %zu bytes, %zu were expected", f->link->from,
@@ -139,7 +202,9 @@ static enum rail_result flow_progress(struct messages *m, struct message_flow *f
 {
     bool through = false;
     for (int turn = 0; turn < TURN && !through; turn++)
-        RAIL_TRY(direction == MESSAGE_SEND ? send_piece(m, f, &through) : receive_piece(m, f, &through));
+        RAIL_TRY(direction == MESSAGE_RECEIVE ? receive_piece(m, f, &through)
+                 : to_be_offered(m, f)        ? send_offer(m, f, &through)
+                                              : send_piece(m, f, &through));
     return through ? RAIL_OK : RAIL_NOT_YET;
 }
 
@@ -201,7 +266,7 @@ static enum rail_result flow_suspect(const struct messages *m, enum message_dire
 {
     const struct message_flow *f = messages_flow(m, d, peer);
     char waits[96];
-    if (!has_closed(m, peer) || !blocked(f->link, d)) return RAIL_OK;
+    if (!has_closed(m, peer) || !(f->offer ? !shm_link_taken(f->link) : blocked(f->link, d))) return RAIL_OK;
     message_describe(d, peer, f->first->signature, waits, sizeof waits);
     return rail_fail(RAIL_E_REMOTE, "rank %u has closed its communicator; rank %u waits for it in %s", peer, m->rank, waits);
 }

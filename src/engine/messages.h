@@ -8,6 +8,10 @@
  * carries the message's signature (type and count, hence bytes): a receiver that expects another learns of it at the
  * first. A message is finished here when its last byte is in a slot (sending) or in its buffer (receiving).
  *
+ * Between threads of one process a message that is longer than all slots together is not copied twice: the sender offers
+ * its address in a slot, the receiver copies from there and releases the slot. A sender that gives up first (a failure, an
+ * abort) withdraws the offer; while the receiver is reading it waits, for a piece's copying at most.
+ *
  * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all of
  * them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
  * begin flows in an order of which algos/pairwise.h shows that it cannot block.
@@ -27,16 +31,20 @@ struct message {
     uint64_t signature;
 };
 
+struct message_offer;
+
 struct message_flow {
     struct link *link;      /* set by the owner before the flow's first message; not ours to close */
     struct message *first, *last;
     uint64_t done_bytes;    /* of the first */
     uint64_t finished;      /* messages, over the life of the link */
+    struct message_offer *offer; /* of the first, which is sent by its address and was not taken yet; in a slot */
 };
 
 struct messages {
     const struct host_node *node;
     uint32_t rank, n_ranks;
+    bool direct;                  /* all of the node's ranks are in this process: messages may be offered by address */
     uint32_t ahead;               /* busy flows of each direction that progress side by side */
     struct message_flow *flows;   /* [MESSAGE_DIRECTIONS][n_ranks] */
     uint32_t *busy;               /* [MESSAGE_DIRECTIONS][n_ranks] peers */
@@ -46,7 +54,7 @@ struct messages {
 
 /* RAIL_E_SYSTEM: out of memory, and *out is as messages_close leaves it. */
 enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
-                               uint32_t ahead);
+                               uint32_t ahead, bool direct);
 /* Accepts one that was never opened (zeroed). */
 void messages_close(struct messages *m);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -64,6 +65,19 @@ static void *aborts(void *arg)
     return NULL;
 }
 
+struct abort_after {
+    ncclComm_t comm;
+    useconds_t after_us;
+};
+
+static void *aborts_after(void *arg)
+{
+    struct abort_after *a = arg;
+    usleep(a->after_us);
+    ncclCommAbort(a->comm);
+    return NULL;
+}
+
 static void aborted(struct job_rank *rank, enum wait how, ncclComm_t comm, char *buffer)
 {
     struct aborter a = {.comm = comm};
@@ -111,6 +125,40 @@ static void an_abort_of_another_thread_ends_every_wait(void **state)
     for (int hosts = 1; hosts < 3; hosts++)
         for (int n = 2; n < 4; n++)
             job_must(&(struct job){.n_ranks = n, .ranks_per_process = 1, .n_hosts = hosts}, all_aborts, NULL);
+}
+
+/* Threads of a process copy long messages out of one another's buffers. When a call returns, whatever the reason, nobody
+ * reads its buffer any more: it is unmapped at once, and a late reader would die of it. */
+static void aborted_between_threads(struct job_rank *rank)
+{
+    enum { BYTES = 16 << 20 };
+    unsigned seed = 17;
+    char *in = calloc(BYTES, 1);
+    for (int i = 0; i < (getenv("RAILCCL_TEST_LONG") ? 400 : 40) && !rank->why[0]; i++) {
+        ncclComm_t comm;
+        ncclResult_t result = ncclSuccess;
+        pthread_t thread;
+        useconds_t after_us = (useconds_t)(rand_r(&seed) % 6000);
+        char *out = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        JOB_TRY(trouble_second_comm(rank, &comm));
+        memset(out, i, BYTES);
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+        struct abort_after a = {comm, after_us};
+        if (rank->rank == 1) pthread_create(&thread, NULL, aborts_after, &a);
+        while (result == ncclSuccess)
+            result = rank->rank == 1 ? ncclSend(out, BYTES, ncclInt8, 0, comm, NULL) : ncclRecv(in, BYTES, ncclInt8, 1, comm, NULL);
+        munmap(out, BYTES);
+        if (rank->rank == 1) pthread_join(thread, NULL);
+        else JOB_TRY(ncclCommAbort(comm));
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+    }
+    free(in);
+}
+
+static void an_aborted_send_between_threads_takes_its_buffer_back(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 2}, aborted_between_threads, NULL);
 }
 
 /* ---- died ---- */
@@ -241,6 +289,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_abort_of_another_thread_ends_every_wait),
+        cmocka_unit_test(an_aborted_send_between_threads_takes_its_buffer_back),
         cmocka_unit_test(a_peer_that_dies_is_named),
         cmocka_unit_test(a_peer_that_closed_its_communicator_is_named),
         cmocka_unit_test(what_was_sent_before_a_peer_closed_is_received),

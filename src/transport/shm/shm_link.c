@@ -129,6 +129,14 @@ static const struct link_ops shm_link_ops = {
     .close = shm_close,
 };
 
+bool shm_link_is(const struct link *link) { return link->ops == &shm_link_ops; }
+
+bool shm_link_taken(const struct link *link)
+{
+    const struct shm_link *l = (const struct shm_link *)(const void *)link;
+    return !l->place || atomic_load_explicit(&l->place->released, memory_order_acquire) == link->sequence;
+}
+
 enum rail_result shm_link_open(const struct shm_link_request *r, struct link **out)
 {
     const struct shm_segment *s = r->segment;

@@ -17,4 +17,9 @@ struct shm_link_request {
  * then acquire says "not yet"). A pair's link (link.h) has its place, and its slots are there before the receiver. */
 enum rail_result shm_link_open(const struct shm_link_request *request, struct link **out);
 
+/* This is such a link, and not another transport's. */
+bool shm_link_is(const struct link *link);
+/* Sender: the receiver has released everything published. */
+bool shm_link_taken(const struct link *link);
+
 #endif
