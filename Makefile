@@ -125,6 +125,10 @@ check: ## everything that proves the library, under 15 minutes on 2 cores
 check-long: ## the same with the big matrices
 	$(Q)RAILCCL_TEST_LONG=1 TEST_LIMIT_S=3600 $(MAKE) --no-print-directory check
 
+check-rails: all ## collectives over 4 hosts x 4 rails and other shapes, by interface counters; root, some minutes
+	$(Q)scripts/deps.sh check
+	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=900 tests/run.sh rails/rails.sh
+
 # Runs every test program and check script (or those named in T="plan/test_x ..."); last line counts their cases.
 check-run: tests $(if $(T),,all)
 	$(Q)BUILD=$(BUILD) tests/run.sh $(T)
@@ -190,6 +194,6 @@ help: ## this list
 	@echo '  Variables: BUILD=build CC=gcc PREFIX=/usr/local LIBDIR= DESTDIR= OPT="-O2 -g" V=1 T="layer/test_name ..."'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all tests demo check check-long check-run asan ubsan tsan sanitized perf bench-combine install uninstall clean help FORCE
+.PHONY: all tests demo check check-long check-rails check-run asan ubsan tsan sanitized perf bench-combine install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -98,6 +98,8 @@ void lane_drop_queue(struct lane *lane);
 /* Closes the socket and drops everything queued. */
 void lane_close(struct lane *lane);
 
+/* Brings unacked_bytes up to date: one system call, none when nothing is outstanding. */
+void lane_look(struct lane *lane);
 /* May the lane take a chunk of `bytes` now? Asks the kernel when the bound is reached. */
 bool lane_has_room(struct lane *lane, size_t bytes);
 /* The bound: max(2 chunks, 1.25 x rate x max(round trip, 8 ms)). A deeper socket buffer would be a static split in disguise. */

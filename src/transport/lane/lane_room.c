@@ -40,12 +40,18 @@ static void measure(struct lane *lane)
     lane->room_bytes = lane_room_bytes(lane->chunk_bytes, info.tcpi_delivery_rate, info.tcpi_min_rtt);
 }
 
+void lane_look(struct lane *lane)
+{
+    int unacked = 0;
+    if (lane->unacked_bytes > 0 && ioctl(lane->fd, SIOCOUTQ, &unacked) == 0)
+        lane->unacked_bytes = unacked > 0 ? (uint64_t)unacked : 0;
+}
+
 bool lane_has_room(struct lane *lane, size_t bytes)
 {
     uint64_t ahead = lane->queued_bytes + bytes;
     if (lane->unacked_bytes + ahead <= lane->room_bytes) return true;
-    int unacked = 0;
-    if (ioctl(lane->fd, SIOCOUTQ, &unacked) == 0) lane->unacked_bytes = unacked > 0 ? (uint64_t)unacked : 0;
+    lane_look(lane);
     if (lane->unacked_bytes + ahead <= lane->room_bytes) return true;
     uint64_t now = rail_now_ns();
     if (now - lane->looked_at_ns < MEASURE_EVERY_NS) return false;

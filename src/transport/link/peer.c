@@ -321,14 +321,21 @@ static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, u
     return (uint32_t)(left_bytes < chunk_bytes ? left_bytes : chunk_bytes);
 }
 
-/* The lane that has most room left; NULL: none has room for `bytes`. */
+/* A chunk from this size on is worth a question to the kernel per lane (0.3 us each) before it is committed to one. */
+enum { LOOK_BYTES = 4096 };
+
+/* The lane that has most room left; NULL: none has room for `bytes`. What a lane has acknowledged since it was last
+ * looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything up to
+ * its bound, one lane after the other instead of all at once. */
 static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
 {
     struct net_lane *best = NULL;
     uint64_t best_bytes = UINT64_MAX;
+    bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
         if (!lane || lane->state != NET_LANE_UP || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (look) lane_look(&lane->lane);
         uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
         if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
         best = lane;

@@ -1,0 +1,219 @@
+#!/usr/bin/env bash
+# rig.sh - hosts x rails out of network namespaces: what the library's network is proven on. docs/RAILS.md has the drawing.
+#
+#   tests/rails/rig.sh up NAME HOSTS RAILS [RATE_MBIT=500] [spine]     RIG_SHUFFLE=1, RIG_MISSING="H:R ...", RIG_MTU=9000
+#   tests/rails/rig.sh down NAME
+#   tests/rails/rig.sh hosts NAME [SLOTS]      NAME-h0:SLOTS,NAME-h1:SLOTS ... as `railccl run --netns` wants them
+#   tests/rails/rig.sh exec NAME HOST COMMAND...
+#   tests/rails/rig.sh counters NAME           one line per NIC: "nic HOST RAIL TX RX", per uplink: "spine RAIL BYTES"
+#   tests/rails/rig.sh cut|silent|heal NAME HOST RAIL ;  slow NAME HOST RAIL MBIT ;  lossy NAME HOST RAIL PERCENT
+#   tests/rails/rig.sh deaf NAME HOST RAIL     one way: what the host sends arrives, what is sent to it does not
+#
+# Sourced, it gives the same as functions: rig_up NAME 4 4 500 spine. rig_name prints a name that no other rig has and
+# sweeps away rigs whose script died. Everything lives in namespaces called NAME-...: nothing of it is seen outside.
+# Failures are told in one line on stderr; status 1.
+export LC_ALL=C
+
+rig_name() {
+    local space pid
+    for space in /run/netns/rails-*-h0; do
+        [ -e "$space" ] || continue
+        pid=${space#/run/netns/rails-} pid=${pid%%-*}
+        [[ $pid =~ ^[0-9]+$ ]] && ! [ -d "/proc/$pid" ] && rig_down "$(basename "${space%-h0}")"
+    done
+    echo "rails-$$-$RANDOM"
+}
+
+# Why there can be no rig here; empty when there can.
+rig_refused() {
+    local probe=rails-probe-$$-$RANDOM tool
+    [ "$(id -u)" = 0 ] || { echo "not root: network namespaces cannot be made"; return; }
+    for tool in ip tc nft sysctl; do command -v $tool >/dev/null || { echo "$tool is not installed"; return; }; done
+    ip netns add $probe 2>/dev/null || { echo "ip netns add is refused on this machine"; return; }
+    ip -n $probe link add br0 type bridge 2>/dev/null || echo "the kernel has no bridges"
+    ip -n $probe link set lo up && tc -n $probe qdisc add dev lo root tbf rate 1mbit burst 131072 limit 1048576 2>/dev/null ||
+        echo "the kernel has no token bucket (tbf)"
+    ip netns del $probe
+}
+
+# The name of rail R on host H. Shuffled, host H counts its rails from another one on, and so does the kernel.
+rig_nic() { # NAME HOST RAIL
+    local shuffle rails
+    read -r _ rails _ shuffle _ <"/run/$1.rig"
+    if [ "$shuffle" = 1 ]; then echo "eth$((($3 - $2 % rails + rails) % rails))"; else echo "eth$3"; fi
+}
+
+rig_bucket() { # MBIT: burst holds a 64 KiB packet and a millisecond; limit is the switch's buffer, 20 ms
+    local burst=$(($1 * 125)) limit=$(($1 * 2500))
+    [ $burst -ge 131072 ] || burst=131072
+    [ $limit -ge 1048576 ] || limit=1048576
+    echo "tbf rate $1mbit burst ${RIG_BURST:-$burst} limit $limit"
+}
+
+rig_is_missing() { [[ " ${RIG_MISSING:-} " == *" $1:$2 "* ]]; } # HOST RAIL
+
+rig_space() { # NAME: a namespace without IPv6, so that an idle fabric counts nothing
+    ip netns add "$1" && ip -n "$1" link set lo up &&
+        ip netns exec "$1" sysctl -qw net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1 \
+            net.ipv4.conf.all.rp_filter=0 net.ipv4.conf.default.rp_filter=0 net.ipv4.ip_forward="$2" \
+            net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
+}
+
+# The cables of a host. Order matters: the kernel numbers interfaces as they are made.
+rig_host() { # NAME HOST RAILS MBIT SPINE SHUFFLE
+    local name=$1 h=$2 rails=$3 bucket k r nic net first=1 mtu=${RIG_MTU:-9000}
+    bucket=$(rig_bucket "$4")
+    rig_space "$name-h$h" 0 || return 1
+    ip netns exec "$name-h$h" sysctl -qw net.ipv4.tcp_congestion_control="${RIG_CC:-reno}" || return 1
+    for ((k = 0; k < rails; k++)); do
+        r=$k
+        [ "$6" = 0 ] || r=$(((k + h) % rails))
+        rig_is_missing "$h" $r && continue
+        nic=eth$k net=10.77.$r
+        ip link add $nic netns "$name-h$h" mtu "$mtu" type veth peer name "h$h" netns "$name-l$r" mtu "$mtu" || return 1
+        ip -n "$name-l$r" link set "h$h" master leaf up || return 1
+        # A socket bound to a rail's address leaves by that rail, whoever it talks to.
+        ip -n "$name-h$h" -batch - <<END || return 1
+addr add $net.$((h + 1))/24 dev $nic
+link set $nic up
+rule add from $net.$((h + 1)) table $((100 + r))
+route add $net.0/24 dev $nic src $net.$((h + 1)) table $((100 + r))
+route add $([ "$5" = 1 ] && echo "default via $net.254 dev $nic" || echo "unreachable default") table $((100 + r))
+$([ "$5" = 1 ] && [ $first = 1 ] && echo "route add default via $net.254 dev $nic")
+END
+        first=0
+        tc -n "$name-h$h" qdisc add dev $nic root handle 1: $bucket && tc -n "$name-l$r" qdisc add dev "h$h" root handle 1: $bucket ||
+            return 1
+    done
+}
+
+rig_leaf() { # NAME RAIL SPINE MBIT
+    local name=$1 r=$2 mtu=${RIG_MTU:-9000} bucket
+    rig_space "$name-l$r" 1 && ip -n "$name-l$r" link add leaf mtu "$mtu" type bridge && ip -n "$name-l$r" link set leaf up || return 1
+    [ "$3" = 1 ] || return 0
+    bucket=$(rig_bucket "${RIG_SPINE_MBIT:-$4}")
+    ip link add spine netns "$name-l$r" mtu "$mtu" type veth peer name "leaf$r" netns "$name-s" mtu "$mtu" &&
+        ip -n "$name-l$r" -batch - <<END && ip -n "$name-s" -batch - <<END2 &&
+addr add 10.77.$r.254/24 dev leaf
+addr add 10.78.$r.1/30 dev spine
+link set spine up
+route add default via 10.78.$r.2
+END
+addr add 10.78.$r.2/30 dev leaf$r
+link set leaf$r up
+route add 10.77.$r.0/24 via 10.78.$r.1
+END2
+        tc -n "$name-l$r" qdisc add dev spine root handle 1: $bucket &&
+        tc -n "$name-s" qdisc add dev "leaf$r" root handle 1: $bucket
+}
+
+# Cables need a moment until they carry.
+rig_carriers() { # NAME HOSTS
+    local h down
+    for _ in $(seq 100); do
+        down=0
+        for ((h = 0; h < $2; h++)); do
+            down=$((down + $(ip -n "$1-h$h" -o link show type veth | grep -vc "state UP")))
+        done
+        [ $down -gt 0 ] || return 0
+        sleep 0.1
+    done
+    echo "rig $1: $down NICs do not come up" >&2
+    return 1
+}
+
+rig_build() { # NAME HOSTS RAILS MBIT SPINE
+    local r h shuffle=${RIG_SHUFFLE:-0}
+    echo "$2 $3 $4 $shuffle $5" >"/run/$1.rig" || return 1
+    [ "$5" = 0 ] || rig_space "$1-s" 1 || return 1
+    for ((r = 0; r < $3; r++)); do rig_leaf "$1" $r "$5" "$4" || return 1; done
+    for ((h = 0; h < $2; h++)); do rig_host "$1" $h "$3" "$4" "$5" "$shuffle" || return 1; done
+    rig_carriers "$1" "$2"
+}
+
+rig_up() { # NAME HOSTS RAILS [MBIT] [spine]
+    local spine=0
+    [ "${5:-}" != spine ] || spine=1
+    [[ $2 =~ ^[0-9]+$ && $3 =~ ^[0-9]+$ && ${4:-500} =~ ^[0-9]+$ ]] && [ "$2" -le 200 ] && [ "$3" -le 64 ] ||
+        { echo "rig_up NAME HOSTS RAILS [MBIT] [spine]: got '$*'" >&2; return 1; }
+    ! [ -e "/run/netns/$1-h0" ] || { echo "rig $1 is up already" >&2; return 1; }
+    rig_build "$1" "$2" "$3" "${4:-500}" $spine && return 0
+    echo "rig $1 could not be built" >&2
+    rig_down "$1"
+    return 1
+}
+
+# Ends what still runs in there, and removes it all; harmless when there is nothing.
+rig_down() { # NAME
+    local space pid
+    for space in /run/netns/"$1"-[hl][0-9]* /run/netns/"$1-s"; do
+        [ -e "$space" ] || continue
+        space=$(basename "$space")
+        for pid in $(ip netns pids "$space" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
+        ip netns del "$space" 2>/dev/null
+    done
+    rm -f "/run/$1.rig"
+    return 0
+}
+
+rig_hosts() { # NAME [SLOTS]
+    local hosts h list=""
+    read -r hosts _ <"/run/$1.rig" || return 1
+    for ((h = 0; h < hosts; h++)); do list=$list,$1-h$h${2:+:$2}; done
+    echo "${list#,}"
+}
+
+rig_exec() { local name=$1 host=$2; shift 2; ip netns exec "$name-h$host" "$@"; }
+
+rig_counters() { # NAME
+    local hosts rails spine h r nic name=$1
+    read -r hosts rails _ _ spine <"/run/$name.rig" || return 1
+    for ((h = 0; h < hosts; h++)); do
+        for ((r = 0; r < rails; r++)); do echo "$(rig_nic "$name" $h $r) nic $h $r"; done >"/run/$name.names"
+        ip netns exec "$name-h$h" cat /proc/net/dev | tr : ' ' |
+            awk 'NR == FNR { is[$1] = $2 " " $3 " " $4; next } $1 in is { printf "%s %.0f %.0f\n", is[$1], $10, $2 }' "/run/$name.names" -
+    done
+    rm -f "/run/$name.names"
+    [ "$spine" = 0 ] || ip netns exec "$name-s" cat /proc/net/dev | tr : ' ' |
+        awk '$1 ~ /^leaf/ { printf "spine %s %.0f\n", substr($1, 5), $2 }' # what came up to it: each packet once
+}
+
+rig_cut()    { ip -n "$1-l$3" link set "h$2" down; }
+rig_silent() { ip -n "$1-l$3" link set "h$2" nomaster; }
+rig_slow() { # NAME HOST RAIL MBIT
+    tc -n "$1-h$2" qdisc replace dev "$(rig_nic "$1" "$2" "$3")" root handle 1: $(rig_bucket "$4") &&
+        tc -n "$1-l$3" qdisc replace dev "h$2" root handle 1: $(rig_bucket "$4")
+}
+rig_heal() { # NAME HOST RAIL
+    local mbit
+    read -r _ _ mbit _ <"/run/$1.rig" &&
+        ip -n "$1-l$3" link set "h$2" master leaf up && rig_slow "$1" "$2" "$3" "$mbit" || return 1
+    ip netns exec "$1-h$2" nft delete table inet "rail$3" 2>/dev/null
+    return 0
+}
+# Dropped as they come in, after the counters. A packet of several segments counts as one.
+rig_lossy() { # NAME HOST RAIL PERCENT
+    local rule=drop
+    [ "$4" -ge 100 ] || rule="numgen random mod 100 < $4 drop"
+    ip netns exec "$1-h$2" nft -f - <<END
+table inet rail$3 {
+    chain in {
+        type filter hook input priority 0
+        iifname "$(rig_nic "$1" "$2" "$3")" $rule
+    }
+}
+END
+}
+rig_deaf() { rig_lossy "$1" "$2" "$3" 100; }
+
+# Sourced: functions only.
+(return 0 2>/dev/null) && return 0
+verb=${1:-}
+case $verb in
+up | down | hosts | exec | counters | cut | silent | heal | slow | lossy | deaf)
+    shift
+    [ $# -gt 0 ] || { echo "rig.sh $verb: which rig?" >&2; exit 1; }
+    "rig_$verb" "$@"
+    ;;
+*) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
