@@ -13,6 +13,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3; with sysctl vm.memfd_noexec=2 a memfd without it is refused */
+#endif
+
 struct buffer {
     struct buffer *next;
     void *address;
@@ -26,7 +30,8 @@ static struct buffer *buffers;
 /* Sealed against shrinking: whoever maps it is safe from its owner. */
 static int memfd_of(size_t bytes)
 {
-    int fd = memfd_create("railccl-buffer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
+    int fd = memfd_create("railccl-buffer", MFD_CLOEXEC | MFD_ALLOW_SEALING | MFD_NOEXEC_SEAL);
+    if (fd < 0 && errno == EINVAL) fd = memfd_create("railccl-buffer", MFD_CLOEXEC | MFD_ALLOW_SEALING);
     if (fd < 0) return -1;
     int seals = F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL;
     if (ftruncate(fd, (off_t)bytes) == 0 && fcntl(fd, F_ADD_SEALS, seals) == 0) return fd;

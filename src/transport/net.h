@@ -70,7 +70,7 @@ struct net_acceptor {
     uint32_t to, channel;  /* takes every link to this rank, on this channel, whoever it comes from */
     uint32_t n_slots;
     size_t slot_bytes;
-    const struct net_address *peers; /* [n_peers], alive as long as this: who may ask this process to connect */
+    const struct net_address *peers; /* [n_peers], alive as long as this: of each rank: who it may come from */
     uint32_t n_peers;
     /* Both are called with the drive lock held, from any thread, one at a time: they must not block and not call anything
      * of this header. Slots come in the order in which their sender published them; a slot is free again when deliver

@@ -4,20 +4,22 @@
  *   slot complete, in order ──> deliver() ──> credit
  *
  * There is no owner who would wait and release: the driver does both. */
-#include <stdlib.h>
+#include <string.h>
 
 #include "transport/link/net_state.h"
 
-static struct net_acceptor *acceptor_of(struct net *net, const struct frame_open *open)
+/* NULL also for a process that names a rank of another. */
+static struct net_acceptor *acceptor_of(const struct net_peer *peer, const struct frame_open *open)
 {
-    struct net_acceptor *a = net->acceptors;
+    struct net_acceptor *a = peer->net->acceptors;
     while (a && (a->comm_key != open->comm_key || a->to != open->to || a->channel != open->channel)) a = a->next;
-    return a;
+    if (!a || open->from >= a->n_peers) return NULL;
+    return memcmp(a->peers[open->from].process, peer->process, NET_PROCESS_ID_BYTES) == 0 ? a : NULL;
 }
 
 bool accept_open(struct net_peer *peer, const struct frame_open *open, uint32_t number)
 {
-    struct net_acceptor *a = acceptor_of(peer->net, open);
+    struct net_acceptor *a = acceptor_of(peer, open);
     if (!a) return false;
     const struct net_link_request request = {
         .comm_key = a->comm_key,
