@@ -207,13 +207,20 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
     return collective_progress(comm, op);
 }
 
+void collective_abandon(struct comm *comm)
+{
+    alltoall_drop(&comm->alltoall);
+    if (comm->direct) host_withdraw(&comm->node);
+}
+
 enum rail_result collective_progress(struct comm *comm, struct host_op *op)
 {
     enum rail_result result = comm->alltoall.running ? alltoall_progress(&comm->alltoall) : host_op_progress(op);
     bool stopped = result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed);
     if (__builtin_expect(result == RAIL_OK || (result == RAIL_NOT_YET && !stopped), 1)) return result;
-    alltoall_drop(&comm->alltoall);
-    return stopped ? fault_result(&comm->fault) : comm_failed(comm, result);
+    result = stopped ? fault_result(&comm->fault) : comm_failed(comm, result);
+    collective_abandon(comm); /* with the fault raised: who waits for me to go on learns why */
+    return result;
 }
 
 /* What I am in, to rank 0, which compares. */
@@ -251,7 +258,10 @@ static enum rail_result drive(struct comm *comm, struct host_op *op)
             continue;
         }
         wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
-        if (__builtin_expect(wait_is_long(&w), 0)) RAIL_TRY(collective_suspect(comm));
+        if (__builtin_expect(!wait_is_long(&w), 1)) continue;
+        if ((result = collective_suspect(comm)) == RAIL_OK) continue;
+        collective_abandon(comm);
+        return result;
     }
     wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);
     return result;

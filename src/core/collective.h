@@ -25,6 +25,9 @@ enum rail_result collective_run(struct comm *comm, const struct collective *args
 enum rail_result collective_start(struct comm *comm, const struct collective *args, struct host_op *op);
 enum rail_result collective_progress(struct comm *comm, struct host_op *op);
 
+/* It was begun, failed or is given up, and its buffers go back to the caller: nobody may be at them any more. */
+void collective_abandon(struct comm *comm);
+
 /* It is through: RAIL_OK came from run, start or progress. To be called by who drives (collective_run does). */
 void collective_done(struct comm *comm, const struct collective *args);
 

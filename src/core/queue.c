@@ -170,6 +170,8 @@ static void fail_all(struct queue *queues, enum rail_result failure)
     for (struct queue *q = queues; q; q = q->next)
         if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, failure, text))
             bootstrap_tell(q->comm->bootstrap, q->comm->rank, failure, text);
+    for (struct queue *q = queues; q; q = q->next)
+        if (q->first && q->first->state == CALL_RUNNING) collective_abandon(q->comm);
     rail_fail_quietly(failure, "%s", text);
 }
 

@@ -1,6 +1,8 @@
 /* host.c - runs plans. A strand is a program counter; a step either happens whole or not yet. */
 #include "engine/host.h"
 
+#include <sched.h>
+
 #include "engine/calls.h"
 
 #define NO_LOOP UINT16_MAX
@@ -15,6 +17,7 @@ struct moving {
     int n_src, n_dst;
     uint64_t scale_mask;
     uint64_t count; /* elements */
+    bool direct;    /* some of it is a peer's own buffer */
     struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
     int n_in, n_out;
 };
@@ -83,6 +86,7 @@ static enum rail_result source_peer_input(struct host_op *op, const struct run *
     const struct shm_exposure *theirs = exposure_of(op, run, peer);
     if (theirs->signature != op->call.signature)
         return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
+    m->direct |= theirs->direct;
     m->src[m->n_src++] = theirs->direct ? at_address(theirs->input, in_input(op, piece, first))
                                         : in_window(op, run, peer, SHM_WINDOW_IN, piece, first);
     return RAIL_OK;
@@ -139,7 +143,7 @@ static void destination_peer_outputs(struct host_op *op, const struct run *run, 
         if (peer == op->node->self)
             m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, first);
         else if (theirs->direct)
-            m->dst[m->n_dst++] = at_address(theirs->output, in_output(op, piece, first));
+            m->direct = true, m->dst[m->n_dst++] = at_address(theirs->output, in_output(op, piece, first));
         else
             staged = true;
     }
@@ -179,18 +183,44 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
     }
 }
 
+/* A rank that fails goes home with its buffers, and frees them, while others may be at them. So I say first that I am, and
+ * look then whether anybody has withdrawn; who withdraws says so first, and looks then. One of the two sees the other. */
+static bool touch_begin(const struct host_node *node)
+{
+    _Atomic uint32_t *touching = &node->segment.controls[node->self].touching;
+    atomic_store_explicit(touching, 1, memory_order_seq_cst);
+    if (__builtin_expect(!atomic_load_explicit(&node->segment.header->withdrawn, memory_order_seq_cst), 1)) return true;
+    atomic_store_explicit(touching, 0, memory_order_release);
+    return false;
+}
+
+static void touch_end(const struct host_node *node)
+{
+    atomic_store_explicit(&node->segment.controls[node->self].touching, 0, memory_order_release);
+}
+
+void host_withdraw(const struct host_node *node)
+{
+    atomic_store_explicit(&node->segment.header->withdrawn, 1, memory_order_seq_cst);
+    for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++)
+        while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) sched_yield();
+}
+
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
 {
     struct moving m;
     m.n_src = m.n_dst = m.n_in = m.n_out = 0;
     m.scale_mask = m.count = 0;
+    m.direct = false;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
+    if (m.direct && !touch_begin(op->node)) return RAIL_NOT_YET; /* the news of why is on its way */
     if (m.count)
         (step->flags & PLAN_BALANCED ? rail_combine_balanced : rail_combine)(
             &op->call.how, m.dst, m.n_dst, m.src, m.n_src, op->call.how.scaled ? m.scale_mask : 0,
             (step->flags & PLAN_FINAL) != 0, (size_t)m.count);
+    if (m.direct) touch_end(op->node);
     for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
     for (int k = 0; k < m.n_out; k++)
         m.out[k]->ops->publish(m.out[k], (size_t)m.count * element_bytes(op), op->call.signature);

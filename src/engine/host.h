@@ -74,6 +74,10 @@ size_t host_scratch_bytes(struct host_call *call, const struct plan *plan);
 enum rail_result host_op_start(struct host_op *op, struct host_node *node, const struct host_call *call,
                                struct instance *const *instances);
 
+/* After a failure, before this rank's caller has its buffers back: peers of the same process that use them by address are
+ * waited for, microseconds mostly, and no rank of the node begins to any more. The communicator is done for. */
+void host_withdraw(const struct host_node *node);
+
 /* Runs whatever can run. RAIL_OK: done, the outputs are final. RAIL_NOT_YET: blocked on a peer. Else the error. */
 enum rail_result host_op_progress(struct host_op *op);
 

@@ -11,6 +11,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 
 #include <cmocka.h>
@@ -176,6 +177,39 @@ static void processes_of_three_threads(void **state) { (void)state; ranks_that_c
 static void every_rank_a_host(void **state) { (void)state; ranks_that_call_different_things(1, 8); }
 static void two_hosts(void **state) { (void)state; ranks_that_call_different_things(1, 2); }
 
+/* ---- who is told goes home ---- */
+
+/* Threads use one another's buffers by address. Whoever fails unmaps its own at once, while others may be at them. */
+static void gone_at_once(struct job_rank *rank)
+{
+    enum { COUNT = 60000 };
+    size_t bytes = COUNT * (size_t)rank->n_ranks;
+    for (int k = 0; k < 60 && !rank->why[0]; k++) {
+        ncclComm_t comm;
+        JOB_TRY(trouble_second_comm(rank, &comm));
+        JOB_TRY(trouble_allreduce(comm, rank->n_ranks, 5)); /* all are there */
+        char *in = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        char *out = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        memset(in, rank->rank, bytes);
+        memset(out, rank->rank, bytes);
+        bool odd = rank->rank == k % rank->n_ranks;
+        ncclResult_t result = k % 2 ? ncclAllGather(in, out, COUNT - odd, ncclInt8, comm, NULL)
+                                    : ncclAlltoAll(in, out, COUNT - odd, ncclInt8, comm, NULL);
+        munmap(in, bytes);
+        munmap(out, bytes);
+        if (!trouble_says(rank, "gone at once", result, ncclInvalidUsage, "called different things")) return;
+        JOB_TRY(ncclCommAbort(comm));
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+    }
+}
+
+static void threads_that_are_told_take_their_buffers_home(void **state)
+{
+    (void)state;
+    struct job job = {.n_ranks = 5, .ranks_per_process = 5, .limit_s = 60};
+    job_must(&job, gone_at_once, NULL);
+}
+
 /* ---- one call more than the others ---- */
 
 static void one_call_more(struct job_rank *rank)
@@ -216,6 +250,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(processes_of_three_threads),
         cmocka_unit_test(every_rank_a_host),
         cmocka_unit_test(two_hosts),
+        cmocka_unit_test(threads_that_are_told_take_their_buffers_home),
         cmocka_unit_test(a_call_that_the_others_closed_without),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);

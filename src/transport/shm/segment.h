@@ -73,6 +73,7 @@ struct shm_control {
     struct shm_counter counter[SHM_COUNTERS];
     struct shm_exposure exposure[SHM_DEPTH];
     struct shm_express express[SHM_DEPTH];
+    _Alignas(SHM_LINE) _Atomic uint32_t touching; /* the owner is at a peer's buffer, by its address */
 };
 
 struct shm_slot_meta {
@@ -111,6 +112,7 @@ struct shm_header {
     _Alignas(SHM_LINE) uint64_t magic;
     struct shm_geometry geometry;
     _Alignas(SHM_LINE) _Atomic uint32_t sleepers; /* how many doorbells have sleeping set: lets a signal skip looking */
+    _Alignas(SHM_LINE) _Atomic uint32_t withdrawn; /* a rank that failed has its buffers back: nobody touches a peer's */
 };
 
 /* One rank's view. Read-only after shm_segment_open. */
