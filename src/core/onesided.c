@@ -286,13 +286,10 @@ static enum rail_result copy_some(struct onesided_op *op, const struct window_pa
     return RAIL_OK;
 }
 
-/* What went by link before must have been taken in, or it would arrive after this. */
 static enum rail_result put_near(struct onesided_op *op)
 {
     struct comm *comm = op->comm;
     const struct onesided_put *p = &op->put;
-    struct link *out = comm->onesided.peers[p->peer].out;
-    if (out && !out->ops->drained(out)) return RAIL_NOT_YET;
     while (op->done < op->bytes) {
         if (atomic_load_explicit(&comm->fault.stop, memory_order_relaxed)) return fault_result(&comm->fault);
         RAIL_TRY(copy_some(op, &p->window->parts[p->peer]));
@@ -304,12 +301,16 @@ static enum rail_result put_near(struct onesided_op *op)
     return RAIL_OK;
 }
 
+/* What went by link before must be taken in before this, or it would arrive after it: this either follows by the same
+ * link, if it is one slot, or waits; credit for the last slots takes some milliseconds. */
 static enum rail_result put_progress(struct onesided_op *op)
 {
     const struct onesided_put *p = &op->put;
-    bool near = is_near(op->comm, (uint32_t)p->peer);
-    if (near && op->bytes) near = p->window->parts[p->peer].way != WINDOW_BY_LINK;
-    return near ? put_near(op) : put_by_link(op);
+    const struct window_part *part = op->bytes ? &p->window->parts[p->peer] : NULL;
+    struct link *out = op->comm->onesided.peers[p->peer].out;
+    if (!is_near(op->comm, (uint32_t)p->peer) || (part && part->way == WINDOW_BY_LINK)) return put_by_link(op);
+    if (!out || op->done || out->ops->drained(out)) return put_near(op);
+    return op->bytes <= out->slot_bytes - HEADER_BYTES ? put_by_link(op) : RAIL_NOT_YET;
 }
 
 /* ---- waiting ---- */
