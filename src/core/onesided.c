@@ -363,6 +363,21 @@ enum rail_result onesided_suspect(const struct onesided_op *op)
     return RAIL_OK;
 }
 
+/* For the watch: the first that has not come. */
+static void tell_missing(const struct onesided_op *op)
+{
+    const struct onesided_goal *goal = &op->goals[op->next_goal];
+    struct comm *comm = op->comm;
+    const struct member *m = &comm->members[goal->peer];
+    char text[WATCH_TEXT];
+    uint64_t seen = atomic_load(&arrived_of(comm, goal->peer)[goal->signal]);
+    if (seen >= goal->value) return;
+    snprintf(text, sizeof text, "ncclWaitSignal: rank %u (host %s, pid %d) has raised signal (sigIdx %u, ctx %u) %llu times, "
+             "and not yet for time number %llu", goal->peer, m->host_name, m->pid, goal->signal % SHM_SIGNAL_INDICES,
+             goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)seen, (unsigned long long)goal->value);
+    watch_say(comm, text);
+}
+
 /* ---- running ---- */
 
 enum rail_result onesided_start(struct onesided_op *op)
@@ -390,8 +405,9 @@ static enum rail_result finish(struct onesided_op *op)
             continue;
         }
         wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
-        if (__builtin_expect(wait_is_long(&w), 0) && (result = onesided_suspect(op)) != RAIL_OK)
-            return comm_failed(comm, result);
+        if (__builtin_expect(!wait_is_long(&w), 1)) continue;
+        if ((result = onesided_suspect(op)) != RAIL_OK) return comm_failed(comm, result);
+        if (op->waits) tell_missing(op);
     }
     wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);
     return result;

@@ -251,17 +251,10 @@ static bool renew(struct comm *comm)
     return first;
 }
 
-static void speak(struct comm *comm, uint64_t waited_ns)
+static void speak(struct watch *w, uint64_t waited_ns, const char *text, bool first)
 {
-    struct watch *w = &comm->watch;
-    char text[WATCH_TEXT];
     double waited_s = (double)waited_ns / 1e9;
     uint64_t patience_ns = (uint64_t)rail_param_int(RAIL_PARAM_WATCH_S) * RAIL_NS_PER_S;
-    pthread_mutex_lock(&w->lock);
-    bool first = renew(comm);
-    snprintf(text, sizeof text, "%s", w->verdict);
-    pthread_mutex_unlock(&w->lock);
-    if (!text[0]) return;
     if (first) RAIL_INFO(RAIL_INIT | RAIL_RAS, "waiting %.1f s: %s", waited_s, text);
     if (!w->warned && patience_ns && waited_ns >= patience_ns) {
         RAIL_WARN("waiting %.1f s: %s", waited_s, text);
@@ -270,17 +263,42 @@ static void speak(struct comm *comm, uint64_t waited_ns)
     (void)rail_fail_quietly(RAIL_NOT_YET, "waiting %.1f s: %s", waited_s, text);
 }
 
+/* False: not so soon after the last time. */
+static bool due(struct watch *w, uint64_t number, uint64_t now_ns)
+{
+    if (w->number != number) begin(w, number, now_ns);
+    if (now_ns - w->began_ns < PATIENCE_NS || now_ns - w->looked_ns < LOOK_EVERY_NS) return false;
+    w->looked_ns = now_ns;
+    return true;
+}
+
 void watch_look(struct comm *comm)
 {
     struct watch *w = &comm->watch;
+    char text[WATCH_TEXT];
     uint64_t now_ns = rail_now_ns();
     if (comm->node.calls == 0) return; /* it waits for a message or a signal, and no collective was called yet */
-    if (w->number != comm->node.calls) begin(w, comm->node.calls, now_ns);
-    if (now_ns - w->began_ns < PATIENCE_NS) return;
-    if (comm->shape.n_nodes > 1 && comm->rank == 0) inquire(comm, w->number);
-    if (now_ns - w->looked_ns < LOOK_EVERY_NS) return;
-    w->looked_ns = now_ns;
-    speak(comm, now_ns - w->began_ns);
+    bool look = due(w, comm->node.calls, now_ns);
+    if (comm->shape.n_nodes > 1 && comm->rank == 0 && now_ns - w->began_ns >= PATIENCE_NS) inquire(comm, w->number);
+    if (!look) return;
+    pthread_mutex_lock(&w->lock);
+    bool first = renew(comm);
+    snprintf(text, sizeof text, "%s", w->verdict);
+    pthread_mutex_unlock(&w->lock);
+    if (text[0]) speak(w, now_ns - w->began_ns, text, first);
+}
+
+void watch_say(struct comm *comm, const char *text)
+{
+    struct watch *w = &comm->watch;
+    uint64_t now_ns = rail_now_ns();
+    if (!due(w, WATCH_UNCOUNTED, now_ns)) return;
+    pthread_mutex_lock(&w->lock);
+    bool first = !w->said;
+    w->said = true;
+    snprintf(w->verdict, sizeof w->verdict, "%s", text);
+    pthread_mutex_unlock(&w->lock);
+    speak(w, now_ns - w->began_ns, text, first);
 }
 
 void watch_over(struct comm *comm)
@@ -310,7 +328,8 @@ void watch_words(struct comm *comm, char *out, size_t bytes)
     char text[WATCH_TEXT] = "";
     out[0] = 0;
     pthread_mutex_lock(&w->lock);
-    if (w->stalled && !w->verdict[0] && !w->by_all && look_around(comm, text, sizeof text))
+    bool counted = w->stalled && w->stalled != WATCH_UNCOUNTED;
+    if (counted && !w->verdict[0] && !w->by_all && look_around(comm, text, sizeof text))
         snprintf(w->verdict, sizeof w->verdict, "%s", text);
     if (w->stalled && w->verdict[0]) snprintf(out, bytes, "; it waited in %s", w->verdict);
     pthread_mutex_unlock(&w->lock);

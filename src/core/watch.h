@@ -19,6 +19,7 @@
 struct comm;
 
 enum { WATCH_TEXT = 400 };
+#define WATCH_UNCOUNTED UINT64_MAX
 
 /* What rank 0 knows of a rank. */
 struct watch_note {
@@ -27,8 +28,9 @@ struct watch_note {
 };
 
 struct watch {
-    uint64_t number;   /* the call that this rank waits in, for long; 0: none. The communicator's thread's */
-    uint64_t began_ns; /* that wait, as the next two */
+    uint64_t number;   /* the call that this rank waits in, for long; 0: none. The communicator's thread's, as what
+                          follows. WATCH_UNCOUNTED: no collective */
+    uint64_t began_ns; /* that wait */
     uint64_t looked_ns;
     bool warned;
 
@@ -49,6 +51,8 @@ void watch_clear(struct watch *watch);
 
 /* The communicator's thread, every now and then while it waits in a call that it began long (100 ms) ago. */
 void watch_look(struct comm *comm);
+/* The same, in a call that is no collective: `text` says whom it waits for, "CALL: rank ...". */
+void watch_say(struct comm *comm, const char *text);
 /* The same thread leaves the call. */
 void watch_over(struct comm *comm);
 static inline void watch_end(struct watch *watch, struct comm *comm)

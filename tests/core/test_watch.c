@@ -132,6 +132,37 @@ static void a_late_rank_is_named_and_waited_for(void **state)
     }
 }
 
+/* ---- a signal that does not come ---- */
+
+static void silent(struct job_rank *rank)
+{
+    ncclWaitSignalDesc_t twice = {.opCnt = 2, .peer = LATE, .sigIdx = 3};
+    JOB_TRY(begin(rank));
+    for (int r = 0; rank->rank == LATE && r < N; r++)
+        if (r != LATE) JOB_TRY(ncclSignal(r, 3, 0, 0, rank->comm, NULL));
+    if (rank->rank == LATE) log_await("WARN|waiting|ncclWaitSignal", N - 1);
+    for (int r = 0; rank->rank == LATE && r < N; r++)
+        if (r != LATE) JOB_TRY(ncclSignal(r, 3, 0, 0, rank->comm, NULL));
+    if (rank->rank != LATE) JOB_TRY(ncclWaitSignal(1, &twice, rank->comm, NULL));
+}
+
+static void a_signal_that_does_not_come_is_named(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i += 2) { /* threads, two hosts */
+#if defined(__SANITIZE_THREAD__)
+        if (jobs[i].ranks_per_process) continue;
+#endif
+        log_begin();
+        job_must(&jobs[i], silent, NULL);
+        const char *words = "waiting|ncclWaitSignal: rank 2 (host |signal (sigIdx 3, ctx 0) 1 times|time number 2";
+        int told = log_lines(words), over = log_lines("ncclWaitSignal went on after");
+        if (told != 2 * (N - 1) || over != N - 1) log_show();
+        assert_int_equal(told, 2 * (N - 1)); /* INFO, and WARN */
+        assert_int_equal(over, N - 1);
+    }
+}
+
 /* ---- aborted while it waits ---- */
 
 static void *abort_later(void *comm)
@@ -242,6 +273,7 @@ int main(void)
     setenv("NCCL_DEBUG_FILE", log_path, 1);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_late_rank_is_named_and_waited_for),
+        cmocka_unit_test(a_signal_that_does_not_come_is_named),
         cmocka_unit_test(an_abort_says_who_was_missing),
         cmocka_unit_test(a_stopped_process_is_told_from_a_late_one),
         cmocka_unit_test(a_healthy_run_says_nothing),
