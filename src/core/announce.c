@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,13 +22,25 @@ static char *mapped_path(char *line)
     return path;
 }
 
+/* Every copy has one mapping with code; dlmopen() makes a second one of the same file. */
+static bool is_code(const char *line)
+{
+    const char *permissions = strchr(line, ' ');
+    return permissions && strlen(permissions) > 4 && permissions[3] == 'x';
+}
+
 static void warn_of_others(const char *own)
 {
     char line[4400], last[4096] = "";
+    int n_own = 0;
     FILE *maps = fopen("/proc/self/maps", "re");
     if (!maps) return;
     while (fgets(line, sizeof line, maps)) {
+        bool code = is_code(line);
         const char *path = mapped_path(line), *name = path ? strrchr(path, '/') + 1 : NULL;
+        if (code && path && strcmp(path, own) == 0 && ++n_own == 2)
+            RAIL_WARN("%s is loaded twice (dlmopen): each copy has a thread, connections and settings of its own, and "
+                      "handles of one mean nothing to the other", own);
         if (!name || strncmp(name, "libnccl.so", 10) != 0 || strcmp(path, own) == 0 || strcmp(path, last) == 0) continue;
         snprintf(last, sizeof last, "%s", path);
         RAIL_WARN("a second NCCL library is mapped: %s beside %s; calls may reach either. Preload the one you mean "

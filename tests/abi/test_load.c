@@ -178,12 +178,132 @@ static void loading_maps_no_foreign_library(void **state)
         if (there_now[i] && !there_before[i]) fail_msg("%s is mapped now", foreign[i]);
 }
 
+/* ---- used, closed, opened again; twice at once ---- */
+
+/* The calls of one copy. */
+struct copy {
+    void *handle;
+    ncclResult_t (*init_all)(ncclComm_t *, int, const int *);
+    ncclResult_t (*all_reduce)(const void *, void *, size_t, ncclDataType_t, ncclRedOp_t, ncclComm_t, cudaStream_t);
+    ncclResult_t (*destroy)(ncclComm_t);
+    ncclResult_t (*start)(void), (*end)(void);
+};
+
+static bool bind(struct copy *c, void *handle)
+{
+    *c = (struct copy){.handle = handle};
+    if (!handle) return false;
+    *(void **)(void *)&c->init_all = dlsym(handle, "ncclCommInitAll");
+    *(void **)(void *)&c->all_reduce = dlsym(handle, "ncclAllReduce");
+    *(void **)(void *)&c->destroy = dlsym(handle, "ncclCommDestroy");
+    *(void **)(void *)&c->start = dlsym(handle, "ncclGroupStart");
+    *(void **)(void *)&c->end = dlsym(handle, "ncclGroupEnd");
+    return c->init_all && c->all_reduce && c->destroy && c->start && c->end;
+}
+
+/* Two ranks of this process, one AllReduce. */
+static bool works(const struct copy *c)
+{
+    ncclComm_t comms[2];
+    float x[2] = {1, 2}, sum[2] = {0};
+    if (c->init_all(comms, 2, NULL) != ncclSuccess || c->start() != ncclSuccess) return false;
+    for (int r = 0; r < 2; r++)
+        if (c->all_reduce(&x[r], &sum[r], 1, ncclFloat32, ncclSum, comms[r], NULL) != ncclSuccess) return false;
+    if (c->end() != ncclSuccess || c->start() != ncclSuccess) return false;
+    for (int r = 0; r < 2; r++) (void)c->destroy(comms[r]);
+    return c->end() == ncclSuccess && sum[0] == 3 && sum[1] == 3;
+}
+
+static int exit_code(pid_t child)
+{
+    int status = -1;
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 1000 + status;
+}
+
+static void it_can_be_closed_and_opened_again(void **state)
+{
+    (void)state;
+    if (!library_is_built()) skip();
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        for (int life = 0; life < 3; life++) {
+            struct copy c;
+            if (!bind(&c, dlopen(library, RTLD_NOW | RTLD_LOCAL)) || !works(&c)) _exit(10 + life);
+            if (dlclose(c.handle) != 0) _exit(20 + life);
+            usleep(20000); /* the service thread, if it were unmapped, would run into nothing */
+        }
+        exit(0); /* exit handlers find their code, too */
+    }
+    assert_int_equal(exit_code(child), 0);
+}
+
+/* What a fresh process logs that opens a second copy by `open_second`, and works with both. */
+static void said_with_two(void *(*open_second)(void), char *text, size_t bytes)
+{
+    char log[] = "/tmp/railccl-load-XXXXXX";
+    int fd = mkstemp(log);
+    assert_true(fd >= 0);
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        setenv("NCCL_DEBUG", "WARN", 1);
+        setenv("NCCL_DEBUG_FILE", log, 1);
+        struct copy first, second;
+        if (!bind(&first, dlopen(library, RTLD_NOW | RTLD_LOCAL))) _exit(10);
+        if (!bind(&second, open_second())) _exit(11);
+        if (first.all_reduce == second.all_reduce) _exit(12);
+        if (!works(&first) || !works(&second) || !works(&first)) _exit(13);
+        _exit(0);
+    }
+    assert_int_equal(exit_code(child), 0);
+    ssize_t n = read(fd, text, bytes - 1);
+    text[n > 0 ? n : 0] = '\0';
+    close(fd);
+    unlink(log);
+}
+
+static void *open_a_copied_file(void)
+{
+    char folder[] = "/tmp/railccl-load-XXXXXX", command[3 * PATH_MAX], path[64];
+    if (!mkdtemp(folder)) return NULL;
+    snprintf(path, sizeof path, "%s/libnccl.so.2", folder);
+    snprintf(command, sizeof command, "cp '%s' '%s'", library, path);
+    void *handle = system(command) == 0 ? dlopen(path, RTLD_NOW | RTLD_LOCAL) : NULL;
+    unlink(path);
+    rmdir(folder);
+    return handle;
+}
+
+static void *open_in_another_namespace(void) { return dlmopen(LM_ID_NEWLM, library, RTLD_NOW | RTLD_LOCAL); }
+
+static void a_second_copy_is_warned_of_and_both_work(void **state)
+{
+    (void)state;
+    if (!library_is_built()) skip();
+    char text[8192];
+    said_with_two(open_a_copied_file, text, sizeof text);
+    if (!strstr(text, "a second NCCL library is mapped")) fail_msg("said: %s", text);
+#ifndef __SANITIZE_ADDRESS__ /* its run-time library cannot be in two namespaces */
+#ifndef __SANITIZE_THREAD__
+    said_with_two(open_in_another_namespace, text, sizeof text);
+    if (!strstr(text, "is loaded twice (dlmopen)")) fail_msg("said: %s", text);
+#endif
+#endif
+    (void)open_in_another_namespace;
+}
+
 int main(void)
 {
     const struct CMUnitTest cases[] = {
         cmocka_unit_test(loading_changes_nothing_in_the_process),
         cmocka_unit_test(loading_prints_nothing_even_with_full_logging),
         cmocka_unit_test(loading_maps_no_foreign_library),
+        cmocka_unit_test(it_can_be_closed_and_opened_again),
+        cmocka_unit_test(a_second_copy_is_warned_of_and_both_work),
     };
     return cmocka_run_group_tests(cases, find_library, NULL);
 }
