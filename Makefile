@@ -145,7 +145,8 @@ tsan: ## the tests that have threads under ThreadSanitizer
 	    RUNNER="$(shell setarch -R true 2>/dev/null && echo setarch -R)" T="$(or $(T),$(THREADED))"
 # Plans and arithmetic know no threads, and TSan makes them ten times slower for nothing.
 # Where ranks are processes, and processes fork under threads, it sees nothing and refuses.
-FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls death limits lost_rank mismatch scale windows) \
+FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls citizen death fork limits lost_rank \
+                mismatch scale windows) \
             $(addprefix bootstrap/test_,launch launch_mpi hosts many)
 THREADED = $(filter-out plan/% device/% abi/% perf/% $(FORKING),$(TESTSRC:tests/%.c=%))
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer

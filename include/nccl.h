@@ -17,6 +17,9 @@
  * Threads. One thread at a time inside the calls of one communicator, except ncclCommGetAsyncError, ncclCommAbort and
  * ncclCommRevoke, which any thread may call at any time. Different communicators are independent. A group belongs to its thread.
  *
+ * fork(). Communicators stay the parent's, who works on with them. In the child their calls are refused
+ * (ncclInvalidUsage), ncclCommDestroy and ncclCommAbort forget the handle, and new communicators may be made.
+ *
  * Profiling. Each ncclName is a weak name for pncclName: a tool may define ncclName itself and call pncclName. */
 #ifndef NCCL_H_
 #define NCCL_H_

@@ -113,6 +113,7 @@ ncclResult_t pncclCommFinalize(ncclComm_t comm)
 static enum rail_result destroy(struct comm *comm)
 {
     if (!comm) return RAIL_OK; /* as NCCL: nothing to do */
+    if (comm_forget_parents(comm)) return RAIL_OK;
     RAIL_TRY(comm_known(comm, "ncclCommDestroy"));
     return comm_destroy(comm);
 }
@@ -127,6 +128,7 @@ ncclResult_t pncclCommDestroy(ncclComm_t comm)
 static enum rail_result abort_comm(struct comm *comm)
 {
     if (!comm) return RAIL_OK;
+    if (comm_forget_parents(comm)) return RAIL_OK;
     RAIL_TRY(comm_known(comm, "ncclCommAbort"));
     return comm_abort(comm);
 }

@@ -18,6 +18,7 @@
 #include "core/announce.h"
 #include "core/collective.h"
 #include "core/comm_store.h"
+#include "core/leave.h"
 #include "core/notes.h"
 #include "core/p2p.h"
 #include "engine/calls.h"
@@ -50,6 +51,13 @@ __attribute__((cold)) static enum rail_result refuse(const struct comm *comm, ui
         return rail_fail(RAIL_E_USAGE, "%s: the communicator could not be made (%s); free it with ncclCommAbort", call,
                          why);
     }
+    if (magic == COMM_LEFT)
+        return rail_fail(RAIL_E_USAGE, "%s: the program is ending (exit), and its communicators have said goodbye", call);
+    if (magic == COMM_OF_PARENT)
+        return rail_fail(RAIL_E_USAGE,
+                         "%s: this communicator was made before fork(), by the parent process; a child makes communicators "
+                         "of its own (ncclGetUniqueId, ncclCommInitRank)",
+                         call);
     return rail_fail(RAIL_E_ARGUMENT,
                      "%s: %p is not a living communicator (destroyed before, or never made by this library)", call,
                      (const void *)comm);
@@ -66,9 +74,16 @@ enum rail_result comm_known(const struct comm *comm, const char *call)
 {
     if (!comm) return rail_fail(RAIL_E_ARGUMENT, "%s: the communicator is NULL", call);
     uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
-    if ((magic == COMM_MAGIC || magic == COMM_SUSPENDED || magic == COMM_FAILED || in_progress(magic)) && comm->magic_end == COMM_MAGIC_END)
+    bool known = magic == COMM_MAGIC || magic == COMM_SUSPENDED || magic == COMM_FAILED || magic == COMM_LEFT;
+    if ((known || in_progress(magic)) && comm->magic_end == COMM_MAGIC_END)
         return RAIL_OK;
-    return refuse(comm, 0, call);
+    return refuse(comm, comm->magic_end == COMM_MAGIC_END && magic == COMM_OF_PARENT ? magic : 0, call);
+}
+
+bool comm_forget_parents(struct comm *comm)
+{
+    uint64_t of_parent = COMM_OF_PARENT;
+    return atomic_compare_exchange_strong(&comm->magic, &of_parent, 0);
 }
 
 enum rail_result comm_made_check(const struct comm *comm, const char *call)
@@ -117,6 +132,7 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
     comm->magic_end = COMM_MAGIC_END;
     atomic_store_explicit(&comm->magic, COMM_JOINING, memory_order_release);
     announce();
+    leave_at_exit();
     return comm;
 }
 
@@ -250,7 +266,8 @@ enum rail_result comm_destroy(struct comm *comm)
         return rail_fail(RAIL_E_USAGE, "ncclCommDestroy: another thread is destroying or aborting this communicator");
     await_library(comm);
     comm_settle(comm);
-    bool failed = atomic_load(&comm->magic) == COMM_FAILED || atomic_load(&comm->fault.stop);
+    uint64_t magic = atomic_load(&comm->magic);
+    bool failed = magic == COMM_FAILED || magic == COMM_LEFT || atomic_load(&comm->fault.stop);
     enum rail_result result = failed ? RAIL_OK : drain(comm);
     comm_free(comm);
     return result;

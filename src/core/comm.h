@@ -89,6 +89,7 @@ struct comm {
     struct notes notes;
     _Atomic uint32_t posted, ran; /* groups of calls on streams, over its life (posted.h) */
     _Atomic uint32_t inside; /* a thread works in a call: set by that thread, awaited by an abort */
+    struct comm *next_ever;    /* comm_store.c's: all that were ever made */
     struct comm *next_retired; /* comm_store.c's, like the next two */
     uint32_t n_keepers;
     bool retired;
@@ -104,6 +105,8 @@ struct comm {
 #define COMM_FINALIZING 0x7261696c66696e61ull /* "railfina" */
 #define COMM_SUSPENDED 0x7261696c73757370ull  /* "railsusp" */
 #define COMM_FAILED 0x7261696c6661696cull     /* "railfail": could not be made; holds nothing but its fault */
+#define COMM_LEFT 0x7261696c6c656674ull       /* "railleft": the program ends; it has said goodbye */
+#define COMM_OF_PARENT 0x7261696c70617265ull  /* "railpare": made before fork(), this is the child; nothing to be touched */
 #define COMM_MAGIC_END 0x6d6d6f636c696172ull
 
 /* Memory for a communicator, at COMM_JOINING. NULL with an error text that names `call`. */
@@ -132,6 +135,8 @@ void comm_stop(struct comm *comm, const char *what);
 /* May calls come? Else RAIL_E_ARGUMENT (no living communicator) or RAIL_E_USAGE (in progress, failed) with a text that
  * names `call`. */
 enum rail_result comm_check(const struct comm *comm, const char *call);
+/* In a child of fork(), of a communicator that the parent made: there is nothing to end, the handle is forgotten. */
+bool comm_forget_parents(struct comm *comm);
 /* The same, but a suspended one will do: for questions. */
 enum rail_result comm_made_check(const struct comm *comm, const char *call);
 /* The same, for what was posted to a stream before: the library's thread waits for that before it begins. */

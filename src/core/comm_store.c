@@ -1,5 +1,8 @@
 /* comm_store.c - the oldest destroyed communicator is the next one's memory, once REST of them lie about: a stale
- * handle stays recognisable for as long as that takes, and memory stays bounded by the most that ever lived at once. */
+ * handle stays recognisable for as long as that takes, and memory stays bounded by the most that ever lived at once.
+ *
+ * fork: what the child inherits of a communicator is a copy of its memory, and the same shared segment as the parent's.
+ * A call of the child would be a second rank of the same number, so all of them are marked as the parent's. */
 #include "core/comm_store.h"
 
 #include <pthread.h>
@@ -8,7 +11,8 @@
 
 enum { REST = 32 };
 
-static pthread_mutex_t store_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the queue */
+static pthread_mutex_t store_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the queue and the list */
+static struct comm *ever;                                      /* linked by next_ever */
 static struct comm *oldest, *newest;                           /* linked by next_retired */
 static int n_resting;
 
@@ -25,11 +29,40 @@ static struct comm *take_oldest(void)
     return comm;
 }
 
+/* ---- fork: the lock is a leaf, so the order among other handlers does not matter ---- */
+
+static void fork_prepare(void) { pthread_mutex_lock(&store_lock); }
+static void fork_parent(void) { pthread_mutex_unlock(&store_lock); }
+
+static void fork_child(void)
+{
+    pthread_mutex_init(&store_lock, NULL);
+    for (struct comm *comm = ever; comm; comm = comm->next_ever)
+        if (atomic_load(&comm->magic)) atomic_store(&comm->magic, COMM_OF_PARENT);
+}
+
+static void add_fork_handlers(void) { (void)pthread_atfork(fork_prepare, fork_parent, fork_child); }
+
+static struct comm *make(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, add_fork_handlers);
+    struct comm *comm = calloc(1, sizeof *comm);
+    if (!comm) return NULL;
+    pthread_mutex_lock(&store_lock);
+    comm->next_ever = ever;
+    ever = comm;
+    pthread_mutex_unlock(&store_lock);
+    return comm;
+}
+
 struct comm *comm_store_take(void)
 {
     struct comm *comm = take_oldest();
-    if (!comm) return calloc(1, sizeof *comm);
+    if (!comm) return make();
+    struct comm *next = comm->next_ever;
     memset(comm, 0, sizeof *comm);
+    comm->next_ever = next;
     return comm;
 }
 
@@ -43,6 +76,14 @@ static void rest(struct comm *comm)
         oldest = comm;
     newest = comm;
     n_resting++;
+}
+
+struct comm *comm_store_ever(void)
+{
+    pthread_mutex_lock(&store_lock);
+    struct comm *first = ever;
+    pthread_mutex_unlock(&store_lock);
+    return first;
 }
 
 void comm_store_give(struct comm *comm)

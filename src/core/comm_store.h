@@ -9,6 +9,8 @@
 struct comm *comm_store_take(void);
 /* `comm->magic` is 0 already. */
 void comm_store_give(struct comm *comm);
+/* All that were ever taken, linked by next_ever; nothing leaves this list. */
+struct comm *comm_store_ever(void);
 /* Between these its memory is no other communicator's, even if it is given back. Any thread. */
 void comm_store_keep(struct comm *comm);
 void comm_store_drop(struct comm *comm);
