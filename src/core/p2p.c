@@ -89,11 +89,27 @@ static enum rail_result open_ways_back(struct comm *comm)
     return RAIL_OK;
 }
 
-enum rail_result p2p_suspect(struct comm *comm)
+/* For whom I wait, in words: for one that should send, if there is one. */
+static void say_whom(struct comm *comm)
+{
+    const struct messages *m = &comm->p2p;
+    enum message_direction d = m->n_busy[MESSAGE_RECEIVE] ? MESSAGE_RECEIVE : MESSAGE_SEND;
+    uint32_t n = m->n_busy[MESSAGE_RECEIVE] + m->n_busy[MESSAGE_SEND], peer = m->busy[(size_t)d * m->n_ranks];
+    char call[96], more[48] = "", words[WATCH_TEXT];
+    if (n == 0) return;
+    message_describe(d, peer, messages_flow(m, d, peer)->first->signature, call, sizeof call);
+    if (n > 1) snprintf(more, sizeof more, "; and %u more such wait%s", n - 1, n > 2 ? "" : "s");
+    snprintf(words, sizeof words, "%s: rank %u (host %s, pid %d) has not %s it%s", call, peer, comm->members[peer].host_name,
+             comm->members[peer].pid, d == MESSAGE_RECEIVE ? "sent" : "received", more);
+    watch_say(comm, words);
+}
+
+enum rail_result p2p_suspect(struct comm *comm, bool alone)
 {
     enum rail_result result = open_ways_back(comm);
     if (result != RAIL_OK) return comm_failed(comm, result);
     result = messages_suspect(&comm->p2p);
+    if (result == RAIL_OK && alone) say_whom(comm);
     if (result == RAIL_OK) return RAIL_OK;
     char why[400]; /* no echo of other news, as the end of a link is: nobody knows it better */
     snprintf(why, sizeof why, "%s", rail_own_error());
@@ -119,9 +135,7 @@ static enum rail_result drive(struct comm *comm)
             continue;
         }
         wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
-        if (__builtin_expect(!wait_is_long(&w), 1)) continue;
-        RAIL_TRY(collective_suspect(comm));
-        RAIL_TRY(p2p_suspect(comm));
+        if (__builtin_expect(wait_is_long(&w), 0)) RAIL_TRY(p2p_suspect(comm, true));
     }
     wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);
     return result;

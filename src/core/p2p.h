@@ -41,8 +41,8 @@ void p2p_batch_free(struct p2p_batch *batch);
 
 /* Pieces moved so far: whether anything has happened since the last look. */
 uint64_t p2p_moved(const struct comm *comm);
-/* For who has waited for long in a batch or call. */
-enum rail_result p2p_suspect(struct comm *comm);
+/* For who has waited for long in a batch or call; `alone`: for nothing else of this communicator. */
+enum rail_result p2p_suspect(struct comm *comm, bool alone);
 
 /* With the communicator. */
 void p2p_free(struct comm *comm);

@@ -144,8 +144,9 @@ static enum rail_result suspect(const struct queue *queues)
 {
     for (const struct queue *q = queues; q; q = q->next) {
         if (q->result != RAIL_NOT_YET) continue;
-        RAIL_TRY(collective_suspect(q->comm));
-        if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm));
+        bool alone = q->p2p.started && !q->first;
+        if (!alone) RAIL_TRY(collective_suspect(q->comm));
+        if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm, alone));
         RAIL_TRY(onesided_batch_suspect(&q->onesided));
     }
     return RAIL_OK;

@@ -5,6 +5,7 @@
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -161,6 +162,54 @@ static void an_aborted_send_between_threads_takes_its_buffer_back(void **state)
     job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 2}, aborted_between_threads, NULL);
 }
 
+/* ---- late ---- */
+
+static _Atomic int *said; /* of all processes: the one that waits has said for whom */
+
+static void *await_words(void *words)
+{
+    double start_s = trouble_now_s();
+    while (trouble_lacks(ncclGetLastError(NULL), words) && trouble_now_s() - start_s < 20) usleep(5000);
+    atomic_store(said, trouble_lacks(ncclGetLastError(NULL), words) ? -1 : 1);
+    return NULL;
+}
+
+/* Rank 0 comes when rank 1 has said what it waits for, to whoever asks for the last error. */
+static void late(struct job_rank *rank)
+{
+    enum wait how = *(enum wait *)rank->arg;
+    static char buffer[(LONG + MANY * 100) * 4];
+    const char *words = how == SEND_LONG ? "ncclSend of 2000000 int32 to rank 0: rank 0 (host|has not received it"
+                                         : "ncclRecv of 100|from rank 0: rank 0 (host|has not sent it";
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+    if (rank->rank == 1) {
+        pthread_t thread;
+        pthread_create(&thread, NULL, await_words, (void *)(uintptr_t)words);
+        JOB_TRY(wait_in(how, rank->comm, buffer));
+        pthread_join(thread, NULL);
+    } else {
+        double start_s = trouble_now_s();
+        while (!atomic_load(said) && trouble_now_s() - start_s < 25) usleep(5000);
+        JOB_EXPECT(atomic_load(said) == 1, "%s: rank 1 did not say for whom it waits", wait_names[how]);
+        if (how == SEND_LONG) JOB_TRY(ncclRecv(buffer, LONG, ncclInt32, 1, rank->comm, NULL));
+        else JOB_TRY(ncclSend(buffer, 100, how == RECV ? ncclInt32 : ncclInt8, 1, rank->comm, NULL));
+    }
+    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
+}
+
+static void a_late_peer_is_named_and_waited_for(void **state)
+{
+    (void)state;
+    for (int hosts = 1; hosts < 3; hosts++)
+        for (int how = RECV; how <= RECV_IN_GROUP; how++) {
+            if (how != RECV && hosts > 1 && !getenv("RAILCCL_TEST_LONG")) continue;
+            struct job job = {.n_ranks = 2, .ranks_per_process = 1, .n_hosts = hosts};
+            said = trouble_shared(sizeof *said);
+            job_must(&job, late, &how);
+            munmap((void *)(uintptr_t)said, sizeof *said);
+        }
+}
+
 /* ---- died ---- */
 
 static void rank_0_dies(struct job_rank *rank)
@@ -290,6 +339,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(an_abort_of_another_thread_ends_every_wait),
         cmocka_unit_test(an_aborted_send_between_threads_takes_its_buffer_back),
+        cmocka_unit_test(a_late_peer_is_named_and_waited_for),
         cmocka_unit_test(a_peer_that_dies_is_named),
         cmocka_unit_test(a_peer_that_closed_its_communicator_is_named),
         cmocka_unit_test(what_was_sent_before_a_peer_closed_is_received),
