@@ -33,6 +33,7 @@ enum {
     NET_CHUNK_BYTES_MAX = 16 << 20,
     NET_SLOTS_MAX = 4096,
     NET_WHY_BYTES = 256,
+    NET_READ_BYTES = 1 << 20,                  /* of one visit to a lane: others, and our own sending, have their turn */
     NET_GONE = 64,                             /* communicators remembered after they were removed */
 };
 #define NET_SLOT_BYTES_MAX ((size_t)1 << 30)
@@ -268,7 +269,7 @@ void net_connect_step(struct net_lane *lane);
 void net_connect_drop(struct net_lane *lane);
 void net_connect_tick(struct net *net, uint64_t now_ns);
 
-/* peer.c: the bundle of lanes to one process, and what travels on it. */
+/* peer.c: the bundle of lanes to one process. */
 struct net_peer *peer_get(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], bool far, bool create);
 enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes);
 struct net_lane *peer_lane(struct net_peer *peer, uint32_t index, uint32_t rail);
@@ -278,14 +279,23 @@ void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
 void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
 void peer_free_idle(struct net *net);        /* peers without lanes and links */
 bool peer_read(struct net_lane *lane);
-/* True if anything moved; *more: something is left to send. */
-bool peer_send(struct net_peer *peer, bool *more);
-void peer_activate(struct net_peer *peer);
+
+/* number.c: its links, by the numbers that frames name them by. */
 struct net_link *peer_link(struct net_peer *peer, uint32_t number, bool *late);
 enum rail_result peer_link_add(struct net_peer *peer, struct net_link *link);
 void peer_link_remove(struct net_link *link);
-void peer_ring(struct net_link *link);
+
+/* turn.c: whose turn it is on them. */
+void peer_activate(struct net_peer *peer);
+void peer_ring(struct net_link *link);       /* it has something to say: at the end of the ring */
 void peer_owe(struct net_link *link, bool urgent);
+void turn_ended(struct net_peer *peer);      /* of the first link in the ring */
+void turn_forget(struct net_link *link);
+void credit_put(struct net_link *link, struct frame *frame);
+void credit_ride(struct net_peer *peer, struct frame *frame); /* of the first link that owes some */
+
+/* send.c: what goes out. True if anything moved; *more: something is left to send. */
+bool peer_send(struct net_peer *peer, bool *more);
 
 /* net_link.c: one end. */
 void link_look(struct net_link *link);       /* the driver: its owner did something */

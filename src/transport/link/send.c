@@ -1,0 +1,206 @@
+/* send.c - what goes out on the lanes to a peer process.
+ *
+ * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). Control frames (OPEN,
+ * ACCEPT, REFUSE, CLOSE) all travel on the first lane that is up, in order. */
+#include <stdio.h>
+#include <string.h>
+
+#include "transport/link/net_state.h"
+
+static struct net_lane *control_lane(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_lanes; i++)
+        if (peer->lanes[i] && peer->lanes[i]->state == NET_LANE_UP) return peer->lanes[i];
+    return NULL;
+}
+
+static void queue_control(struct net_peer *peer, struct net_lane *lane, struct frame *frame, const void *payload)
+{
+    if (frame->credit_link == 0) credit_ride(peer, frame);
+    lane_queue(&lane->lane, frame, payload, NULL);
+}
+
+static void queue_open(struct net_link *l, struct net_lane *lane)
+{
+    struct frame frame = {.type = FRAME_OPEN, .sequence = l->number, .payload_bytes = sizeof(struct frame_open)};
+    struct frame_open open = {
+        .comm_key = l->comm_key, .from = l->base.from, .to = l->base.to, .channel = l->base.channel,
+        .n_slots = l->base.n_slots, .slot_bytes = l->base.slot_bytes, .grain_bytes = l->grain_bytes,
+    };
+    open = frame_open_swap(open);
+    queue_control(l->peer, lane, &frame, &open);
+    l->wants_open = false;
+}
+
+static void queue_close(struct net_link *l, struct net_lane *lane)
+{
+    struct frame frame = {.type = FRAME_CLOSE, .link = l->remote, .sequence = l->number};
+    if (l->sender)
+        frame.slot_bytes = (uint32_t)l->assigned;
+    else if (l->remote != 0)
+        credit_put(l, &frame);
+    queue_control(l->peer, lane, &frame, NULL);
+    l->wants_close = false;
+}
+
+/* False when the control lane is full: the link keeps its wish and its place. */
+static bool send_control(struct net_link *l)
+{
+    if (!(l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close)) return true;
+    struct net_lane *lane = control_lane(l->peer);
+    if (!lane || lane_out_full(&lane->lane)) return false;
+    if (l->wants_open) {
+        queue_open(l, lane);
+    } else if (l->wants_accept) {
+        struct frame frame = {.type = FRAME_ACCEPT, .link = l->remote, .sequence = l->number,
+                              .slot_bytes = l->base.n_slots};
+        queue_control(l->peer, lane, &frame, NULL);
+        l->wants_accept = false;
+    } else if (l->wants_refuse) {
+        struct frame frame = {.type = FRAME_REFUSE, .link = l->remote};
+        frame.payload_bytes = (uint32_t)strnlen(l->why, FRAME_CONTROL_BYTES_MAX);
+        queue_control(l->peer, lane, &frame, l->why);
+        l->wants_refuse = false;
+    } else {
+        queue_close(l, lane);
+    }
+    return true;
+}
+
+/* Full chunks while there is much; towards the end every lane gets a share. */
+static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, uint64_t slots_behind)
+{
+    uint64_t chunk_bytes = l->net->config.chunk_bytes / l->grain_bytes * l->grain_bytes;
+    if (chunk_bytes == 0) chunk_bytes = l->grain_bytes;
+    if (l->peer->n_up > 1 && slots_behind == 0 && left_bytes < chunk_bytes * l->peer->n_up) {
+        uint64_t share = (left_bytes + l->peer->n_up - 1) / l->peer->n_up;
+        share = (share + l->grain_bytes - 1) / l->grain_bytes * l->grain_bytes;
+        if (share < chunk_bytes) chunk_bytes = share;
+    }
+    return (uint32_t)(left_bytes < chunk_bytes ? left_bytes : chunk_bytes);
+}
+
+/* A chunk from this size on is worth a question to the kernel per lane (0.3 us each) before it is committed to one. */
+enum { LOOK_BYTES = 4096 };
+
+/* The lane that has most room left; NULL: none has room for `bytes`. What a lane has acknowledged since it was last
+ * looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything up to
+ * its bound, one lane after the other instead of all at once. */
+static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
+{
+    struct net_lane *best = NULL;
+    uint64_t best_bytes = UINT64_MAX;
+    bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        if (!lane || lane->state != NET_LANE_UP || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (look) lane_look(&lane->lane);
+        uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+        if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
+        best = lane;
+        best_bytes = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+    }
+    return best;
+}
+
+/* Cuts the next chunk of the link and gives it to a lane; false when no lane has room. */
+static bool send_chunk(struct net_link *l)
+{
+    uint64_t published = atomic_load_explicit(&l->published, memory_order_acquire);
+    uint32_t n_slots = l->base.n_slots;
+    const struct net_slot *slot = &l->slots[l->assigned % n_slots];
+    uint64_t left_bytes = slot->bytes - l->assigned_bytes;
+    uint32_t bytes = chunk_bytes_now(l, left_bytes, published - l->assigned - 1);
+    struct net_lane *lane = pick_lane(l->peer, FRAME_BYTES + bytes);
+    if (!lane) return false;
+    struct frame frame = {
+        .type = FRAME_DATA, .first_grain = (uint16_t)(l->assigned_bytes / l->grain_bytes), .link = l->remote,
+        .sequence = (uint32_t)l->assigned, .payload_bytes = bytes, .slot_bytes = slot->bytes,
+        .signature = slot->signature,
+    };
+    credit_ride(l->peer, &frame);
+    const uint8_t *payload = l->memory + (l->assigned % n_slots) * l->stride_bytes + l->assigned_bytes;
+    if (lane_queue(&lane->lane, &frame, payload, l)) l->frames_out++;
+    l->assigned_bytes += bytes;
+    l->turn_bytes += FRAME_BYTES + bytes;
+    if (l->assigned_bytes == slot->bytes) {
+        l->assigned++;
+        l->assigned_bytes = 0;
+    }
+    return true;
+}
+
+/* Fills the lanes' queues with what they have room for. */
+static void fill(struct net_peer *peer)
+{
+    while (peer->ring_first) {
+        struct net_link *l = peer->ring_first;
+        if (!send_control(l)) break;
+        if (l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close) continue;
+        if (!link_has_data(l)) {
+            turn_ended(peer);
+            if (l->closed) link_free_if_done(l);
+            continue;
+        }
+        if (!send_chunk(l)) break;
+        if (l->turn_bytes >= peer->net->config.chunk_bytes && l->ring_next) {
+            turn_ended(peer);
+            peer_ring(l);
+        }
+    }
+    while (peer->n_urgent > 0) {
+        struct net_lane *lane = NULL;
+        for (uint32_t i = 0; i < peer->n_lanes && !lane; i++)
+            if (peer->lanes[i] && peer->lanes[i]->state == NET_LANE_UP && !lane_out_full(&peer->lanes[i]->lane))
+                lane = peer->lanes[i];
+        if (!lane) break;
+        struct frame frame = {.type = FRAME_CREDIT};
+        credit_ride(peer, &frame);
+        lane_queue(&lane->lane, &frame, NULL, NULL);
+    }
+}
+
+/* The far end may have said why before it closed. */
+static void write_failed(struct net_lane *lane, enum rail_result result)
+{
+    char why[NET_WHY_BYTES];
+    snprintf(why, sizeof why, "%s", rail_last_error());
+    while (!lane->said_bye && lane_read(&lane->lane, NET_READ_BYTES) == RAIL_OK) continue;
+    peer_lane_ended(lane, lane->said_bye ? RAIL_OK : result, why);
+}
+
+/* Offers what is queued to the kernel. *left: something stayed. */
+static bool flush(struct net_peer *peer, bool *left)
+{
+    bool moved = false;
+    *left = false;
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        if (!lane || lane->state != NET_LANE_UP || lane->lane.out_count == 0) continue;
+        enum rail_result r = lane_write(&lane->lane);
+        if (r == RAIL_OK) moved = true;
+        if (r != RAIL_OK && r != RAIL_NOT_YET) {
+            write_failed(lane, r);
+            return true;
+        }
+        if (lane->lane.out_count > 0) *left = true;
+    }
+    return moved;
+}
+
+bool peer_send(struct net_peer *peer, bool *more)
+{
+    bool moved = false, left = false;
+    *more = false;
+    if (peer->leaving || peer->n_up == 0) return false; /* peer_lane_up activates it again */
+    /* A queue holds LANE_OUT_FRAMES: many small slots need several fills. Bounded: reading has its turn too. */
+    for (int i = 0; i < 8; i++) {
+        fill(peer);
+        bool sent = flush(peer, &left);
+        if (peer->n_up == 0) return true;
+        moved |= sent;
+        if (!sent || left || (!peer->ring_first && peer->n_urgent == 0)) break;
+    }
+    *more = left || peer->ring_first || peer->n_urgent > 0;
+    return moved;
+}
