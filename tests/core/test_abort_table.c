@@ -364,7 +364,6 @@ static void join_with_a_stopping_peer(struct job_rank *rank)
     if (rank->rank == 2) {
         atomic_store(&j->pid, (int)getpid());
         pthread_create(&thread, NULL, stops, j);
-        pthread_detach(thread);
     }
     config.blocking = 0;
     JOB_EXPECT(ncclCommInitRankConfig(&comm, rank->n_ranks, rank->id, rank->rank, &config) == ncclInProgress, "init: %s",
@@ -372,6 +371,7 @@ static void join_with_a_stopping_peer(struct job_rank *rank)
     if (rank->rank != 1) { /* their turn comes after rank 1's */
         while (!atomic_load(&j->over) && trouble_now_s() - start_s < PATIENCE_S) usleep(1000);
         JOB_TRY(ncclCommAbort(comm));
+        if (rank->rank == 2) pthread_join(thread, NULL);
         return;
     }
     usleep(j->stop_after_us + 20000);
