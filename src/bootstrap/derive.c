@@ -11,14 +11,16 @@
 #include "bootstrap/reception.h"
 #include "bootstrap/state.h"
 
-/* The parent's addresses as this rank sees them: loopback means itself on another host. */
+/* The parent's addresses as this rank sees them: loopback means itself on another host. Unless there is nothing else:
+ * hosts may be pretended. */
 static uint32_t endpoints_of(const struct bootstrap_parent *parent, struct endpoint out[ENDPOINTS_MAX])
 {
     uint32_t n = 0;
-    for (uint32_t i = 0; i < parent->place->n_endpoints && i < ENDPOINTS_MAX; i++) {
-        const struct endpoint *e = &parent->place->endpoints[i];
-        if (endpoint_valid(e) && (parent->same_host || !endpoint_is_loopback(e))) out[n++] = *e;
-    }
+    for (int pass = 0; pass < 2 && n == 0; pass++)
+        for (uint32_t i = 0; i < parent->place->n_endpoints && i < ENDPOINTS_MAX; i++) {
+            const struct endpoint *e = &parent->place->endpoints[i];
+            if (endpoint_valid(e) && (parent->same_host || pass == 1 || !endpoint_is_loopback(e))) out[n++] = *e;
+        }
     return n;
 }
 

@@ -113,6 +113,14 @@ static void on_all_shapes(void (*body)(struct job_rank *))
 
 static void splits_of_any_colors_and_keys(void **state) { (void)state; on_all_shapes(many_splits); }
 
+/* Pretended hosts that have nothing but the loopback interface, as `railccl run --hosts-emulate` makes them. */
+static void hosts_on_loopback_alone(void **state)
+{
+    (void)state;
+    static const char *const env[] = {"NCCL_SOCKET_IFNAME=lo", NULL};
+    job_must(&(struct job){.n_ranks = 6, .ranks_per_process = 1, .n_hosts = 3, .env = env}, many_splits, NULL);
+}
+
 /* A row and a column of a grid, of a communicator that was split itself; all live at once, and outlive their parents. */
 static void grid(struct job_rank *rank)
 {
@@ -608,6 +616,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(splits_of_any_colors_and_keys),
+        cmocka_unit_test(hosts_on_loopback_alone),
         cmocka_unit_test(splits_of_splits),
         cmocka_unit_test(several_splits_in_one_group),
         cmocka_unit_test(one_thread_splits_for_all_its_ranks),
