@@ -28,8 +28,10 @@ endif
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/lib/libnccl.so.2
 ARCHIVE := $(BUILD)/librail.a
-# libsodium is linked in statically and hidden.
+# libsodium and libexpat are linked in statically and hidden.
 SODIUM  ?= $(shell $(CC) -print-file-name=libsodium.a)
+EXPAT   ?= $(shell $(CC) -print-file-name=libexpat.a)
+STATIC  := $(SODIUM) $(EXPAT)
 
 PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
@@ -72,7 +74,7 @@ $(ARCHIVE): $(OBJ) $(BUILD)/objects.list
 $(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $(OBJ) $(SODIUM) -Wl,-soname,libnccl.so.2 \
+	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $(OBJ) $(STATIC) -Wl,-soname,libnccl.so.2 \
 	    -Wl,--version-script=src/api/exports.map -Wl,--exclude-libs,ALL $(if $(SAN),,-Wl,-z,defs) -Wl,-z,now \
 	    -Wl,-z,nodelete -Wl,--gc-sections $(LDFLAGS)
 	$(Q)ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
@@ -93,7 +95,7 @@ $(EXAMPLES): $(BUILD)/bin/%: %.c examples/example.h include/nccl.h include/railc
 $(TOOL): $(TOOLOBJ) $(ARCHIVE)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(TOOLOBJ) $(ARCHIVE) $(SODIUM) -lm -ldl $(LDFLAGS)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(TOOLOBJ) $(ARCHIVE) $(STATIC) -lm -ldl $(LDFLAGS)
 
 # The parts of the benchmarks, for their tests.
 $(BUILD)/libperf.a: $(PERFOBJ)
@@ -103,7 +105,7 @@ $(filter $(BUILD)/tests/perf/%,$(TESTS)): $(BUILD)/libperf.a
 # A test is one program on cmocka: tests/LAYER/test_NAME.c, linked with the hidden archive and tests/support/.
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(SUPPORT) $(ARCHIVE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) $(filter %/libperf.a,$^) $(ARCHIVE) $(SODIUM) -lcmocka -lm -ldl $(LDFLAGS)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) $(filter %/libperf.a,$^) $(ARCHIVE) $(STATIC) -lcmocka -lm -ldl $(LDFLAGS)
 
 tests: $(TESTS)
 
@@ -165,7 +167,7 @@ bench-combine: $(BUILD)/tests/device/bench_combine ## arithmetic on host memory:
 	$(Q)$<
 $(BUILD)/tests/device/bench_combine: $(BUILD)/tests/device/bench_combine.o $(ARCHIVE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $^ $(SODIUM) -ldl
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $^ $(STATIC) -ldl
 
 # ---- installing -----------------------------------------------------------------------------------------------------
 

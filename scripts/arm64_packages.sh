@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Fetches Debian's arm64 libsodium and cmocka into a folder, for cross-building. Nothing on the host changes: apt works
+# Fetches Debian's arm64 libsodium, libexpat and cmocka into a folder, for cross-building. Nothing on the host changes: apt works
 # in a state of its own, with the host's sources and keys (so what is fetched is verified).
-#   scripts/arm64_packages.sh FOLDER      afterwards FOLDER/usr/lib/aarch64-linux-gnu/libsodium.a is there
+#   scripts/arm64_packages.sh FOLDER      afterwards FOLDER/usr/lib/aarch64-linux-gnu/libsodium.a and libexpat.a are there
 set -eu
 folder=$1
-[ ! -e "$folder/usr/lib/aarch64-linux-gnu/libsodium.a" ] || exit 0
+[ ! -e "$folder/usr/lib/aarch64-linux-gnu/libsodium.a" ] || [ ! -e "$folder/usr/lib/aarch64-linux-gnu/libexpat.a" ] || exit 0
 command -v apt-get >/dev/null || { echo "apt-get is not here" >&2; exit 1; }
 mkdir -p "$folder/apt/lists/partial" "$folder/apt/cache/archives/partial"
 : >"$folder/apt/status"
@@ -17,6 +17,6 @@ apt() {
 }
 cd "$folder/apt"
 apt update >update.log 2>&1 || { tail -n 3 update.log >&2; exit 1; }
-apt download libsodium-dev libcmocka-dev libcmocka0 >download.log 2>&1 || { tail -n 3 download.log >&2; exit 1; }
+apt download libsodium-dev libexpat1-dev libcmocka-dev libcmocka0 >download.log 2>&1 || { tail -n 3 download.log >&2; exit 1; }
 for p in ./*.deb; do dpkg -x "$p" "$folder"; done
 rm -rf "$folder/apt"
