@@ -2,6 +2,7 @@
 #include "engine/host.h"
 
 #include <sched.h>
+#include <stdio.h>
 
 #include "engine/calls.h"
 
@@ -59,12 +60,23 @@ static unsigned char *at_address(uint64_t address, uint64_t offset)
     return (unsigned char *)(uintptr_t)address + offset; /* an address that a rank of this process exposed */
 }
 
+/* A link says what happened to its lanes, not whom it led to. Where news of a death is on its way it will replace this
+ * text: the far end may only have closed because of a third. */
+__attribute__((cold)) static enum rail_result broken(const struct link *link, uint32_t far, enum rail_result result)
+{
+    if (result != RAIL_E_REMOTE) return result;
+    char why[400];
+    snprintf(why, sizeof why, "%s", rail_own_error());
+    return rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", link->from, link->to, far, why);
+}
+
 static enum rail_result source_slot(struct host_op *op, struct moving *m, struct link *link)
 {
     const void *slot;
     size_t bytes;
     uint64_t signature;
-    RAIL_TRY(link->ops->wait(link, &slot, &bytes, &signature));
+    enum rail_result result = link->ops->wait(link, &slot, &bytes, &signature);
+    if (result != RAIL_OK) return result == RAIL_NOT_YET ? result : broken(link, link->from, result);
     if (signature != op->call.signature) return calls_differ(op->node, link->from, signature, op->call.signature);
     if (bytes != m->count * element_bytes(op))
         return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: slot %llu holds %zu bytes, the plan expects %llu", link->from,
@@ -167,7 +179,8 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
     case PLAN_SLOT_OUT: {
         struct link *link = run->instance->links[which];
         void *slot;
-        RAIL_TRY(link->ops->acquire(link, &slot));
+        enum rail_result result = link->ops->acquire(link, &slot);
+        if (result != RAIL_OK) return result == RAIL_NOT_YET ? result : broken(link, link->to, result);
         m->dst[m->n_dst++] = slot;
         m->out[m->n_out++] = link;
         return RAIL_OK;
