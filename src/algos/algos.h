@@ -21,6 +21,8 @@ bool doubling_allreduce(const struct shape *shape, uint32_t rank, uint32_t chann
 bool tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out); /* double binary */
 bool doubling_in_rank_order(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool doubling_fits_rank_order(uint32_t n_ranks);
+bool hierarchy_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool hierarchy_fits(const struct shape *shape); /* 2 to 63 nodes, one of which has several ranks */
 bool rank_tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 
 /* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */
@@ -69,6 +71,7 @@ struct choice_table {
     uint64_t two_shot_max_bytes;  /* single node: two-shot up to here, ring above (UINT64_MAX: always) */
     uint64_t doubling_max_bytes;  /* several nodes: doubling up to here, then tree */
     uint64_t tree_max_bytes;      /* several nodes: tree up to here, ring above */
+    uint64_t hierarchy_max_bytes; /* several nodes, several ranks in some: hierarchy up to here, instead of all three */
     uint64_t blocks_doubling_max_bytes; /* several nodes, AllGather and ReduceScatter: doubling for blocks up to here */
     uint32_t window_bytes;        /* bytes of one window of one rank (a two-shot or one-shot round) */
     uint32_t shm_slot_bytes;      /* bytes of one slot, links in shared memory */

@@ -3,6 +3,7 @@
  *
  * AllReduce:
  *     one node, n <= 64:      one-shot  |  two-shot  |  ring         by size: fewest exchanges first, then fewest bytes
+ *     several ranks per node: hierarchy  |  doubling, tree or ring   one message per node and hop while hops count
  *     everything else:             doubling  |  tree  |  ring        by size: fewest hops first, then fewest bytes */
 #include "algos/algos.h"
 
@@ -43,6 +44,15 @@ static uint64_t line_floor(uint64_t bytes) { return bytes < LINE_BYTES ? LINE_BY
 static bool fits_windows(const struct shape *shape) { return shape->n_nodes == 1 && shape->n_ranks <= PEERS_MAX; }
 static uint32_t hop_bytes(const struct shape *shape) { return shape->n_nodes > 1 ? NET_HOP_BYTES : SHM_HOP_BYTES; }
 
+static uint64_t hierarchy_limit(const struct shape *shape, uint64_t tree_max_bytes)
+{
+    uint32_t nodes = log2_floor(shape->n_nodes), ranks = log2_floor(shape->n_ranks);
+    if (shape->n_nodes <= 2) return UINT64_MAX;
+    if (nodes <= 3) return tree_max_bytes;
+    uint64_t limit = (uint64_t)hop_bytes(shape) * (2 * ranks - nodes) / (nodes - 3);
+    return limit < tree_max_bytes ? limit : tree_max_bytes;
+}
+
 /* one_shot_max: against two-shot, one-shot saves an exchange and reads n S instead of about 4 S; with an exchange worth
  *   SHM_HOP_BYTES that pays up to some 4 SHM_HOP_BYTES / n. Not below 1 KiB, where reading costs nothing.
  * two_shot_max: no limit; it moves the fewest bytes there are, in two exchanges instead of a ring's 2(n-1).
@@ -55,6 +65,9 @@ static uint32_t hop_bytes(const struct shape *shape) { return shape->n_nodes > 1
  *   (a little more h above 8 ranks),
  *   but every rank's bytes cross between nodes, not one rank's: r (n-1) b with r ranks a node. So up to
  *   b = h (n - 1 - log2 n) / ((n-1) (r-1)), r-1 taken as 1 at least: never for n <= 3, where the steps are the same.
+ * hierarchy_max: log2 m hops of S among m nodes, in lockstep, and what is inside the nodes, which is little beside them.
+ *   Against the tree's 2 log2(n) h + 3 S it pays up to S = h (2 log2 n - log2 m) / (log2 m - 3), and always for up to 8
+ *   nodes; there the ring is what comes next, at tree_max. Two nodes swap S each way, the least there is: no limit.
  * window: a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB
  *   a core) together with the peers' windows it is read with.
  * slots: the unit of pipelining of a link: several hops' worth (network), and a fraction of L2 (memory). */
@@ -70,6 +83,7 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
     uint64_t ranks_per_node = (n + shape->n_nodes - 1) / (shape->n_nodes ? shape->n_nodes : 1);
     uint64_t crossing = ranks_per_node > 2 ? ranks_per_node - 1 : 1;
     out->blocks_doubling_max_bytes = n > 3 ? hop_bytes(shape) * (uint64_t)(n - 2 - log2_floor(n - 1)) / ((n - 1) * crossing) : 0;
+    out->hierarchy_max_bytes = hierarchy_limit(shape, out->tree_max_bytes);
     out->window_bytes = 256 << 10;
     out->shm_slot_bytes = 64 << 10;
     out->net_slot_bytes = 256 << 10;
@@ -87,6 +101,7 @@ uint64_t choice_table_hash(const struct choice_table *table)
         table->window_bytes,       table->shm_slot_bytes,     table->net_slot_bytes,
         table->net_channels,       (uint64_t)(int64_t)table->forced_algorithm,
         table->forced_channels,    table->deterministic,
+        table->hierarchy_max_bytes,
     };
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
@@ -122,6 +137,7 @@ static enum plan_algorithm natural_algorithm(const struct choice_table *table, c
         if (bytes <= table->one_shot_max_bytes) return PLAN_ONE_SHOT;
         return bytes <= table->two_shot_max_bytes ? PLAN_TWO_SHOT : PLAN_RING;
     }
+    if (bytes <= table->hierarchy_max_bytes && hierarchy_fits(shape)) return PLAN_HIERARCHY;
     if (bytes <= table->doubling_max_bytes && shape->n_ranks < DOUBLING_END) return PLAN_DOUBLING;
     return bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
 }
@@ -132,6 +148,7 @@ static enum plan_algorithm algorithm_choose(const struct choice_table *table, co
     bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
     if (forced < 0 || forced >= PLAN_ALGORITHMS || (needs_windows && !fits_windows(shape)) ||
         (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_END) ||
+        (forced == PLAN_HIERARCHY && !hierarchy_fits(shape)) ||
         !admitted(PLAN_ALLREDUCE, table, shape, (enum plan_algorithm)forced))
         return natural_algorithm(table, shape, bytes);
     return (enum plan_algorithm)forced;
@@ -160,7 +177,7 @@ static uint64_t link_piece(const struct choice_table *table, const struct shape 
                            uint64_t channel_bytes)
 {
     uint64_t slot = shape->n_nodes > 1 ? table->net_slot_bytes : table->shm_slot_bytes;
-    if (algorithm == PLAN_RING || algorithm == PLAN_DOUBLING) return line_floor(slot);
+    if (algorithm == PLAN_RING || algorithm == PLAN_DOUBLING || algorithm == PLAN_HIERARCHY) return line_floor(slot);
     uint64_t hop = hop_bytes(shape), depth = 2 * (uint64_t)log2_floor(shape->n_ranks);
     if (depth == 0 || channel_bytes / depth >= slot * slot / hop) return line_floor(slot);
     uint64_t best = line_floor(square_root(channel_bytes * hop / depth));

@@ -10,6 +10,7 @@ const plan_writer plan_writers_allreduce[PLAN_ALGORITHMS] = {
     [PLAN_TREE] = tree_allreduce,
     [PLAN_DOUBLING] = doubling_allreduce,
     [PLAN_RANK_TREE] = rank_tree_allreduce,
+    [PLAN_HIERARCHY] = hierarchy_allreduce,
 };
 
 const char *const plan_algorithm_names[PLAN_ALGORITHMS] = {
@@ -19,6 +20,7 @@ const char *const plan_algorithm_names[PLAN_ALGORITHMS] = {
     [PLAN_TREE] = "tree",
     [PLAN_DOUBLING] = "doubling",
     [PLAN_RANK_TREE] = "ranktree",
+    [PLAN_HIERARCHY] = "hierarchy",
 };
 
 static const struct {

@@ -135,6 +135,7 @@ enum plan_algorithm {
     PLAN_TREE,
     PLAN_DOUBLING,
     PLAN_RANK_TREE,
+    PLAN_HIERARCHY,
     PLAN_ALGORITHMS,
     PLAN_PAIRWISE, /* no plan, which could not name that many links: AlltoAll in the steps of algos/pairwise.h */
 };

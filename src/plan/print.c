@@ -9,7 +9,7 @@
 #include "plan/collective.h"
 
 static const char *const algorithm_words[PLAN_ALGORITHMS] = {"one-shot", "two-shot", "ring",
-                                                              "tree",     "doubling", "rank tree"};
+                                                              "tree",     "doubling", "rank tree", "hierarchy"};
 static const char *const counter_words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE"};
 
 static void index_print(struct plan_index x, FILE *out)

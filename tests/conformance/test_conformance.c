@@ -163,6 +163,8 @@ static const struct placement placements[] = {
     {.name = "ring forced", .ranks_per_process = 1, .share = 2, .env = {"RAILCCL_ALGO=ring"}},
     {.name = "tree forced", .ranks_per_process = 1, .share = 2, .env = {"RAILCCL_ALGO=tree"}},
     {.name = "tree forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_ALGO=tree"}},
+    {.name = "hierarchy forced, three hosts", .ranks_per_process = 1, .n_hosts = 3, .share = 2, .env = {"RAILCCL_ALGO=hierarchy"}},
+    {.name = "no hierarchy, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_HIERARCHY_MAX_BYTES=0"}},
     {.name = "doubling forced", .ranks_per_process = 1, .share = 2, .env = {"RAILCCL_ALGO=doubling"}},
     {.name = "rank tree forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_ALGO=ranktree"}},
     {.name = "links instead of windows", .ranks_per_process = 1, .share = 2, .env = {"RAILCCL_TWOSHOT_MAX_BYTES=0"}},

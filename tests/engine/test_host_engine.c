@@ -1,4 +1,4 @@
-/* The host engine runs every AllReduce plan over shared memory: all algorithms, types and operators, in and out of
+/* The host engine runs every AllReduce plan that one node has over shared memory: all algorithms, types and operators, in and out of
  * place, direct and staged, with awkward counts; ranks are threads that share one segment. The oracle adds up, in
  * double or in 64-bit integers, inputs small enough that every order of combination is exact. */
 #include <pthread.h>
@@ -207,7 +207,7 @@ static void every_algorithm_is_right_for_awkward_counts(void **state)
     (void)state;
     static const size_t counts[] = {1, 2, 15, 16, 17, 1000, 20011};
     for (size_t i = 0; i < sizeof rank_counts / sizeof *rank_counts; i++)
-        for (int a = 0; a < PLAN_ALGORITHMS; a++)
+        for (int a = 0; a < PLAN_HIERARCHY; a++)
             for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
                 struct setup s = usual(rank_counts[i], (enum plan_algorithm)a);
                 s.count = counts[c];
@@ -219,7 +219,7 @@ static void in_place_and_direct_buffers_change_nothing(void **state)
 {
     (void)state;
     for (size_t i = 0; i < sizeof rank_counts / sizeof *rank_counts; i++)
-        for (int a = 0; a < PLAN_ALGORITHMS; a++)
+        for (int a = 0; a < PLAN_HIERARCHY; a++)
             for (int mode = 1; mode < 4; mode++) {
                 struct setup s = usual(rank_counts[i], (enum plan_algorithm)a);
                 s.in_place = mode & 1;
@@ -235,7 +235,7 @@ static void every_type_and_operator(void **state)
     (void)state;
     for (int type = 0; type < RAIL_TYPES; type++)
         for (int op = 0; op < RAIL_OPS; op++)
-            for (int a = 0; a < PLAN_ALGORITHMS; a++) {
+            for (int a = 0; a < PLAN_HIERARCHY; a++) {
                 struct setup s = usual(3, (enum plan_algorithm)a);
                 s.type = (enum rail_type)type;
                 s.op = (enum rail_op)op;
@@ -248,7 +248,7 @@ static void averages_scale_floats_before_and_divide_integers_after(void **state)
 {
     (void)state;
     for (int type = 0; type < RAIL_TYPES; type++)
-        for (int a = 0; a < PLAN_ALGORITHMS; a++) {
+        for (int a = 0; a < PLAN_HIERARCHY; a++) {
             struct setup s = usual(4, (enum plan_algorithm)a);
             s.type = (enum rail_type)type;
             s.scaled = type > RAIL_U64;
@@ -289,7 +289,7 @@ static void the_express_path_gives_what_the_plans_give(void **state)
 static void thousands_of_rounds_reuse_windows_and_slots(void **state)
 {
     (void)state;
-    for (int a = 0; a < PLAN_ALGORITHMS; a++) {
+    for (int a = 0; a < PLAN_HIERARCHY; a++) {
         struct setup s = usual(3, (enum plan_algorithm)a);
         s.count = 200003;
         s.repeats = 2;

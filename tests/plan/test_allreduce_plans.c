@@ -66,6 +66,9 @@ static void formulas_hold(enum plan_algorithm algorithm, uint32_t n, enum mode m
         case PLAN_RANK_TREE:
             assert_true(c->slots_sent <= (rank % 2 ? 2 : 4)); /* a leaf's, a node's, two down; odd ranks work lowest nodes */
             break;
+        case PLAN_HIERARCHY:
+            assert_true(c->slots_sent <= log2_floor(n) + 1 + 2); /* a swap a step, a fold, two down; or one up and two down */
+            break;
         case PLAN_DOUBLING:
             assert_true(c->slots_sent <= log2_floor(n) + 1);
             break;
@@ -170,6 +173,33 @@ static void two_shot_is_an_allreduce_for_2_to_64_ranks(void **state)
     prove_all_n(PLAN_TWO_SHOT, 0);
 }
 
+/* Between nodes each leader sends one slot a step, and two more where nodes fold; nobody else sends any. */
+static void a_hierarchy_crosses_nodes_by_one_rank_of_each(void **state)
+{
+    (void)state;
+    for (uint32_t nodes = 2; nodes <= 32; nodes++)
+        for (uint32_t channel = 0; channel < 4; channel++) {
+            uint32_t size[33] = {0}, crossing = 0, p = 1u << log2_floor(nodes);
+            for (uint32_t k = 0; k < nodes; k++) size[k] = 1 + (k * 7 + nodes) % 5;
+            size[nodes / 2] = 4;
+            struct shape shape = shape_of_nodes(size, true);
+            struct plan *plans = plans_write(&shape, PLAN_HIERARCHY, channel);
+            for (uint32_t r = 0; r < shape.n_ranks; r++)
+                for (uint32_t l = 0; l < plans[r].n_links; l++) {
+                    if (plans[r].links[l].direction != PLAN_LINK_OUT) continue;
+                    if (shape.node_of[plans[r].links[l].peer] == shape.node_of[r]) continue;
+                    assert_int_equal(shape.peer_of[r], channel % size[shape.node_of[r]]);
+                    crossing++;
+                }
+            assert_int_equal(crossing, p * log2_floor(nodes) + 2 * (nodes - p));
+            struct plan_check_call call = {plans, 3, NULL, NULL};
+            struct plan_check_report report;
+            if (shape.n_ranks <= N_MAX) prove(&(struct plan_check){.calls = &call, .n_calls = 1}, &report, NULL, shape.n_ranks);
+            free(plans);
+            shape_clear(&shape);
+        }
+}
+
 static void link_plans_are_right_on_many_nodes_of_odd_shapes(void **state)
 {
     (void)state;
@@ -185,6 +215,7 @@ static void link_plans_are_right_on_many_nodes_of_odd_shapes(void **state)
                     prove_modes(&shape, PLAN_TREE, channel, rounds);
                     prove_modes(&shape, PLAN_DOUBLING, channel, rounds);
                     prove_modes(&shape, PLAN_RANK_TREE, channel, rounds);
+                    if (hierarchy_fits(&shape)) prove_modes(&shape, PLAN_HIERARCHY, channel, rounds);
                 }
             struct plan none;
             assert_false(one_shot_allreduce(&shape, 0, 0, &none));
@@ -351,6 +382,7 @@ int main(void)
         cmocka_unit_test(the_rank_tree_is_an_allreduce_for_2_to_64_ranks),
         cmocka_unit_test(one_shot_is_an_allreduce_for_2_to_64_ranks),
         cmocka_unit_test(two_shot_is_an_allreduce_for_2_to_64_ranks),
+        cmocka_unit_test(a_hierarchy_crosses_nodes_by_one_rank_of_each),
         cmocka_unit_test(link_plans_are_right_on_many_nodes_of_odd_shapes),
         cmocka_unit_test(calls_follow_each_other_with_any_algorithms_and_modes),
         cmocka_unit_test(more_slots_never_hurt),

@@ -42,15 +42,32 @@ static void a_limit_on_two_shot_gives_way_to_the_ring(void **state)
 static void several_nodes_go_from_doubling_to_tree_to_ring(void **state)
 {
     (void)state;
-    assert_int_equal(choose(NODES(4, 4), -1, 8).algorithm, PLAN_DOUBLING);
-    assert_int_equal(choose(NODES(4, 4), -1, 256 * KIB).algorithm, PLAN_TREE);
-    assert_int_equal(choose(NODES(4, 4), -1, 8).n_channels, 1);
-    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_RING);
-    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).n_channels, 4);
+    const uint32_t *eight = NODES(1, 1, 1, 1, 1, 1, 1, 1);
+    assert_int_equal(choose(eight, -1, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(eight, -1, 256 * KIB).algorithm, PLAN_TREE);
+    assert_int_equal(choose(eight, -1, 8).n_channels, 1);
+    assert_int_equal(choose(eight, -1, 64 * MIB).algorithm, PLAN_RING);
+    assert_int_equal(choose(eight, -1, 64 * MIB).n_channels, 4);
     assert_int_equal(choose(NODES(1, 1), -1, 64 * MIB).algorithm, PLAN_DOUBLING); /* two ranks: one hop, the same bytes */
     assert_int_equal(choose(NODES(65), -1, 8).algorithm, PLAN_DOUBLING);          /* too many for windows */
     assert_int_equal(choose(NODES(256), -1, 8).algorithm, PLAN_TREE);             /* too many for doubling's links */
     assert_int_equal(choose(NODES(65), -1, 64 * MIB).algorithm, PLAN_RING);
+}
+
+static void several_ranks_per_node_take_the_hierarchy_while_hops_count(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(NODES(4, 4), -1, 8).algorithm, PLAN_HIERARCHY);
+    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_HIERARCHY); /* two nodes: the fewest bytes, too */
+    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).n_channels, 4);
+    assert_int_equal(choose(NODES(1, 2), -1, 8).algorithm, PLAN_HIERARCHY);
+    assert_int_equal(choose(NODES(2, 2, 2, 2), -1, 512 * KIB).algorithm, PLAN_HIERARCHY);
+    assert_int_equal(choose(NODES(2, 2, 2, 2), -1, 513 * KIB).algorithm, PLAN_RING);
+    uint32_t many[65] = {0};
+    for (int k = 0; k < 63; k++) many[k] = 2;
+    assert_int_equal(choose(many, -1, 8).algorithm, PLAN_HIERARCHY);
+    many[63] = 1; /* its leaders run out of links */
+    assert_int_equal(choose(many, -1, 8).algorithm, PLAN_DOUBLING);
 }
 
 static void small_messages_take_fewer_channels_and_a_tree_an_even_number(void **state)
@@ -68,10 +85,12 @@ static void what_is_forced_is_taken_when_it_fits(void **state)
 {
     (void)state;
     for (int a = 0; a < PLAN_ALGORITHMS; a++) {
-        assert_int_equal(choose(NODES(8), a, 100).algorithm, a);
-        assert_int_equal(choose(NODES(8), a, MIB).algorithm, a);
+        const uint32_t *nodes = a == PLAN_HIERARCHY ? NODES(4, 4) : NODES(8);
+        assert_int_equal(choose(nodes, a, 100).algorithm, a);
+        assert_int_equal(choose(nodes, a, MIB).algorithm, a);
     }
-    assert_int_equal(choose(NODES(4, 4), PLAN_TWO_SHOT, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(NODES(1, 1, 1), PLAN_TWO_SHOT, 8).algorithm, PLAN_DOUBLING);
+    assert_int_equal(choose(NODES(8), PLAN_HIERARCHY, 8).algorithm, PLAN_ONE_SHOT);
     assert_int_equal(choose(NODES(65), PLAN_ONE_SHOT, 64 * MIB).algorithm, PLAN_RING);
     struct shape shape = shape_of_one_node(4);
     struct choice_table table;
@@ -173,6 +192,7 @@ int main(void)
         cmocka_unit_test(one_node_goes_from_one_shot_to_two_shot),
         cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
         cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
+        cmocka_unit_test(several_ranks_per_node_take_the_hierarchy_while_hops_count),
         cmocka_unit_test(small_messages_take_fewer_channels_and_a_tree_an_even_number),
         cmocka_unit_test(what_is_forced_is_taken_when_it_fits),
         cmocka_unit_test(pieces_are_whole_lines_and_fit_their_window_or_slot),

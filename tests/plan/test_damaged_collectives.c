@@ -198,9 +198,25 @@ static void every_single_fault_is_refused(void **state)
     shape_clear(&shape);
 }
 
+static void every_single_fault_of_an_allreduce_over_links_is_refused(void **state)
+{
+    (void)state;
+    struct shape shape = shape_of_nodes((const uint32_t[]){3, 2, 0}, false);
+    uint32_t tried = 0, wrong = 0;
+    for (int a = PLAN_RANK_TREE; a <= PLAN_HIERARCHY; a++)
+        for (uint32_t rank = 0; rank < N; rank++) {
+            struct subject s = {PLAN_ALLREDUCE, (enum plan_algorithm)a, rank};
+            tried += damage_all(&s, &shape, &wrong);
+        }
+    assert_true(tried > 30);
+    assert_int_equal(wrong, 0);
+    shape_clear(&shape);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_single_fault_of_an_allreduce_over_links_is_refused),
         cmocka_unit_test(every_single_fault_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
