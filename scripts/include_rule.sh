@@ -18,7 +18,7 @@ BEGIN {
     may["telemetry"]      = "base telemetry"
     may["transport/lane"] = "base foreign bootstrap telemetry transport/lane transport/net.h"
     may["transport/shm"]  = "base foreign device telemetry transport/shm transport/link.h"
-    may["transport"]      = "base foreign device plan bootstrap telemetry topo/shape.h topo/machine.h transport"
+    may["transport"]      = "base foreign device plan bootstrap telemetry topo/shape.h topo/machine.h topo/rails.h transport"
     may["engine"]         = "base foreign device plan telemetry topo/shape.h transport engine"
     may["core"]           = "base foreign device plan algos topo bootstrap telemetry transport engine core"
     may["api"]            = may["core"] " api nccl.h nccl_device.h railccl.h"

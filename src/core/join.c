@@ -16,6 +16,7 @@
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
 #include "core/collective.h"
+#include "core/rails.h"
 #include "core/notes.h"
 #include "engine/calls.h"
 #include "topo/machine.h"
@@ -156,6 +157,11 @@ static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline
     RAIL_TRY(net_comm_add(comm->wires.comm_key, bootstrap_secret(comm->bootstrap)));
     comm->networked = true;
     RAIL_TRY(bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline));
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        if (all[r].n_rails > NET_MAX_RAILS)
+            return rail_fail(RAIL_E_REMOTE, "rank %u told of %u NICs, at most %d are possible", r, all[r].n_rails,
+                             NET_MAX_RAILS);
+    RAIL_TRY(rails_check(comm));
     return onesided_listen(comm);
 }
 

@@ -94,6 +94,19 @@ static struct candidate *find(struct candidates *all, const char *name, int fami
     return NULL;
 }
 
+static uint8_t prefix_of(const struct sockaddr *mask)
+{
+    const uint8_t *at;
+    uint8_t bits = 0, bytes = 0;
+    if (!mask) return 0;
+    if (mask->sa_family == AF_INET)
+        at = (const void *)&((const struct sockaddr_in *)(const void *)mask)->sin_addr, bytes = 4;
+    else if (mask->sa_family == AF_INET6)
+        at = (const void *)&((const struct sockaddr_in6 *)(const void *)mask)->sin6_addr, bytes = 16;
+    for (uint8_t i = 0; i < bytes; i++) bits = (uint8_t)(bits + __builtin_popcount(at[i]));
+    return bits;
+}
+
 /* One address per interface and family: the first, but a global IPv6 address instead of a link-local one. */
 static int gather_one(struct candidates *all, const struct ifaddrs *from)
 {
@@ -116,6 +129,7 @@ static int gather_one(struct candidates *all, const struct ifaddrs *from)
     strcpy(c->interface.name, from->ifa_name);
     memcpy(&c->interface.address, from->ifa_addr,
            family == AF_INET ? sizeof(struct sockaddr_in) : sizeof(struct sockaddr_in6));
+    c->interface.prefix_bits = prefix_of(from->ifa_netmask);
     c->interface.loopback = (from->ifa_flags & IFF_LOOPBACK) != 0;
     c->interface.up = (from->ifa_flags & IFF_UP) && (from->ifa_flags & IFF_RUNNING);
     c->link_local = is_link_local(from->ifa_addr);

@@ -1,7 +1,8 @@
 /* net.h - network links between processes, over lanes.
  *
  * Lanes belong to (process, peer process, rail, route) and are shared by all links and communicators between the two.
- * They are connected on first use by the process with the smaller id; the other accepts. A link opened here is striped
+ * A lane joins two NICs of one rail (topo/rails.h), whatever their names and order. They are connected on first use by the
+ * process with the smaller id; the other accepts. A link opened here is striped
  * over the lanes of its peer process chunk by chunk: a lane takes the next chunk when it has room (pull scheduling).
  *
  * Threads: everything here may be called from any thread; lanes are driven by whoever calls net_progress() and, when no
@@ -20,12 +21,14 @@ enum { NET_MAX_RAILS = 16, NET_PROCESS_ID_BYTES = 16 };
 /* One NIC of a process as its peers see it. */
 struct net_rail_address {
     uint8_t family;     /* 4, 6, 0 = none */
-    uint8_t reserved;
+    uint8_t prefix_bits;/* of its subnet, 0 = unknown */
     uint16_t port;      /* host order; the process's listener on that NIC */
     uint32_t scope;     /* IPv6 link-local scope is local to a host: 0 on the wire */
     uint8_t address[16];
     uint32_t mbit_per_s;/* 0 = unknown */
     char name[16];      /* "eth0" */
+    uint32_t reserved;
+    uint64_t rail;      /* topo/rails.h: equal on NICs of one rail, 0 = unknown */
 };
 
 /* What a process tells the others at init (all-gathered by the bootstrap). Plain bytes. */

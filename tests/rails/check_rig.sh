@@ -10,6 +10,8 @@ cases=("a rig comes up and its idle spine counts nothing"
        "a deaf NIC sends and does not hear"
        "a cut NIC loses its carrier, a silent one keeps it, healed they are well"
        "AllReduce of 3 hosts uses 4 rails evenly and leaves the spine alone"
+       "hosts that count their rails from another one on, one of them short of a rail: no byte leaves its rail"
+       "hosts without a common rail are refused with NCCL_CROSS_NIC=0, by name"
        "two rigs stand side by side, and a rig that is taken down leaves nothing")
 tap_plan ${#cases[@]}
 refused=$(rig_refused)
@@ -56,12 +58,38 @@ fills() {
     want "least used rail, % of its host" "$(rail_value low "$line")" ">" 20 && want "spine %" "$(rail_value spine "$line")" "<" 0.1 &&
         want "wrong" "$(rail_value wrong "$line")" == 0
 }
+# Host H's eth0 is on rail H; host 1 has no NIC on rail 2. By index, three quarters of the bytes took the spine.
+shuffled() {
+    local line log
+    rig_down "$rig"
+    RIG_SHUFFLE=1 RIG_MISSING="1:2" rig_up "$rig" 3 4 200 spine || return 1
+    line=$(RAIL_CHECK=1 RAIL_LIMIT_S=60 rail_share "$rig" 2 2M 2) || return 1
+    echo "$line"
+    want "spine %" "$(rail_value spine "$line")" "<" 0.1 && want "wrong" "$(rail_value wrong "$line")" == 0 &&
+        want "most used rail, %" "$(rail_value high "$line")" "<" 60 || return 1
+    log=$(NCCL_DEBUG=INFO "${BUILD:-build}/bin/railccl" run -n 3 --netns "$(rig_hosts "$rig" 1)" --timeout 60 \
+        "${BUILD:-build}/bin/all_reduce_perf" -b 1M -e 1M -n 1)
+    echo "$log" | grep rail
+    [[ $log == *"rail 2: node 0 eth2 10.77.2.1/24, node 2 eth0 10.77.2.3/24 (2 of 3 nodes)"* ]] &&
+        [[ $log == *"rail 1: node 0 eth1 10.77.1.1/24, node 1 eth0 10.77.1.2/24, node 2 eth3 10.77.1.3/24 (3 of 3 nodes)"* ]]
+}
+# Host 0 without rail 1, host 1 without rail 0.
+refused() {
+    local log perf="${BUILD:-build}/bin/all_reduce_perf"
+    rig_down "$rig"
+    RIG_MISSING="0:1 1:0" rig_up "$rig" 2 2 200 spine || return 1
+    log=$(NCCL_CROSS_NIC=0 "${BUILD:-build}/bin/railccl" run -n 2 --netns "$(rig_hosts "$rig" 1)" --timeout 60 "$perf" -b 1M -e 1M -n 1 2>&1) &&
+        { echo "$log"; return 1; }
+    echo "$log"
+    [[ $log == *"no rail in common"*"eth0 10.77.0.1/24"*"eth1 10.77.1.2/24"* ]] &&
+        "${BUILD:-build}/bin/railccl" run -n 2 --netns "$(rig_hosts "$rig" 1)" --timeout 60 "$perf" -b 1M -e 1M -n 1
+}
 leaves_nothing() {
     rig_up "$other" 2 1 100 && rig_down "$rig" && want "left" "$(ls /run/netns /run | grep -c "^$rig[-.]")" == 0 &&
         want "NICs beside it" "$(rig_counters "$other" | wc -l)" == 2 && rig_down "$other" &&
         want "left" "$(ls /run/netns /run | grep -c "^$other[-.]")" == 0
 }
 
-steps=(comes_up stays loses does_not_hear is_cut fills leaves_nothing)
+steps=(comes_up stays loses does_not_hear is_cut fills shuffled refused leaves_nothing)
 for i in "${!cases[@]}"; do tap_case "${cases[$i]}" "${steps[$i]}"; done
 tap_end

@@ -58,6 +58,24 @@ half_rate() {
     return 1
 }
 
+# Interfaces named and numbered differently on every host.
+shuffled() { RIG_SHUFFLE=1 fresh 4 4 200 && full 4 1 16M 3 && full 4 4 16M 3; }
+
+# Host 1 has no NIC on rail 2: the ring can carry what it can, 3 rails of 4; what is in common with it goes on 3.
+short_of_one() {
+    local line try share
+    RIG_SHUFFLE=1 RIG_MISSING="1:2" fresh 4 4 200 || return 1
+    for ((try = 0; try < tries; try++)); do
+        line=$(rail_share "$rig" 1 64M 2) || return 1
+        # formula divides by the mean number of NICs, 15 of 16
+        share=$(awk -v m="$(rail_value formula "$line")" 'BEGIN { printf "%.1f\n", m * (15 / 4) / 3 }')
+        echo "$line: $share % of what host 1 carries"
+        rail_holds "$(rail_value spine "$line")" "<" 0.1 || return 1
+        rail_holds "$share" ">=" "$mean" && return 0
+    done
+    return 1
+}
+
 cases=(); steps=()
 add() { cases+=("$1"); shift; steps+=("$*"); }
 add "4 hosts x 4 rails x 500 Mbit/s, 1 rank a host, 16 MiB"  shape 4 4 500 1 16M 5
@@ -67,6 +85,8 @@ add "the same with 4 ranks a host, 64 MiB"                  full 4 4 64M 3
 add "3 hosts x 2 rails"                                     shape 3 2 500 2 32M 4
 add "5 hosts x 3 rails"                                     shape 5 3 200 1 16M 3
 add "2 hosts x 8 rails"                                     shape 2 8 200 1 32M 3
+add "hosts with shuffled interfaces"                        shuffled
+add "a host short of one rail"                              short_of_one
 add "one NIC at half rate: the others take over"            half_rate
 
 tap_plan ${#cases[@]}

@@ -62,7 +62,8 @@ static uint16_t port_of(const struct handshake_address *a)
 static void rail_describe(const struct net_rail *rail, struct net_rail_address *out)
 {
     const struct handshake_address *a = &rail->interface.address;
-    *out = (struct net_rail_address){.port = rail->port, .mbit_per_s = rail->interface.mbit_per_s};
+    *out = (struct net_rail_address){.port = rail->port, .mbit_per_s = rail->interface.mbit_per_s,
+                                     .prefix_bits = rail->interface.prefix_bits, .rail = rail->interface.rail};
     memcpy(out->name, rail->interface.name, sizeof out->name);
     if (a->address.ss_family == AF_INET) {
         out->family = 4;
@@ -344,7 +345,7 @@ static void try_connect(struct net_lane *lane)
         try_failed(lane, RAIL_E_USAGE, "no communicator is known whose secret could be proven");
         return;
     }
-    if (!rail_resolve(&net->rails[lane->rail], &peer->address.rails[lane->rail], &to)) {
+    if (!rail_resolve(&net->rails[lane->rail], &peer->address.rails[lane->there], &to)) {
         try_failed(lane, RAIL_E_REMOTE, "one side has IPv4, the other IPv6 there");
         return;
     }
@@ -352,7 +353,7 @@ static void try_connect(struct net_lane *lane)
     address_text(&to, text, sizeof text);
     snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
              net->rails[lane->rail].interface.name, text);
-    struct frame_hello hello = {.version = FRAME_VERSION, .rail = lane->rail, .lane = lane->index,
+    struct frame_hello hello = {.version = FRAME_VERSION, .rail = lane->there, .lane = lane->index,
                                 .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
@@ -453,28 +454,44 @@ static bool is_wanted(const struct net_peer *peer)
     return false;
 }
 
+/* Our NICs and theirs that lanes may join. */
+static uint32_t pairs_of(const struct net_peer *peer, struct rail_pair out[RAILS_NICS_MAX])
+{
+    uint64_t here[NET_MAX_RAILS], there[NET_MAX_RAILS];
+    uint32_t n_here = peer->net->config.n_rails, n_there = peer->address.n_rails;
+    for (uint32_t i = 0; i < n_here; i++) here[i] = peer->net->rails[i].interface.rail;
+    for (uint32_t i = 0; i < n_there; i++) there[i] = peer->address.rails[i].rail;
+    return rails_match(here, n_here, there, n_there, peer->net->config.crossing, out);
+}
+
 void net_connect_peer(struct net_peer *peer)
 {
     struct net *net = peer->net;
     if (peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
     if (!peer->connecter && !peer->rings) return;
-    uint32_t n_rails = peer->address.n_rails < net->config.n_rails ? peer->address.n_rails : net->config.n_rails;
-    uint32_t per_rail = net->config.sockets_per_rail;
+    struct rail_pair pairs[RAILS_NICS_MAX];
+    uint32_t n_rails = pairs_of(peer, pairs), per_rail = net->config.sockets_per_rail;
     if (!peer->connecter && n_rails > 0) n_rails = per_rail = 1; /* one bell is enough */
     if (n_rails == 0 || peer_lanes_resize(peer, n_rails * per_rail) != RAIL_OK) {
-        peer_fail(peer, RAIL_E_SYSTEM, n_rails ? "out of memory" : "the other process has no network interface");
+        peer_fail(peer, RAIL_E_SYSTEM,
+                  n_rails ? "out of memory"
+                          : "no network interface of the other process is on a rail of this one's; NCCL_CROSS_NIC=1 "
+                            "would let lanes cross");
         return;
     }
     if (peer->connecter) peer->session = ++net->sessions;
     uint64_t deadline_ns = rail_now_ns() + net->config.connect_timeout_ns;
     for (uint32_t i = 0; i < n_rails * per_rail; i++) {
-        struct net_lane *lane = peer_lane(peer, i, i / per_rail);
+        const struct rail_pair *pair = &pairs[i / per_rail];
+        struct net_lane *lane = peer_lane(peer, i, pair->here);
         if (lane && !lane->handshake) lane->handshake = calloc(1, sizeof *lane->handshake);
         if (!lane || !lane->handshake) {
             peer_fail(peer, RAIL_E_SYSTEM, "out of memory for a lane");
             return;
         }
         lane->handshake->fd = -1;
+        lane->rail = lane->lane.rail = pair->here;
+        lane->there = pair->there;
         lane->state = NET_LANE_WAITING;
         lane->tries = 0;
         lane->retry_at_ns = 0;

@@ -114,6 +114,8 @@ static enum rail_result rails_find(struct net_config *config)
         rail->address.bytes = found[i].address.ss_family == AF_INET ? sizeof(struct sockaddr_in)
                                                                     : sizeof(struct sockaddr_in6);
         rail->mbit_per_s = found[i].mbit_per_s;
+        rail->prefix_bits = found[i].prefix_bits;
+        rail->rail = rails_subnet_key(&found[i].address, found[i].prefix_bits);
     }
     return RAIL_OK;
 }
@@ -194,6 +196,7 @@ static enum rail_result configure(struct net *net)
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
         config.sockets_per_rail = sockets_per_rail();
+        config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);
         r = rails_find(&config);
         if (r == RAIL_OK) {
             net->config = config;

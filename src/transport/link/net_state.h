@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 
 #include "base/service.h"
+#include "topo/rails.h"
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
 #include "transport/net.h"
@@ -42,6 +43,8 @@ struct net_interface {
     char name[16];
     struct handshake_address address; /* port 0 */
     uint32_t mbit_per_s;
+    uint8_t prefix_bits;
+    uint64_t rail;                    /* topo/rails.h */
 };
 
 struct net_config {
@@ -49,6 +52,7 @@ struct net_config {
     uint32_t n_rails;
     uint32_t chunk_bytes;
     uint32_t sockets_per_rail;
+    enum rails_crossing crossing;
     uint64_t connect_timeout_ns; /* for the first lane to a peer */
     uint64_t knock_timeout_ns;   /* for a stranger to say who he is */
 };
@@ -93,7 +97,7 @@ struct net_lane {
     struct net_watch watch;
     struct net_peer *peer;
     enum net_lane_state state;
-    uint32_t rail, index;
+    uint32_t rail, there, index;   /* rail: our NIC; there: theirs */
     struct handshake *handshake;   /* while connecting */
     uint64_t retry_at_ns, deadline_ns;
     uint32_t tries;

@@ -1,0 +1,12 @@
+/* rails.h - before the first byte travels: are the hosts' NICs on common rails, and what does the map look like? */
+#ifndef RAIL_CORE_RAILS_H
+#define RAIL_CORE_RAILS_H
+
+#include "core/comm.h"
+
+/* With everybody's addresses at hand. Logs the rails (rank 0) and this rank's NICs that have no partner, at INFO.
+ * RAIL_E_USAGE when a host shares no rail with this one and NCCL_CROSS_NIC=0, or has not the same rails and
+ * NCCL_IGNORE_NET_MISMATCH=0; the text names both hosts and their NICs. Without effect within one node. */
+enum rail_result rails_check(const struct comm *comm);
+
+#endif
