@@ -65,7 +65,7 @@ static uint64_t hierarchy_limit(const struct shape *shape, uint64_t tree_max_byt
  *   (a little more h above 8 ranks),
  *   but every rank's bytes cross between nodes, not one rank's: r (n-1) b with r ranks a node. So up to
  *   b = h (n - 1 - log2 n) / ((n-1) (r-1)), r-1 taken as 1 at least: never for n <= 3, where the steps are the same.
- * hierarchy_max: log2 m hops of S among m nodes, in lockstep, and what is inside the nodes, which is little beside them.
+ * hierarchy_max: log2 m hops of S among m nodes, in lockstep, and what is inside the nodes, little beside them.
  *   Against the tree's 2 log2(n) h + 3 S it pays up to S = h (2 log2 n - log2 m) / (log2 m - 3), and always for up to 8
  *   nodes; there the ring is what comes next, at tree_max. Two nodes swap S each way, the least there is: no limit.
  * window: a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB

@@ -1,6 +1,6 @@
-/* hierarchy.c - AllReduce for several ranks per node: up a tree inside each node, recursive doubling among leaders, one of
- * each node, down the same tree. Only leaders use the network. Channel c's leaders are the c-th ranks of their nodes, in
- * turn, so that channels share the work and the rails. Drawn for channel 0:
+/* hierarchy.c - AllReduce for several ranks per node: up a tree inside each node, recursive doubling among leaders, one
+ * of each node, down the same tree. Only leaders use the network. Channel c's leaders are the c-th ranks of their nodes,
+ * in turn, so that channels share the work and the rails. Drawn for channel 0:
  *
  *     node 0            node 1            node 2 ...
  *     0 <-----------> 4 <---------------> 8            swaps among leaders, as in doubling.c, with leaders as seats
@@ -11,9 +11,9 @@
  *
  * Leaders combine (lower half, upper half) of nodes in the same order everywhere, and everybody else gets a copy.
  *
- * m nodes of k ranks: log2 m hops between nodes (two more unless m is a power of two), 2 floor(log2 k) inside. Sent between
- * nodes per node and round of S: S log2 m, where doubling sends that for each of its k ranks. One piece per round; one slot
- * is enough: up and down are strands of their own below the leaders, and leaders send before they wait. */
+ * m nodes of k ranks: log2 m hops between nodes (two more unless m is a power of two), 2 floor(log2 k) inside. Sent
+ * between nodes per node and round of S: S log2 m, where doubling sends that for each of its k ranks. One piece per round;
+ * one slot is enough: up and down are strands of their own below the leaders, and leaders send before they wait. */
 #include "algos/begin.h"
 
 /* A leader's links: two children, a partner for each step, and a fold, each in and out. */
@@ -43,12 +43,14 @@ static struct plan_operand slot(struct plan *out, uint32_t rank, enum plan_direc
     return plan_slot(in ? PLAN_SLOT_IN : PLAN_SLOT_OUT, plan_add_link(out, rank, direction), plan_constant(0));
 }
 
-static struct plan_operand mate_slot(const struct ranks *r, struct plan *out, uint32_t mate, enum plan_direction direction)
+static struct plan_operand mate_slot(const struct ranks *r, struct plan *out, uint32_t mate,
+                                     enum plan_direction direction)
 {
     return slot(out, r->shape->order[r->first + (mate + r->channel) % r->n], direction);
 }
 
-static struct plan_operand leader_slot(const struct ranks *r, struct plan *out, uint32_t node, enum plan_direction direction)
+static struct plan_operand leader_slot(const struct ranks *r, struct plan *out, uint32_t node,
+                                       enum plan_direction direction)
 {
     uint32_t first = r->shape->node_start[node], n = r->shape->node_start[node + 1] - first;
     return slot(out, r->shape->order[first + r->channel % n], direction);

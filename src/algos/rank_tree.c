@@ -1,5 +1,5 @@
-/* rank_tree.c - AllReduce, Reduce and ReduceScatter whose value depends on nothing but the number of ranks: the balanced
- * binary tree over rank numbers, split at the largest power of two below n, whatever the placement.
+/* rank_tree.c - AllReduce, Reduce and ReduceScatter whose value depends on nothing but the number of ranks: the
+ * balanced binary tree over rank numbers, split at the largest power of two below n, whatever the placement.
  *
  * The tree of [lo, hi) splits at s; its inner node is worked by rank s, so that every rank but 0 works exactly one:
  *

@@ -99,7 +99,8 @@ static void line_write(struct digest *d, const struct record *r, bool got)
     char words[96], digest[20] = "-";
     signature_describe(r->signature, words, sizeof words);
     if (got) snprintf(digest, sizeof digest, "%016llx", (unsigned long long)r->digest);
-    fprintf(d->file, "%u %u/%u %llu %s %s\n", d->ordinal, d->rank, d->n_ranks, (unsigned long long)d->calls, digest, words);
+    fprintf(d->file, "%u %u/%u %llu %s %s\n", d->ordinal, d->rank, d->n_ranks, (unsigned long long)d->calls, digest,
+            words);
     fflush(d->file); /* a job that dies is the one whose digests are wanted */
 }
 
@@ -175,8 +176,8 @@ static enum rail_result name_difference(const struct digest *d, const struct sum
         n++;
     }
     if (at >= sizeof ranks - 32) snprintf(ranks + at, sizeof ranks - at, " ... (%u in all)", n);
-    return rail_fail(RAIL_E_INTERNAL, "RAILCCL_DIGEST: results that must agree differ: %s call %llu, %s: %s %s, not what the "
-                     "other ranks have", older ? "at or before" : "first at", (unsigned long long)call, words,
+    return rail_fail(RAIL_E_INTERNAL, "RAILCCL_DIGEST: results that must agree differ: %s call %llu, %s: %s %s, not what "
+                     "the other ranks have", older ? "at or before" : "first at", (unsigned long long)call, words,
                      n == 1 ? "rank" : "ranks", ranks);
 }
 
@@ -190,7 +191,8 @@ static enum rail_result compare(struct digest *d, struct bootstrap *bootstrap, s
         last = all[r].calls < last ? all[r].calls : last;
         most = all[r].calls > most ? all[r].calls : most;
     }
-    uint64_t oldest = most >= DIGEST_KEPT ? most - DIGEST_KEPT + 1 : 0; /* that every rank still has; 0: before the first */
+    /* that every rank still has; 0: before the first */
+    uint64_t oldest = most >= DIGEST_KEPT ? most - DIGEST_KEPT + 1 : 0;
     if (alike(d, all) || last <= oldest) return RAIL_OK;
     mine = (struct summary){last, d->kept[last % DIGEST_KEPT].chain};
     RAIL_TRY(ask(d, bootstrap, deadline, &mine, all));

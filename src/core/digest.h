@@ -23,12 +23,12 @@ struct digest;
 struct digest *digest_open(uint32_t rank, uint32_t n_ranks);
 void digest_close(struct digest *d); /* NULL is fine */
 
-/* A collective is done. `signature` says what it was; `bytes` 0: this rank got nothing. `shared`: all ranks got the same.
- * By the communicator's thread, in call order. */
+/* A collective is done. `signature` says what it was; `bytes` 0: this rank got nothing. `shared`: all ranks got the
+ * same. By the communicator's thread, in call order. */
 void digest_note(struct digest *d, uint64_t signature, const void *output, size_t bytes, bool shared);
 
-/* Collective over all ranks, unless only a file is wanted. RAIL_E_INTERNAL, with a warning in the log: results that must
- * agree differ; the text names the first such call and the ranks in the minority. Ranks that do not come before the
+/* Collective over all ranks, unless only a file is wanted. RAIL_E_INTERNAL, with a warning in the log: results that
+ * must agree differ; the text names the first such call and the ranks in the minority. Ranks that do not come before the
  * deadline are no failure: nothing was compared then, which the log says. */
 enum rail_result digest_compare(struct digest *d, struct bootstrap *bootstrap, struct rail_deadline deadline);
 

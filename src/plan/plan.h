@@ -74,8 +74,8 @@ enum plan_step_flag {
     PLAN_FINAL = 1,     /* MOVE: the result is the complete reduction: apply the post-operation (integer average) */
     PLAN_IF_DIRECT = 2, /* run the step only if my own buffers are direct in this operation: peers hold true pointers */
     PLAN_IF_STAGED = 4, /* run the step only if they are staged through my window */
-    PLAN_BALANCED = 8,  /* MOVE: combine the sources not from left to right but as a balanced binary tree over their order,
-                           split at the largest power of two below their number, every inner node rounded to the type */
+    PLAN_BALANCED = 8,  /* MOVE: combine the sources not from left to right but as a balanced binary tree over their
+                           order, split at the largest power of two below their number, every inner node rounded to the type */
 };
 
 struct plan_step {
@@ -101,8 +101,8 @@ enum plan_counter { PLAN_STAGED, PLAN_DELIVERED, PLAN_DONE, PLAN_COUNTERS };
 enum plan_direction { PLAN_LINK_IN, PLAN_LINK_OUT };
 
 /* A link is named by (from rank, to rank, channel, way): a plan has at most one link to and one from a given peer each
- * way. Way 1 is for data that goes back where other data came from, in a strand of its own: one FIFO for both would make
- * each wait for the other. */
+ * way. Way 1 is for data that goes back where other data came from, in a strand of its own: one FIFO for both would
+ * make each wait for the other. */
 enum { PLAN_WAYS = 2 };
 struct plan_link {
     uint32_t peer;      /* rank in the communicator */

@@ -153,7 +153,8 @@ static bool step_ok(struct judge *j, const struct plan_step *s, uint32_t strand_
 {
     const struct plan *p = j->plan;
     uint8_t conditions = s->flags & (PLAN_IF_DIRECT | PLAN_IF_STAGED);
-    if (s->flags & ~(PLAN_FINAL | PLAN_IF_DIRECT | PLAN_IF_STAGED | PLAN_BALANCED)) return refuse(j, "flags %#x", s->flags);
+    if (s->flags & ~(PLAN_FINAL | PLAN_IF_DIRECT | PLAN_IF_STAGED | PLAN_BALANCED))
+        return refuse(j, "flags %#x", s->flags);
     if ((s->flags & PLAN_FINAL) && s->verb != PLAN_MOVE) return refuse(j, "FINAL on a step that moves nothing");
     if ((s->flags & PLAN_BALANCED) && s->verb != PLAN_MOVE) return refuse(j, "BALANCED on a step that moves nothing");
     if ((s->flags & PLAN_FINAL) && !collective_kind(p->collective).reduces)

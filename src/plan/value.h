@@ -32,8 +32,8 @@ value_id values_combine(struct values *values, const value_id *source, uint32_t 
 value_id values_balance(struct values *values, const value_id *source, uint32_t n, const char **problem);
 value_id values_finish(struct values *values, value_id value, const char **problem);
 
-/* The rank tree, finished: what an element's value is where results may depend on nothing but ranks and their number: the
- * balanced tree over the inputs of ranks 0 .. n-1, split at the largest power of two below n, each inner node a
+/* The rank tree, finished: what an element's value is where results may depend on nothing but ranks and their number:
+ * the balanced tree over the inputs of ranks 0 .. n-1, split at the largest power of two below n, each inner node a
  * combination of two, rounded. VALUE_NONE: out of memory. */
 value_id values_rank_tree(struct values *values, struct value_part part);
 
