@@ -16,10 +16,14 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
+#include "base/params.h"
 #include "bootstrap/state.h"
 
 /* A table beyond this is no bootstrap data (64 Ki ranks of 16 KiB each) but a mistake or damage. */
 #define TABLE_MAX_BYTES ((uint64_t)1 << 30)
+
+#define NOTE_NS RAIL_NS_PER_S /* without a deadline: when ranks tell whom they lack */
 
 enum { MARGIN_FLOOR_MS = 50, MARGIN_CEILING_MS = 2000 }; /* rank 0's: a fifth of the time, within these */
 
@@ -226,13 +230,36 @@ static enum rail_result give_up(struct bootstrap *b, enum rail_result why, doubl
     return rail_fail(why, "%s", text);
 }
 
+/* A rank that does not come while nobody set a deadline (ncclCommWindowRegister ...): rank 0, to whom all tell whom they
+ * lack, says it once, and once more when it came. Lock held. */
+static void say_missing(struct bootstrap *b, double waited_s)
+{
+    char list[WIRE_AWAITS_MAX * 12] = "";
+    struct wire_awaits missing;
+    size_t used = 0;
+    list_missing(b, &missing);
+    for (uint32_t i = 0; i < missing.n; i++)
+        used += (size_t)snprintf(list + used, sizeof list - used, "%s%u", i ? ", " : "", missing.ranks[i]);
+    if (missing.n == 0 || b->collective.sent_up) return;
+    const char *more = missing.n == WIRE_AWAITS_MAX ? " and maybe others" : "";
+    b->collective.said = true;
+    RAIL_WARN("waiting %.1f s: all ranks meet (%s), rank %s%s has not come", waited_s, b->collective.name, list, more);
+    (void)rail_fail_quietly(RAIL_NOT_YET, "waiting %.1f s: all ranks meet (%s), rank %s%s has not come", waited_s,
+                            b->collective.name, list, more);
+}
+
 /* Sleeps until the collective is over or cannot be: RAIL_OK, RAIL_E_TIMEOUT or RAIL_E_ABORTED. Lock held, but not
  * during sleep. */
 static enum rail_result wait_for_all(struct bootstrap *b, struct rail_deadline deadline)
 {
     struct collective *c = &b->collective;
-    struct rail_deadline note = deadline;
+    struct rail_deadline note = deadline, say = rail_deadline_never();
     uint64_t now = rail_now_ns();
+    if (deadline.at_ns == UINT64_MAX) {
+        uint64_t patience_s = (uint64_t)rail_param_int(RAIL_PARAM_WATCH_S);
+        note.at_ns = now + NOTE_NS;
+        if (b->rank == 0 && patience_s) say.at_ns = now + patience_s * RAIL_NS_PER_S + NOTE_NS / 2;
+    }
     if (deadline.at_ns != UINT64_MAX && deadline.at_ns > now) {
         uint64_t left = deadline.at_ns - now, margin = left / 5;
         if (margin < MARGIN_FLOOR_MS * RAIL_NS_PER_MS) margin = MARGIN_FLOOR_MS * RAIL_NS_PER_MS;
@@ -243,15 +270,21 @@ static enum rail_result wait_for_all(struct bootstrap *b, struct rail_deadline d
     enum rail_result result = RAIL_OK;
     while (!c->done && !b->failed && result == RAIL_OK) {
         uint32_t seen = atomic_load_explicit(&b->turn, memory_order_relaxed);
-        struct rail_deadline until = c->noted ? deadline : note;
+        struct rail_deadline until = !c->noted ? note : say.at_ns < deadline.at_ns ? say : deadline;
         pthread_mutex_unlock(&b->lock);
         result = bootstrap_sleep(b, seen, until);
         pthread_mutex_lock(&b->lock);
         if (result == RAIL_E_TIMEOUT && !c->noted && !c->done && !b->failed) {
             tell_missing(b);
             result = RAIL_OK;
+        } else if (result == RAIL_E_TIMEOUT && until.at_ns == say.at_ns && !c->done && !b->failed) {
+            say_missing(b, (double)(rail_now_ns() - now) / 1e9);
+            say = rail_deadline_never();
+            result = RAIL_OK;
         }
     }
+    if (c->said && c->done)
+        RAIL_WARN("all ranks met (%s): went on after %.1f s", c->name, (double)(rail_now_ns() - now) / 1e9);
     return result;
 }
 

@@ -44,6 +44,7 @@ enum { PARENT = 0, FIRST_CHILD = 1, PEERS_MAX = 1 + BOOTSTRAP_FANOUT, INTERFACES
 struct collective {
     bool active, sent_up, done;
     bool noted; /* it has told its parent whom it lacks, and passes on what it hears later */
+    bool said;  /* rank 0: who is missing, as a warning */
     const char *name; /* "all-gather" */
     size_t bytes_each;
     struct blob *own, *table; /* table: all ranks' bytes, when done; both NULL when bytes_each is 0 */

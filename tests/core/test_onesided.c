@@ -479,6 +479,35 @@ static void one_thread_drives_all_ranks(void **state)
     }
 }
 
+/* ---- communicators made of this one ---- */
+
+static void split(struct job_rank *rank)
+{
+    ncclComm_t all = rank->comm, half;
+    struct banded b;
+    unsigned char out[1000], want[1000];
+    JOB_TRY(ncclCommSplit(all, rank->rank % 2, -rank->rank, &half, NULL)); /* in reverse */
+    int mine, n;
+    JOB_TRY(ncclCommUserRank(half, &mine));
+    JOB_TRY(ncclCommCount(half, &n));
+    struct job_rank within = *rank;
+    within.comm = half;
+    if (!banded_open(&within, &b, sizeof out, true)) return;
+    fill(out, sizeof out, (uint64_t)(rank->rank % 2 * 10 + mine));
+    fill(want, sizeof want, (uint64_t)(rank->rank % 2 * 10 + (mine + n - 1) % n));
+    JOB_TRY(put(&within, out, sizeof out, (mine + 1) % n, &b, 0));
+    JOB_TRY(wait_for(&within, (mine + n - 1) % n, 1));
+    differs(rank, b.data, want, sizeof want, "put in a half");
+    banded_close(&within, &b);
+    JOB_TRY(ncclCommDestroy(half));
+}
+
+static void a_split_communicator_has_windows_of_its_own(void **state)
+{
+    (void)state;
+    every_way(4, split, NULL);
+}
+
 /* ---- mistakes ---- */
 
 static char memory[4096], more[4096];
@@ -619,6 +648,7 @@ int main(void)
         cmocka_unit_test(puts_by_different_ways_arrive_in_order),
         cmocka_unit_test(a_group_runs_puts_waits_and_the_rest_together),
         cmocka_unit_test(one_thread_drives_all_ranks),
+        cmocka_unit_test(a_split_communicator_has_windows_of_its_own),
         cmocka_unit_test(a_mistake_is_named_and_the_communicator_works_on),
         cmocka_unit_test(waiting_for_a_rank_that_is_gone_ends_with_its_name),
     };

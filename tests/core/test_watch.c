@@ -163,6 +163,28 @@ static void a_signal_that_does_not_come_is_named(void **state)
     }
 }
 
+/* ---- a rank that does not come to a window ---- */
+
+static void windowless(struct job_rank *rank)
+{
+    static char memory[64];
+    ncclWindow_t window;
+    if (rank->rank == LATE) log_await("WARN|waiting|all ranks meet|rank 2 has not come", 1);
+    JOB_TRY(ncclCommWindowRegister(rank->comm, memory, sizeof memory, &window, 0));
+}
+
+static void a_rank_that_does_not_come_to_a_window_is_named(void **state)
+{
+    (void)state;
+#if defined(__SANITIZE_THREAD__)
+    skip();
+#endif
+    log_begin();
+    job_must(&jobs[2], windowless, NULL);
+    assert_int_equal(log_lines("WARN|waiting|all ranks meet|rank 2 has not come"), 1); /* rank 0 speaks for all */
+    assert_int_equal(log_lines("WARN|all ranks met|went on after"), 1);
+}
+
 /* ---- aborted while it waits ---- */
 
 static void *abort_later(void *comm)
@@ -274,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_late_rank_is_named_and_waited_for),
         cmocka_unit_test(a_signal_that_does_not_come_is_named),
+        cmocka_unit_test(a_rank_that_does_not_come_to_a_window_is_named),
         cmocka_unit_test(an_abort_says_who_was_missing),
         cmocka_unit_test(a_stopped_process_is_told_from_a_late_one),
         cmocka_unit_test(a_healthy_run_says_nothing),
