@@ -23,9 +23,9 @@ static bool peer_admits(struct conn *conn, const struct frame_head *head)
     case FRAME_GOODBYE: return peer->present && head->bytes == 0;
     case FRAME_WORD:
         return peer == &b->peers[PARENT] && peer->present && head->bytes == sizeof(struct wire_word);
-    case FRAME_AWAITS:
     case FRAME_REPORT:
         return peer->present && peer != &b->peers[PARENT] && head->bytes == BOOTSTRAP_REPORT_BYTES;
+    case FRAME_AWAITS:
     case FRAME_GATHER:
     case FRAME_SPREAD: return peer->present && collect_admits(b, peer, head);
     default: return false;
