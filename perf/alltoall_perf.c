@@ -22,7 +22,8 @@ static bool expect(size_t elements, int n_ranks, int rank, int root, int index, 
 {
     (void)root;
     size_t block = elements / (size_t)n_ranks;
-    *out = (struct perf_block){.offset = block * (size_t)index, .count = block, .source = index, .first = block * (size_t)rank};
+    *out = (struct perf_block){
+        .offset = block * (size_t)index, .count = block, .source = index, .first = block * (size_t)rank};
     return index < n_ranks;
 }
 

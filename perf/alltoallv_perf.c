@@ -1,8 +1,8 @@
 /* alltoallv_perf.c - everybody sends to everybody, more to some than to others, by Send and Recv in one group.
  *
  * The rank d places on gets w(d) units: two for oneself, then by turns 0 and 4, 1 and 3, and two for a last one without
- * a partner. That is two on average, so every rank sends and receives 2n units, of which a share of 1/n is its own, as in an
- * even AlltoAll: busbw = algbw * (n - 1) / n. "count" is that average. */
+ * a partner. That is two on average, so every rank sends and receives 2n units, of which a share of 1/n is its own, as in
+ * an even AlltoAll: busbw = algbw * (n - 1) / n. "count" is that average. */
 #include "collective.h"
 #include "types.h"
 #include "values.h"

@@ -1,5 +1,5 @@
-/* hypercube_perf.c - AllGather along the edges of a hypercube: in round k a rank swaps all that it has with the rank whose
- * number differs in bit k, by Send and Recv; after log2(n) rounds it has everything. The number of ranks is a power of
+/* hypercube_perf.c - AllGather along the edges of a hypercube: in round k a rank swaps all that it has with the rank
+ * whose number differs in bit k, by Send and Recv; after log2(n) rounds it has everything. The number of ranks is a power of
  * two.
  *
  * Bus bandwidth: as nccl-tests gives it, busbw = algbw, of the size of the output. */
@@ -31,7 +31,8 @@ static const char *unfit(int n_ranks)
 
 static ncclResult_t call(const struct perf_call *c)
 {
-    size_t block_bytes = c->count * perf_type_bytes((int)c->type), mine = (size_t)c->rank & ~(((size_t)1 << c->round) - 1);
+    size_t block_bytes = c->count * perf_type_bytes((int)c->type);
+    size_t mine = (size_t)c->rank & ~(((size_t)1 << c->round) - 1);
     char *out = c->receive;
     if (c->round == 0 && out + block_bytes * (size_t)c->rank != c->send)
         memcpy(out + block_bytes * (size_t)c->rank, c->send, block_bytes);

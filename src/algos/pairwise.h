@@ -4,9 +4,9 @@
  *         my block for the rank at position p + d  -> its link                        (all positions modulo n)
  *         the link of the rank at position p - d   -> its block of my output
  *
- * Each step is a permutation, so no rank is two ranks' receiver at a time; near steps stay inside the node. A rank sends in
- * the order of steps and receives in the order of steps, at most PAIRWISE_AHEAD steps of each begun and not finished, and
- * the two do not wait for one another.
+ * Each step is a permutation, so no rank is two ranks' receiver at a time; near steps stay inside the node. A rank sends
+ * in the order of steps and receives in the order of steps, at most PAIRWISE_AHEAD steps of each begun and not
+ * finished, and the two do not wait for one another.
  *
  * It cannot block, with one slot per link or more, however the blocks are cut into pieces: of all halves of steps that
  * are not finished take one of the smallest d, say the way from rank r to rank s. Everything that r sends before it and
@@ -18,7 +18,7 @@
 
 #include "topo/shape.h"
 
-/* Enough that a late rank does not hold up the next, few enough that links in use, and their slots, stay in the cache. */
+/* Enough that a late rank does not hold up the next, few enough that slots in use stay in the cache. */
 #define PAIRWISE_AHEAD 4
 
 /* Ranks. */

@@ -20,8 +20,8 @@ static enum rail_result begin(struct alltoall *a, struct wires *wires, enum mess
     struct message_flow *f = messages_flow(&a->messages, direction, peer);
     struct message *kept = &a->blocks[direction * wires->shape->n_ranks + peer];
     if (!f->link)
-        RAIL_TRY(wires_pair(wires, peer, direction == MESSAGE_SEND ? PLAN_LINK_OUT : PLAN_LINK_IN, LINK_CHANNEL_ALLTOALL,
-                            &f->link));
+        RAIL_TRY(wires_pair(wires, peer, direction == MESSAGE_SEND ? PLAN_LINK_OUT : PLAN_LINK_IN,
+                            LINK_CHANNEL_ALLTOALL, &f->link));
     *kept = block;
     messages_append(&a->messages, direction, peer, kept);
     messages_begin(&a->messages, direction, peer);

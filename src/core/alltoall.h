@@ -1,5 +1,5 @@
-/* alltoall.h - AlltoAll where there is no plan for it: messages to and from everybody, in the steps of algos/pairwise.h,
- * on links of its own. */
+/* alltoall.h - AlltoAll where there is no plan for it: messages to and from everybody, in the steps of
+ * algos/pairwise.h, on links of its own. */
 #ifndef RAIL_CORE_ALLTOALL_H
 #define RAIL_CORE_ALLTOALL_H
 

@@ -99,8 +99,8 @@ static void say_whom(struct comm *comm)
     if (n == 0) return;
     message_describe(d, peer, messages_flow(m, d, peer)->first->signature, call, sizeof call);
     if (n > 1) snprintf(more, sizeof more, "; and %u more such wait%s", n - 1, n > 2 ? "" : "s");
-    snprintf(words, sizeof words, "%s: rank %u (host %s, pid %d) has not %s it%s", call, peer, comm->members[peer].host_name,
-             comm->members[peer].pid, d == MESSAGE_RECEIVE ? "sent" : "received", more);
+    snprintf(words, sizeof words, "%s: rank %u (host %s, pid %d) has not %s it%s", call, peer,
+             comm->members[peer].host_name, comm->members[peer].pid, d == MESSAGE_RECEIVE ? "sent" : "received", more);
     watch_say(comm, words);
 }
 
@@ -158,8 +158,8 @@ enum rail_result p2p_run(struct comm *comm, const struct p2p_call *a)
 {
     struct message message = message_of(a);
     if ((uint32_t)a->peer == comm->rank)
-        return rail_fail(RAIL_E_USAGE, "%s: rank %u and itself outside of a group: put the call and the matching %s between "
-                         "ncclGroupStart and ncclGroupEnd", a->call, comm->rank,
+        return rail_fail(RAIL_E_USAGE, "%s: rank %u and itself outside of a group: put the call and the matching %s "
+                         "between ncclGroupStart and ncclGroupEnd", a->call, comm->rank,
                          a->direction == MESSAGE_SEND ? "ncclRecv" : "ncclSend");
     RAIL_TRY(comm_alone(comm, a->call));
     comm_enter(comm);
@@ -232,8 +232,8 @@ enum rail_result p2p_batch_check(const struct comm *comm, const struct p2p_batch
         char sent[96], wanted[96];
         message_describe(MESSAGE_SEND, comm->rank, s->message.signature, sent, sizeof sent);
         message_describe(MESSAGE_RECEIVE, comm->rank, r->message.signature, wanted, sizeof wanted);
-        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: send and receive do not match: %s; %s (itself). Both must give the "
-                         "same count and datatype", sent, wanted);
+        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: send and receive do not match: %s; %s (itself). Both must give "
+                         "the same count and datatype", sent, wanted);
     }
 }
 

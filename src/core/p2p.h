@@ -1,8 +1,8 @@
 /* p2p.h - ncclSend and ncclRecv: from the caller's arguments to messages between pairs of ranks (engine/messages.h).
  *
  * The calls of a group progress together, in posting order per peer and direction, peers in rank-relative rounds (round
- * d: send to rank + d, receive from rank - d), so that no rank is everybody's first. Links are opened at first use. A send
- * and the receive to oneself of a group are one copy. */
+ * d: send to rank + d, receive from rank - d), so that no rank is everybody's first. Links are opened at first use. A
+ * send and the receive to oneself of a group are one copy. */
 #ifndef RAIL_CORE_P2P_H
 #define RAIL_CORE_P2P_H
 

@@ -26,7 +26,7 @@ struct footprint comm_footprint(const struct comm *comm)
 
 static void give_back(struct comm *comm)
 {
-    if (comm->node.self == 0) shm_segment_trim(&comm->node.segment);
+    shm_segment_trim(&comm->node.segment, comm->node.self);
     for (uint32_t i = 0; i < comm->wires.n_links; i++) {
         struct link *l = comm->wires.links[i];
         if (l->ops->trim) l->ops->trim(l);

@@ -151,7 +151,8 @@ static enum rail_result send_offer(struct messages *m, struct message_flow *f, b
     return RAIL_OK;
 }
 
-static enum rail_result take_offer(struct messages *m, struct message_flow *f, struct message_offer *offer, bool *through)
+static enum rail_result take_offer(struct messages *m, struct message_flow *f, struct message_offer *offer,
+                                   bool *through)
 {
     uint64_t left = f->first->bytes - f->done_bytes;
     size_t bytes = (size_t)(left < OFFER_PIECE_BYTES ? left : OFFER_PIECE_BYTES);
@@ -165,15 +166,16 @@ static enum rail_result take_offer(struct messages *m, struct message_flow *f, s
 }
 
 /* The peer's message is not the one we expect. */
-__attribute__((cold)) static enum rail_result differ(const struct messages *m, const struct message_flow *f, uint64_t theirs)
+__attribute__((cold)) static enum rail_result differ(const struct messages *m, const struct message_flow *f,
+                                                     uint64_t theirs)
 {
     char sent[96], wanted[96];
     uint32_t from = f->link->from;
     if (f->link->channel != LINK_CHANNEL_P2P) return calls_differ(m->node, from, theirs, f->first->signature);
     message_describe(MESSAGE_SEND, m->rank, theirs, sent, sizeof sent);
     message_describe(MESSAGE_RECEIVE, from, f->first->signature, wanted, sizeof wanted);
-    return rail_fail(RAIL_E_USAGE, "send and receive do not match: rank %u: %s; rank %u: %s (message %llu from rank %u to "
-                     "rank %u). Both must give the same count and datatype, and post in the same order", from, sent,
+    return rail_fail(RAIL_E_USAGE, "send and receive do not match: rank %u: %s; rank %u: %s (message %llu from rank %u "
+                     "to rank %u). Both must give the same count and datatype, and post in the same order", from, sent,
                      m->rank, wanted, (unsigned long long)f->finished + 1, from, m->rank);
 }
 
@@ -214,7 +216,8 @@ __attribute__((cold)) static enum rail_result lost(const struct messages *m, enu
     char waits[96], why[400];
     message_describe(d, peer, messages_flow(m, d, peer)->first->signature, waits, sizeof waits);
     snprintf(why, sizeof why, "%s", rail_own_error());
-    return rail_fail_quietly(RAIL_E_REMOTE, "rank %u is lost to rank %u, which waits in %s: %s", peer, m->rank, waits, why);
+    return rail_fail_quietly(RAIL_E_REMOTE, "rank %u is lost to rank %u, which waits in %s: %s", peer, m->rank, waits,
+                             why);
 }
 
 static enum rail_result direction_progress(struct messages *m, enum message_direction d)
@@ -268,7 +271,8 @@ static enum rail_result flow_suspect(const struct messages *m, enum message_dire
     char waits[96];
     if (!has_closed(m, peer) || !(f->offer ? !shm_link_taken(f->link) : blocked(f->link, d))) return RAIL_OK;
     message_describe(d, peer, f->first->signature, waits, sizeof waits);
-    return rail_fail(RAIL_E_REMOTE, "rank %u has closed its communicator; rank %u waits for it in %s", peer, m->rank, waits);
+    return rail_fail(RAIL_E_REMOTE, "rank %u has closed its communicator; rank %u waits for it in %s", peer, m->rank,
+                     waits);
 }
 
 enum rail_result messages_suspect(struct messages *m)

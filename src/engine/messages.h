@@ -8,12 +8,12 @@
  * carries the message's signature (type and count, hence bytes): a receiver that expects another learns of it at the
  * first. A message is finished here when its last byte is in a slot (sending) or in its buffer (receiving).
  *
- * Between threads of one process a message that is longer than all slots together is not copied twice: the sender offers
- * its address in a slot, the receiver copies from there and releases the slot. A sender that gives up first (a failure, an
+ * Between threads of one process a message longer than all slots together is not copied twice: the sender offers its
+ * address in a slot, the receiver copies from there and releases the slot. A sender that gives up first (a failure, an
  * abort) withdraws the offer; while the receiver is reading it waits, for a piece's copying at most.
  *
- * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all of
- * them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
+ * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all
+ * of them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
  * begin flows in an order of which algos/pairwise.h shows that it cannot block.
  *
  * Used by the thread that runs the communicator. */
@@ -72,8 +72,8 @@ void messages_begin(struct messages *m, enum message_direction direction, uint32
  * calls in words when a peer's message is another than ours. */
 enum rail_result messages_progress(struct messages *m);
 
-/* For who has waited for long: RAIL_E_REMOTE when a peer that something is expected of has closed its communicator. Of a
- * peer of my node its line in the segment says so. Of another its answer to OPEN does, but a receiving end opens
+/* For who has waited for long: RAIL_E_REMOTE when a peer that something is expected of has closed its communicator. Of
+ * a peer of my node its line in the segment says so. Of another its answer to OPEN does, but a receiving end opens
  * nothing: so there the flow to that peer is asked, for which the owner has set a link. */
 enum rail_result messages_suspect(struct messages *m);
 

@@ -55,7 +55,8 @@ static void disarm(struct waiter *w, const struct shm_segment *segment, uint32_t
 }
 
 /* A peer that has not waited lately may have moved since: that costs a few early yields in vain. */
-void wait_show_core(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment, uint32_t self)
+void wait_show_core(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
+                    uint32_t self)
 {
     uint32_t n = segment->geometry.n_peers, most = n - 1 < NEIGHBOURS ? n - 1 : NEIGHBOURS;
     int core = policy->crowded ? -1 : sched_getcpu();
@@ -96,8 +97,8 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
 }
 
 /* Two ranks that the scheduler put on one core wait in vain for as long as the other one spins. It shows: both say that
- * they have waited on that core; or a yield comes back soon and what we waited for is there. The next waits then yield early,
- * until it stops showing. (When both spin, a yield takes as long as the other one's spinning, which looks like the time
+ * they have waited on that core; or a yield comes back soon and what we waited for is there. The next waits then yield
+ * early, until it stops showing. (When both spin, a yield takes as long as the other one's spinning, which looks like the time
  * slice of a foreign program: so without the first sign two ranks could go on like that for good, 1 ms a call.) */
 void wait_learn(struct waiter *w, struct wait_policy *policy)
 {

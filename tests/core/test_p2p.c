@@ -326,6 +326,34 @@ static void late_is_not_dead(void **state)
         job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1, .n_hosts = hosts}, late, NULL);
 }
 
+/* Sent is sent: a message that nobody has asked for yet is still there when the communicator was suspended meanwhile. */
+static void suspended_meanwhile(struct job_rank *rank)
+{
+    enum { COUNT = 20000 };
+    static int data[COUNT];
+    int me = rank->rank, to = (me + 1) % rank->n_ranks, from = (me + rank->n_ranks - 1) % rank->n_ranks;
+    for (int turn = 0; turn < 3; turn++) {
+        if (turn != 1) { /* the links are there by then, or are not */
+            for (int k = 0; k < COUNT; k++) data[k] = me * COUNT + k + turn;
+            if (me != 1) JOB_TRY(ncclSend(data, COUNT, ncclInt32, to, rank->comm, NULL));
+        }
+        JOB_TRY(ncclCommSuspend(rank->comm, NCCL_SUSPEND_MEM));
+        JOB_TRY(ncclCommResume(rank->comm));
+        memset(data, 0, sizeof data);
+        if (turn != 1 && from != 1) {
+            JOB_TRY(ncclRecv(data, COUNT, ncclInt32, from, rank->comm, NULL));
+            for (int k = 0; k < COUNT; k++) JOB_EXPECT(data[k] == from * COUNT + k + turn, "turn %d: element %d is %d", turn, k, data[k]);
+        }
+        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1000));
+    }
+}
+
+static void a_message_under_way_survives_a_suspension(void **state)
+{
+    (void)state;
+    for (int n = 2; n < 5; n++) job_must(&(struct job){.n_ranks = n, .ranks_per_process = 1}, suspended_meanwhile, NULL);
+}
+
 /* ---- with other calls ---- */
 
 /* In one group: p2p in a ring on two communicators, and collectives of both among them, started in different orders. */
@@ -547,6 +575,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(ten_thousand_messages_in_one_group),
         cmocka_unit_test(a_blocking_call_is_complete_when_it_returns),
         cmocka_unit_test(late_is_not_dead),
+        cmocka_unit_test(a_message_under_way_survives_a_suspension),
         cmocka_unit_test(two_communicators_and_collectives_in_one_group),
         cmocka_unit_test(to_oneself_in_a_group_and_never_outside),
         cmocka_unit_test(what_does_not_match_is_named_on_both_ranks),

@@ -211,13 +211,32 @@ void shm_segment_close(struct shm_segment *segment)
     memset(segment, 0, sizeof *segment);
 }
 
-void shm_segment_trim(const struct shm_segment *segment)
+/* Whole pages only: what reaches into a neighbour's page stays. */
+static void trim(unsigned char *from, size_t bytes)
 {
-    struct offsets o = layout(&segment->geometry);
-    unsigned char *from = (unsigned char *)segment->header + o.windows;
-    size_t bytes = o.signals - o.windows; /* what follows is counts, which stay */
-    if (bytes == 0 || madvise(from, bytes, MADV_REMOVE) == 0) return;
-    RAIL_WARN("shared segment: madvise(MADV_REMOVE) of %zu MiB: %s; they stay in use", bytes >> 20, strerror(errno));
+    uintptr_t first = page_up((uintptr_t)from), end = ((uintptr_t)from + bytes) & ~(uintptr_t)4095;
+    if (first >= end || madvise((void *)first, end - first, MADV_REMOVE) == 0) return;
+    RAIL_WARN("shared segment: madvise(MADV_REMOVE) of %zu MiB: %s; they stay in use", (end - first) >> 20,
+              strerror(errno));
+}
+
+/* Pairs' links carry messages that nobody has asked for yet. All others are empty between calls. */
+static bool holds_messages(const struct shm_segment *s, uint32_t peer)
+{
+    const struct shm_place *places = &s->places[(size_t)peer * shm_places(&s->geometry)];
+    bool some = false;
+    for (uint32_t i = shm_places_taken(&s->geometry); i < shm_places(&s->geometry); i++)
+        some |= atomic_load_explicit(&places[i].published, memory_order_acquire) !=
+                atomic_load_explicit(&places[i].released, memory_order_acquire);
+    return some;
+}
+
+void shm_segment_trim(const struct shm_segment *segment, uint32_t peer)
+{
+    const struct shm_geometry *g = &segment->geometry;
+    size_t windows = 2 * SHM_DEPTH * g->window_bytes, slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    trim(segment->windows + peer * windows, windows);
+    if (!holds_messages(segment, peer)) trim(segment->slots + peer * slots, slots);
 }
 
 size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer)

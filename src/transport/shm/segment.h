@@ -37,7 +37,7 @@ enum {
 struct doorbell {
     _Alignas(SHM_LINE) _Atomic uint32_t word;
     _Atomic uint32_t sleeping;
-    _Atomic uint32_t core; /* on which its rank was when it had waited for some microseconds, the last time; number + 1 */
+    _Atomic uint32_t core; /* where its rank was when it had last waited for some microseconds; number + 1 */
 };
 
 struct shm_counter {
@@ -140,9 +140,9 @@ struct shm_request {
 enum rail_result shm_segment_open(const struct shm_request *request, struct shm_segment *out);
 /* Accepts a half-opened (zeroed) segment. The memory goes with the last user. */
 void shm_segment_close(struct shm_segment *segment);
-/* Gives the memory of all windows and slots back to the system; they read as zero afterwards and take memory again when
- * they are touched. One rank of the node calls it, while none uses them. */
-void shm_segment_trim(const struct shm_segment *segment);
+/* Gives the memory of a peer's windows, and of the slots of the links into it unless messages wait there, back to the
+ * system; it reads as zero afterwards and is taken again when it is touched. While nobody uses them. */
+void shm_segment_trim(const struct shm_segment *segment, uint32_t peer);
 /* Memory that is there for one peer: its windows and the slots of the links into it; and its share of what stays. A page
  * that two peers share counts for both. */
 size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer);
