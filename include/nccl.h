@@ -429,7 +429,11 @@ typedef struct ncclSimInfo_v22200 {
 } ncclSimInfo_t;
 #define NCCL_SIM_INFO_INITIALIZER { sizeof(ncclSimInfo_t), 0x74685283, NCCL_VERSION_CODE, NCCL_UNDEF_FLOAT }
 
-/* Ends the group without running it and writes how long it would take. Not provided yet. */
+/* Ends the group without running it; the outermost end writes how long its collectives, sends and receives would take.
+ * An estimate from the plans that would run, the shape of the job, and fixed figures for hops, memory and wires: good for
+ * comparing, not a promise. Local: other ranks need not call. ncclInvalidArgument: simInfo is NULL or was not set to
+ * NCCL_SIM_INFO_INITIALIZER; the group is still open. ncclInvalidUsage: no open group, or calls in it that are not
+ * predicted (one-sided ones, making communicators, registering windows); the group is ended, nothing was run. */
 ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
 
 /* ---- Parameters ------------------------------------------------------------------------------------------------- */

@@ -149,36 +149,71 @@ enum rail_result group_add_window(const struct window_call *call)
     return window_calls_add(call->ends ? &group.ended_windows : &group.windows, call);
 }
 
-enum rail_result group_end(void)
+/* What the outermost end takes over: the thread's group is empty afterwards. */
+struct taken {
+    struct making *makings;
+    struct window_call *windows, *ended_windows;
+    struct queue *queues;
+    struct named named;
+    enum rail_result refused;
+};
+
+static struct taken take(void)
 {
-    if (group.depth == 0)
-        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: this thread has no open group; call ncclGroupStart first");
-    if (--group.depth > 0) return RAIL_OK;
-    struct making *makings = group.makings;
-    struct window_call *windows = group.windows, *ended_windows = group.ended_windows;
-    struct queue *queues = group.queues;
-    struct named named = group.named;
-    enum rail_result refused = group.refused;
+    struct taken t = {group.makings, group.windows, group.ended_windows, group.queues, group.named, group.refused};
     group.makings = group.last_making = NULL;
     group.windows = group.ended_windows = NULL;
     group.queues = NULL;
     group.named = (struct named){0};
     group.refused = RAIL_OK;
     pthread_setspecific(end_of_thread, NULL);
-    if (refused != RAIL_OK) {
-        makings_free(makings);
-        window_calls_free(windows);
-        window_calls_free(ended_windows);
-        queues_free(queues);
-        free(named.streams);
-        return rail_fail_quietly(refused, "%s; none of the group's calls was started", group.why);
+    return t;
+}
+
+static void taken_free(struct taken *t)
+{
+    makings_free(t->makings);
+    window_calls_free(t->windows);
+    window_calls_free(t->ended_windows);
+    queues_free(t->queues);
+    free(t->named.streams);
+}
+
+enum rail_result group_end(void)
+{
+    if (group.depth == 0)
+        return rail_fail(RAIL_E_USAGE, "ncclGroupEnd: this thread has no open group; call ncclGroupStart first");
+    if (--group.depth > 0) return RAIL_OK;
+    struct taken t = take();
+    if (t.refused != RAIL_OK) {
+        taken_free(&t);
+        return rail_fail_quietly(t.refused, "%s; none of the group's calls was started", group.why);
     }
-    enum rail_result made = makings ? makings_run(makings) : RAIL_OK;
-    enum rail_result windowed = window_calls_run(windows);
-    enum rail_result ran = operations_run(queues, &named);
+    enum rail_result made = t.makings ? makings_run(t.makings) : RAIL_OK;
+    enum rail_result windowed = window_calls_run(t.windows);
+    enum rail_result ran = operations_run(t.queues, &t.named);
     if (windowed != RAIL_OK) ran = windowed;
-    windowed = window_calls_run(ended_windows);
+    windowed = window_calls_run(t.ended_windows);
     if (ran == RAIL_OK) ran = windowed;
-    free(named.streams);
+    free(t.named.streams);
     return ran != RAIL_OK && (made == RAIL_OK || made == RAIL_IN_PROGRESS) ? ran : made;
+}
+
+enum rail_result group_simulate_end(double *ns)
+{
+    if (group.depth == 0)
+        return rail_fail(RAIL_E_USAGE, "ncclGroupSimulateEnd: this thread has no open group; call ncclGroupStart "
+                         "first");
+    if (--group.depth > 0) return RAIL_OK;
+    struct taken t = take();
+    enum rail_result result = t.refused;
+    if (result != RAIL_OK)
+        (void)rail_fail_quietly(result, "%s; nothing was predicted", group.why);
+    else if (t.makings || t.windows || t.ended_windows)
+        result = rail_fail(RAIL_E_USAGE, "ncclGroupSimulateEnd: making communicators and registering windows is not "
+                           "predicted, and was not done; put operations alone into the group");
+    else
+        result = queues_predict(t.queues, ns);
+    taken_free(&t);
+    return result;
 }

@@ -21,6 +21,8 @@ bool group_open(void);
 enum rail_result group_noted(enum rail_result result);
 void group_start(void);
 enum rail_result group_end(void);
+/* Ends the group without running anything. The outermost one writes how long its operations would take. */
+enum rail_result group_simulate_end(double *ns);
 /* Inside a group only: it runs later, when the streams named in it have come to it. NULL: its end waits for it. */
 enum rail_result group_on_stream(struct stream *stream);
 

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "core/collective.h"
+#include "core/predict.h"
 #include "engine/signature.h"
 
 /* One call of a group. */
@@ -286,6 +287,21 @@ void p2p_batch_stop(struct comm *comm, struct p2p_batch *batch)
 {
     if (batch->started) messages_drop(&comm->p2p);
     batch->started = false;
+}
+
+double p2p_batch_predict(const struct comm *comm, const struct p2p_batch *batch)
+{
+    struct predict_traffic traffic[2] = {0};
+    if (!batch->first) return 0;
+    for (const struct p2p_block *b = batch->first; b; b = b->next)
+        for (uint32_t k = 0; k < b->n; k++) {
+            const struct post *p = &b->posts[k];
+            bool away = comm->shape.node_of[p->peer] != comm->shape.node_of[comm->rank];
+            struct predict_traffic *t = &traffic[p->direction == (uint32_t)MESSAGE_SEND];
+            t->messages[away]++;
+            t->bytes[away] += p->message.bytes;
+        }
+    return predict_messages(comm, &traffic[1], &traffic[0]);
 }
 
 void p2p_batch_free(struct p2p_batch *batch)

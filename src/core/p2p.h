@@ -38,6 +38,8 @@ enum rail_result p2p_batch_progress(struct comm *comm, struct p2p_batch *batch);
 /* While the communicator is still this thread's: nothing of the batch is under way any more. */
 void p2p_batch_stop(struct comm *comm, struct p2p_batch *batch);
 void p2p_batch_free(struct p2p_batch *batch);
+/* What it would take, by predict.h; 0 for no calls. */
+double p2p_batch_predict(const struct comm *comm, const struct p2p_batch *batch);
 
 /* Pieces moved so far: whether anything has happened since the last look. */
 uint64_t p2p_moved(const struct comm *comm);

@@ -7,6 +7,7 @@
 #include <time.h>
 
 #include "base/clock.h"
+#include "core/predict.h"
 
 enum call_state { CALL_WAITING, CALL_RUNNING };
 
@@ -56,6 +57,24 @@ enum rail_result queue_add_onesided(struct queue **queues, struct onesided_op *o
     if (q) return onesided_batch_add(&q->onesided, op);
     onesided_free(op);
     return rail_fail(RAIL_E_SYSTEM, "one-sided operation: out of memory for one more call of the group");
+}
+
+enum rail_result queues_predict(const struct queue *queues, double *ns)
+{
+    *ns = 0;
+    for (const struct queue *q = queues; q; q = q->next) {
+        double all = 0, one, messages = p2p_batch_predict(q->comm, &q->p2p);
+        if (q->onesided.puts || q->onesided.waits)
+            return rail_fail(RAIL_E_USAGE, "ncclGroupSimulateEnd: one-sided operations are not predicted, and were not "
+                             "done; put collectives, sends and receives alone into the group");
+        for (const struct queued_call *c = q->first; c; c = c->next) {
+            RAIL_TRY(predict_collective(q->comm, &c->args, &one));
+            all += one;
+        }
+        if (messages > all) all = messages;
+        if (all > *ns) *ns = all;
+    }
+    return RAIL_OK;
 }
 
 void queues_free(struct queue *queues)

@@ -34,6 +34,9 @@ enum rail_result queues_check(struct queue *queues);
 /* Runs all to their end. A communicator that fails, or that another thread has ended, fails the list's others: their
  * peers will not get what they wait for. */
 enum rail_result queues_run(struct queue *queues);
+/* How long that would take: a communicator's collectives one after another, its messages beside them, communicators
+ * side by side. RAIL_E_USAGE: there are calls that are not predicted. */
+enum rail_result queues_predict(const struct queue *queues, double *ns);
 void queues_free(struct queue *queues);
 
 #endif

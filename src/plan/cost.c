@@ -1,0 +1,257 @@
+/* cost.c - runs plans against clocks. */
+#include "plan/cost.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Figures of docs/PERFORMANCE.md, 2 virtual CPUs of an AMD EPYC: within a node a hop is two transfers of a cache line
+ * (0.05 to 0.1 us each); between nodes half a round trip of TCP over loopback (8 B AllReduce of 2 ranks: 13 to 17 us).
+ * 32 MiB among 2 ranks took 6 to 10 ms, 5 operands of 32 MiB each per rank: 0.05 ns a byte and operand. 16 MiB among 4
+ * hosts took 26 to 33 ms, 24 MiB sent by each rank: 1.2 ns a byte; several rails carry it side by side. */
+struct plan_rates plan_rates_default(const struct shape *shape)
+{
+    uint32_t rails = shape->n_rails ? shape->n_rails : 1;
+    return (struct plan_rates){.hop_ns = {150, 14000}, .step_ns = 20, .memory_ns_per_byte = 0.05,
+                               .wire_ns_per_byte = 1.2 / rails};
+}
+
+enum { SEEN_ROUNDS = 6, KEPT = 8 }; /* rounds that are run; window rounds whose signals are kept */
+
+struct link {
+    uint32_t from;
+    bool wire;
+    uint64_t sent, taken;
+    double *arrived, *released; /* [slots], by message modulo slots */
+};
+
+struct strand {
+    const struct plan *plan;
+    const struct plan_strand *code;
+    uint16_t at, loop_first, loop_end;
+    uint32_t i, times; /* of the loop; times 0: outside */
+    uint64_t round;
+    double now;
+};
+
+struct raised { uint64_t count; double when[KEPT]; };
+
+struct model {
+    const struct plan_cost_call *call;
+    const struct plan_rates *rates;
+    uint32_t n, slots;
+    uint64_t rounds;
+    struct link *links;
+    uint32_t *link_of;     /* [n][PLAN_MAX_LINKS] */
+    uint32_t *peer_rank;   /* by node_start[node] + peer */
+    double *slot_times, *wire_free; /* wire_free: [n] */
+    struct raised *raised; /* [n][PLAN_COUNTERS] */
+    struct strand *strands;
+    uint32_t n_strands;
+    double ended[SEEN_ROUNDS];
+};
+
+static double later(double a, double b) { return a > b ? a : b; }
+
+/* ---- setting up ---- */
+
+static const struct plan_link *opposite(const struct model *m, uint32_t me, const struct plan_link *in, uint32_t *index)
+{
+    const struct plan *peer = &m->call->plans[in->peer];
+    for (uint32_t k = 0; k < peer->n_links; k++)
+        if (peer->links[k].peer == me && peer->links[k].direction == PLAN_LINK_OUT && peer->links[k].way == in->way)
+            return *index = k, &peer->links[k];
+    return NULL;
+}
+
+static bool connect(struct model *m)
+{
+    const uint32_t *node_of = m->call->shape->node_of;
+    uint32_t id = 0;
+    for (uint32_t r = 0; r < m->n; r++)
+        for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
+            const struct plan_link *l = &m->call->plans[r].links[k];
+            if (l->direction != PLAN_LINK_OUT) continue;
+            m->links[id] = (struct link){.from = r, .wire = node_of[r] != node_of[l->peer],
+                                         .arrived = m->slot_times + (size_t)2 * id * m->slots,
+                                         .released = m->slot_times + ((size_t)2 * id + 1) * m->slots};
+            m->link_of[r * PLAN_MAX_LINKS + k] = id++;
+        }
+    for (uint32_t r = 0; r < m->n; r++)
+        for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
+            const struct plan_link *l = &m->call->plans[r].links[k];
+            uint32_t there;
+            if (l->direction != PLAN_LINK_IN) continue;
+            if (l->peer >= m->n || !opposite(m, r, l, &there)) return false;
+            m->link_of[r * PLAN_MAX_LINKS + k] = m->link_of[l->peer * PLAN_MAX_LINKS + there];
+        }
+    return true;
+}
+
+static void model_free(struct model *m)
+{
+    free(m->links), free(m->link_of), free(m->peer_rank), free(m->slot_times), free(m->wire_free);
+    free(m->raised), free(m->strands);
+}
+
+static bool model_make(struct model *m, const struct plan_cost_call *call, const struct plan_rates *rates)
+{
+    uint32_t n = call->shape->n_ranks, slots = call->slots < 2 ? 2 : call->slots;
+    uint64_t seen = n > 512 ? 2 : SEEN_ROUNDS; /* a round's work grows with n squared */
+    size_t n_links = (size_t)n * PLAN_MAX_LINKS;
+    *m = (struct model){.call = call, .rates = rates, .n = n, .slots = slots,
+                        .rounds = call->rounds < seen ? call->rounds : seen};
+    m->links = calloc(n_links, sizeof *m->links);
+    m->link_of = calloc(n_links, sizeof *m->link_of);
+    m->peer_rank = calloc(n, sizeof *m->peer_rank);
+    m->slot_times = calloc(2 * n_links * slots, sizeof *m->slot_times);
+    m->wire_free = calloc(n, sizeof *m->wire_free);
+    m->raised = calloc((size_t)n * PLAN_COUNTERS, sizeof *m->raised);
+    m->strands = calloc((size_t)n * PLAN_MAX_STRANDS, sizeof *m->strands);
+    if (!m->links || !m->link_of || !m->peer_rank || !m->slot_times || !m->wire_free || !m->raised || !m->strands)
+        return false;
+    for (uint32_t r = 0; r < n; r++) {
+        const struct plan *p = &call->plans[r];
+        m->peer_rank[call->shape->node_start[call->shape->node_of[r]] + call->shape->peer_of[r]] = r;
+        for (uint32_t s = 0; s < p->n_strands; s++)
+            m->strands[m->n_strands++] = (struct strand){.plan = p, .code = &p->strands[s]};
+    }
+    return connect(m);
+}
+
+/* ---- one step ---- */
+
+static struct link *link_at(struct model *m, const struct strand *s, const struct plan_operand *o)
+{
+    return &m->links[m->link_of[s->plan->rank * PLAN_MAX_LINKS + plan_index_at(o->which, s->i)]];
+}
+
+/* Operands that a MOVE touches: pieces read or written. What only stages or fetches is nothing for direct buffers. */
+static uint32_t touched(const struct model *m, const struct plan_operand *o, bool source)
+{
+    bool staging = (o->place == PLAN_PEER_INPUT && !source) || (o->place == PLAN_PEER_OUTPUT && source);
+    return staging && m->call->direct ? 0 : o->span ? o->span : 1;
+}
+
+static bool move(struct model *m, struct strand *s, const struct plan_step *step)
+{
+    const struct plan_operand *o = &s->plan->operands[step->first];
+    const struct plan_rates *rates = m->rates;
+    double begin = s->now, bytes = m->call->piece_bytes * m->call->n_channels;
+    uint32_t pieces = 0;
+    for (uint32_t k = 0; k < (uint32_t)step->n_src + step->n_dst; k++) {
+        pieces += touched(m, &o[k], k < step->n_src);
+        if (o[k].place != PLAN_SLOT_IN && o[k].place != PLAN_SLOT_OUT) continue;
+        const struct link *l = link_at(m, s, &o[k]);
+        bool in = o[k].place == PLAN_SLOT_IN;
+        if (in ? l->taken == l->sent : l->sent - l->taken == m->slots) return false;
+        begin = later(begin, in ? l->arrived[l->taken % m->slots] : l->released[l->sent % m->slots]);
+    }
+    s->now = begin + rates->step_ns + pieces * bytes * rates->memory_ns_per_byte;
+    for (uint32_t k = 0; k < (uint32_t)step->n_src + step->n_dst; k++) {
+        if (o[k].place != PLAN_SLOT_IN && o[k].place != PLAN_SLOT_OUT) continue;
+        struct link *l = link_at(m, s, &o[k]);
+        if (o[k].place == PLAN_SLOT_IN) {
+            l->released[l->taken++ % m->slots] = s->now;
+            continue;
+        }
+        double gone = s->now;
+        if (l->wire) {
+            gone = later(gone, m->wire_free[l->from]) + bytes * rates->wire_ns_per_byte;
+            m->wire_free[l->from] = gone;
+        }
+        l->arrived[l->sent++ % m->slots] = gone + rates->hop_ns[l->wire];
+    }
+    return true;
+}
+
+static bool await(const struct model *m, struct strand *s, const struct plan_step *step)
+{
+    const struct plan_operand *o = &s->plan->operands[step->first];
+    uint32_t first = m->call->shape->node_start[m->call->shape->node_of[s->plan->rank]];
+    double begin = s->now;
+    if (s->round < step->lag) return true;
+    uint64_t wanted = s->round - step->lag;
+    for (uint32_t k = 0; k < o->span; k++) {
+        uint32_t peer = (plan_index_at(o->which, s->i) + k) % o->which.m;
+        const struct raised *r = &m->raised[m->peer_rank[first + peer] * PLAN_COUNTERS + step->counter];
+        if (r->count <= wanted) return false;
+        double hop = peer == s->plan->peer || step->lag ? 0 : m->rates->hop_ns[0];
+        begin = later(begin, r->when[wanted % KEPT] + hop);
+    }
+    s->now = begin;
+    return true;
+}
+
+static bool run_step(struct model *m, struct strand *s, const struct plan_step *step)
+{
+    if (step->flags & (m->call->direct ? PLAN_IF_STAGED : PLAN_IF_DIRECT)) return true;
+    if (step->verb == PLAN_MOVE) return move(m, s, step);
+    if (step->verb == PLAN_WAIT) return await(m, s, step);
+    struct raised *r = &m->raised[s->plan->rank * PLAN_COUNTERS + step->counter];
+    r->when[s->round % KEPT] = s->now;
+    r->count = s->round + 1;
+    return true;
+}
+
+/* ---- all of it ---- */
+
+/* Past the step that was just run, or into the loop that stands there. */
+static void go_on(struct model *m, struct strand *s, const struct plan_step *step)
+{
+    s->at++;
+    if (step->verb == PLAN_LOOP) {
+        s->loop_first = s->at;
+        s->loop_end = (uint16_t)(s->at + step->body);
+        s->i = 0;
+        s->times = step->times;
+        if (!step->times) s->at = s->loop_end;
+    }
+    if (s->times && s->at == s->loop_end) {
+        if (++s->i < s->times)
+            s->at = s->loop_first;
+        else
+            s->i = s->times = 0;
+    }
+    if (s->at < s->code->n_steps) return;
+    m->ended[s->round] = later(m->ended[s->round], s->now);
+    s->at = 0;
+    s->round++;
+}
+
+/* Runs the strand until it is blocked. Whether it got anywhere. */
+static bool run_strand(struct model *m, struct strand *s)
+{
+    bool moved = false;
+    while (s->round < m->rounds && s->code->n_steps) {
+        const struct plan_step *step = &s->plan->steps[s->code->first + s->at];
+        if (step->verb != PLAN_LOOP && !run_step(m, s, step)) break;
+        go_on(m, s, step);
+        moved = true;
+    }
+    return moved;
+}
+
+static bool run_all(struct model *m)
+{
+    for (bool moved = true; moved;) {
+        moved = false;
+        for (uint32_t k = 0; k < m->n_strands; k++) moved |= run_strand(m, &m->strands[k]);
+    }
+    for (uint32_t k = 0; k < m->n_strands; k++)
+        if (m->strands[k].round < m->rounds && m->strands[k].code->n_steps) return false;
+    return true;
+}
+
+double plan_cost_ns(const struct plan_cost_call *call, const struct plan_rates *rates)
+{
+    struct model m;
+    double ns = -1;
+    if (call->rounds == 0) return 0;
+    if (model_make(&m, call, rates) && run_all(&m)) {
+        ns = m.ended[m.rounds - 1];
+        /* in its stride, a round more costs what the last one did */
+        if (call->rounds > m.rounds) ns += (double)(call->rounds - m.rounds) * (ns - m.ended[m.rounds - 2]);
+    }
+    model_free(&m);
+    return ns;
+}
