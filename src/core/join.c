@@ -218,12 +218,21 @@ static void on_word(void *owner, uint64_t number, const char *text)
 
 static struct wait_policy policy_of(const struct comm *comm)
 {
+    const uint32_t *node_of = comm->shape.node_of;
     int here = 0; /* pretended hosts share one machine: everybody who may spin on our cores */
-    for (uint32_t r = 0; r < comm->n_ranks; r++)
-        here += comm->members[r].machine == comm->members[comm->rank].machine;
+    bool pretended = false;
+    for (uint32_t r = 0; r < comm->n_ranks; r++) {
+        bool mine = comm->members[r].machine == comm->members[comm->rank].machine;
+        here += mine;
+        pretended |= mine && node_of[r] != node_of[comm->rank];
+    }
     int64_t spin_us = rail_param_int(RAIL_PARAM_SPIN_US);
-    return wait_policy_make(here, comm->members[comm->rank].cores, comm->shape.n_nodes > 1,
-                            spin_us < 0 ? SPIN_US : (uint64_t)spin_us);
+    struct wait_policy policy = wait_policy_make(here, comm->members[comm->rank].cores, comm->shape.n_nodes > 1,
+                                                 spin_us < 0 ? SPIN_US : (uint64_t)spin_us);
+    /* Who shares a segment finds out when it shares a core (wait.h); the others never would: a yield now and then costs
+     * less than the look at a socket beside it. */
+    if (pretended && policy.spins > WAIT_FEW_LOOKS) policy.spins = WAIT_FEW_LOOKS;
+    return policy;
 }
 
 /* The last exchange: everybody got here, and everybody will choose alike. */

@@ -108,10 +108,17 @@ static void two_ranks_on_one_core_do_not_spin_against_each_other(void **state)
     job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1}, on_one_core, NULL);
 }
 
+static void nor_do_two_pretended_hosts(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1, .n_hosts = 2}, on_one_core, NULL);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(two_ranks_on_one_core_do_not_spin_against_each_other),
+        cmocka_unit_test(nor_do_two_pretended_hosts),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
