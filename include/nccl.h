@@ -15,7 +15,8 @@
  * ncclSuccess without having done its work. Calls marked "not provided yet" below are of that kind.
  *
  * Threads. One thread at a time inside the calls of one communicator, except ncclCommGetAsyncError, ncclCommAbort and
- * ncclCommRevoke, which any thread may call at any time. Different communicators are independent. A group belongs to its thread.
+ * ncclCommRevoke, which any thread may call at any time. Different communicators are independent. A group belongs to
+ * its thread.
  *
  * fork(). Communicators stay the parent's, who works on with them. In the child their calls are refused
  * (ncclInvalidUsage), ncclCommDestroy and ncclCommAbort forget the handle, and new communicators may be made.
@@ -182,8 +183,8 @@ ncclResult_t ncclCommInitRank(ncclComm_t *comm, int nranks, ncclUniqueId commId,
  * config->blocking = 0: this call, and ncclCommSplit, ncclCommShrink, ncclCommGrow and ncclCommFinalize of such a
  * communicator, return ncclInProgress at once, and a thread of the library's goes on. The new handle is written at once
  * (NULL where NCCL_SPLIT_NOCOLOR gets none). Until ncclCommGetAsyncError says something else than ncclInProgress, a
- * handle answers only that, ncclCommAbort and ncclCommDestroy, be it the new one or that of which it is made; if it then
- * is a failure, the handle is good for those three only. Operations complete as with blocking = 1. */
+ * handle answers only that, ncclCommAbort and ncclCommDestroy, be it the new one or that of which it is made; if it
+ * then is a failure, the handle is good for those three only. Operations complete as with blocking = 1. */
 ncclResult_t ncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId commId, int rank, ncclConfig_t *config);
 
 /* The same with a list of `nId` >= 1 ids, the same list on every rank. NCCL spreads a large start over them; here the
@@ -199,8 +200,8 @@ ncclResult_t ncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
  * must live until all have joined. Errors as of ncclGetUniqueId, and of `comm`. */
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
 
-/* Makes a communicator of `nRanks` ranks out of one of fewer. Its members keep their numbers: they pass it with rank -1;
- * the one that made the id passes that, the others may pass NULL or the same. New ranks pass comm NULL, the id, and
+/* Makes a communicator of `nRanks` ranks out of one of fewer. Its members keep their numbers: they pass it with rank
+ * -1; the one that made the id passes that, the others may pass NULL or the same. New ranks pass comm NULL, the id, and
  * their numbers, from the old count on. Collective over all of them. The old communicator works on.
  * config NULL: members the old one's, new ranks defaults. ncclInvalidArgument: newcomm NULL, nRanks not more than there
  * are, a rank that does not fit. ncclInvalidUsage: members disagree about nRanks or the id, or none has one.
@@ -209,11 +210,11 @@ ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqu
                           ncclConfig_t *config);
 
 /* Members that pass the same color >= 0 make a communicator of their own, ordered by key, then by old rank;
- * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective over all ranks of `comm`, which works
- * on; the new one lives independently of it. No unique id and no meeting point are needed. In a group the splits of one
- * communicator run in call order, and *newcomm is written by its end.
- * ncclInvalidArgument: newcomm NULL, another negative color, a bad configuration. ncclRemoteError: a rank is gone, or did
- * not call within RAILCCL_INIT_TIMEOUT_S; then `comm` has failed as well. */
+ * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective over all ranks of `comm`, which
+ * works on; the new one lives independently of it. No unique id and no meeting point are needed. In a group the splits
+ * of one communicator run in call order, and *newcomm is written by its end.
+ * ncclInvalidArgument: newcomm NULL, another negative color, a bad configuration. ncclRemoteError: a rank is gone, or
+ * did not call within RAILCCL_INIT_TIMEOUT_S; then `comm` has failed as well. */
 #define NCCL_SPLIT_NOCOLOR -1
 ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newcomm, ncclConfig_t *config);
 
@@ -222,8 +223,8 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newc
  * needed but its members, so it may have failed in any way; afterwards it waits for ncclCommAbort or ncclCommDestroy. A
  * healthy one works on. NCCL_SHRINK_ABORT first stops the operations that other threads of this process have running
  * in it, which return with an error; after that it is good for shrinking and ending only.
- * ncclInvalidArgument: newcomm NULL, a rank in the list that is out of range, stands twice, or is this one; no rank left.
- * ncclRemoteError: the others did not come within RAILCCL_INIT_TIMEOUT_S, or gave another list. */
+ * ncclInvalidArgument: newcomm NULL, a rank in the list that is out of range, stands twice, or is this one; no rank
+ * left. ncclRemoteError: the others did not come within RAILCCL_INIT_TIMEOUT_S, or gave another list. */
 #define NCCL_SHRINK_DEFAULT 0x00
 #define NCCL_SHRINK_ABORT 0x01
 ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,
@@ -233,15 +234,17 @@ ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeR
 
 /* Completes what was queued: waits until the peers have taken everything that this rank sent (at most
  * RAILCCL_FINALIZE_TIMEOUT_S; then ncclRemoteError). Collective. Afterwards only ncclCommDestroy, ncclCommAbort,
- * ncclCommGetAsyncError and questions may be called, and ncclCommDestroy is local. With blocking = 0: ncclInProgress. */
+ * ncclCommGetAsyncError and questions may be called, and ncclCommDestroy is local. With blocking = 0:
+ * ncclInProgress. */
 ncclResult_t ncclCommFinalize(ncclComm_t comm);
 
-/* Frees the communicator; finalizes first if that was not done. In progress: waits for that to end, well or not. NULL is
- * allowed and does nothing. */
+/* Frees the communicator; finalizes first if that was not done. In progress: waits for that to end, well or not. NULL
+ * is allowed and does nothing. */
 ncclResult_t ncclCommDestroy(ncclComm_t comm);
 
 /* Stops whatever the communicator is doing, in bounded time, and frees it. Calls of other threads that are inside this
- * communicator return with an error; what is in progress ends by itself. NULL is allowed and does nothing. Any thread. */
+ * communicator return with an error; what is in progress ends by itself. NULL is allowed and does nothing. Any
+ * thread. */
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 
 /* Stops the operations of a communicator on this rank and keeps it: calls of other threads that are inside return with
@@ -273,18 +276,18 @@ ncclResult_t ncclMemAlloc(void **ptr, size_t size);
 ncclResult_t ncclMemFree(void *ptr);
 
 /* Registers [buff, buff + size) so that operations may use it without staging; the handle ends with Deregister, which
- * must come before the memory is freed, or with the communicator. Local. Ranges may overlap; each call gives a handle of
- * its own. Host memory needs no registration: there the calls keep account of handles and change nothing else.
+ * must come before the memory is freed, or with the communicator. Local. Ranges may overlap; each call gives a handle
+ * of its own. Host memory needs no registration: there the calls keep account of handles and change nothing else.
  * ncclInvalidArgument: NULL, size 0, or a handle that is not alive in this communicator. */
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle);
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
 
 /* Registers a buffer of every rank with all of them, as the target of ncclPutSignal. Collective, as is Deregister: all
- * ranks call them in the same order. Sizes may differ; a rank without a part passes NULL and 0 and gets a handle, too. No
- * alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister returns
- * when everything that ranks had put into the window before their own call of it is there; the memory must live until
- * then. In a group windows are registered before its operations run and end after them. Windows that are left end with
- * the communicator. win NULL is allowed in Deregister and does nothing.
+ * ranks call them in the same order. Sizes may differ; a rank without a part passes NULL and 0 and gets a handle, too.
+ * No alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister
+ * returns when everything that ranks had put into the window before their own call of it is there; the memory must live
+ * until then. In a group windows are registered before its operations run and end after them. Windows that are left end
+ * with the communicator. win NULL is allowed in Deregister and does nothing.
  * ncclInvalidArgument: bad flags, NULL with a size, a window of another communicator or none. ncclInvalidUsage: ranks
  * passed different flags or sizes (the text says which); that leaves the communicator usable. */
 #define NCCL_WIN_DEFAULT 0x00
@@ -297,10 +300,10 @@ ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 
 /* Suspend gives memory back that an idle communicator holds for its operations (staging windows, slots); collective, it
- * returns when all ranks have given back. `flags` must be NCCL_SUSPEND_MEM. Until Resume, which is local, only questions,
- * ncclCommMemStats, ncclCommDestroy and ncclCommAbort are admitted; other calls return ncclInvalidUsage. The memory is
- * taken again when operations touch it. Both block also with blocking = 0. ncclRemoteError: a rank is gone, or did not
- * call within RAILCCL_INIT_TIMEOUT_S. */
+ * returns when all ranks have given back. `flags` must be NCCL_SUSPEND_MEM. Until Resume, which is local, only
+ * questions, ncclCommMemStats, ncclCommDestroy and ncclCommAbort are admitted; other calls return ncclInvalidUsage. The
+ * memory is taken again when operations touch it. Both block also with blocking = 0. ncclRemoteError: a rank is gone,
+ * or did not call within RAILCCL_INIT_TIMEOUT_S. */
 #define NCCL_SUSPEND_MEM 0x01
 ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags);
 ncclResult_t ncclCommResume(ncclComm_t comm);
@@ -312,8 +315,8 @@ typedef enum {
     ncclStatGpuMemTotal = 3      /* bytes altogether */
 } ncclCommMemStat_t;
 /* Writes one figure about the memory behind this rank of the communicator: on a host rank of host memory, and only what
- * is really there, since windows and slots take memory when they are first touched. ncclInvalidArgument: NULL, or another
- * `stat`. */
+ * is really there, since windows and slots take memory when they are first touched. ncclInvalidArgument: NULL, or
+ * another `stat`. */
 ncclResult_t ncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
 
 /* ---- Operators made at run time --------------------------------------------------------------------------------- */
@@ -389,11 +392,11 @@ ncclResult_t ncclSend(const void *sendbuff, size_t count, ncclDataType_t datatyp
 ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                       cudaStream_t stream);
 
-/* Writes `count` elements to byte offset `peerWinOffset` of `peer`'s part of the window `peerWin` (this rank's handle of
- * it), then raises signal (sigIdx, ctx) there. When it returns localbuff may be used again. The data is in the window before
- * the signal counts, and what one rank puts to one other arrives in the order of its calls. The target need not call
- * anything, and ranks may put to one another at once. `peer` may be the rank itself. In a group puts run in call order,
- * and waits beside them: a wait does not hold back a put that was called after it.
+/* Writes `count` elements to byte offset `peerWinOffset` of `peer`'s part of the window `peerWin` (this rank's handle
+ * of it), then raises signal (sigIdx, ctx) there. When it returns localbuff may be used again. The data is in the
+ * window before the signal counts, and what one rank puts to one other arrives in the order of its calls. The target
+ * need not call anything, and ranks may put to one another at once. `peer` may be the rank itself. In a group puts run
+ * in call order, and waits beside them: a wait does not hold back a put that was called after it.
  * 0 <= sigIdx < 16; 0 <= ctx < numRmaCtx of the configuration (1 when not set, at most 16). flags must be 0.
  * ncclInvalidArgument: those limits, a window that is not this communicator's, or a place that is not within the peer's
  * part; nothing was done and the communicator stays usable. */
@@ -474,7 +477,8 @@ ncclResult_t ncclParamGetParameter(const char *key, const char **value, int *val
  * Valid until the thread's next call of this function. */
 ncclResult_t ncclParamGetAllParameterKeys(const char ***table, int *tableLen);
 
-/* Prints the same parameters with their values, a line each, where the log goes (standard output when there is none). */
+/* Prints the same parameters with their values, a line each, where the log goes (standard output when there is
+ * none). */
 void ncclParamDumpAll(void);
 
 /* ---- The same calls under the names that a profiling tool calls -------------------------------------------------- */

@@ -1,8 +1,8 @@
 /* putsignal_perf.c - every rank puts into the next one's window and waits for what the one before puts into its own.
  *
  * Two rounds. First everybody tells the one before that its window may be written (signal 1): what came by the last
- * operation has been looked at. Then everybody puts, with signal 0, and waits for its own. So a small size shows the time
- * of two signals one after the other, a large one the bandwidth of putting.
+ * operation has been looked at. Then everybody puts, with signal 0, and waits for its own. So a small size shows the
+ * time of two signals one after the other, a large one the bandwidth of putting.
  *
  * Bus bandwidth: the size goes out once and comes in once: busbw = algbw. */
 #include "collective.h"
@@ -23,7 +23,8 @@ static ncclResult_t call(const struct perf_call *c)
     int next = (c->rank + 1) % c->n_ranks, last = (c->rank + c->n_ranks - 1) % c->n_ranks;
     ncclWaitSignalDesc_t ready = {.opCnt = 1, .peer = next, .sigIdx = 1}, data = {.opCnt = 1, .peer = last};
     ncclResult_t result = c->round == 0 ? ncclSignal(last, 1, 0, 0, c->comm, c->stream)
-                                        : ncclPutSignal(c->send, c->count, c->type, next, c->window, 0, 0, 0, 0, c->comm,
+                                        : ncclPutSignal(c->send, c->count, c->type, next, c->window, 0, 0, 0, 0,
+                                                        c->comm,
                                                         c->stream);
     return result == ncclSuccess ? ncclWaitSignal(1, c->round == 0 ? &ready : &data, c->comm, c->stream) : result;
 }

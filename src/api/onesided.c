@@ -16,8 +16,8 @@ static enum rail_result usable(struct comm *comm, cudaStream_t stream, const cha
 {
     RAIL_TRY(comm_check(comm, call));
     RAIL_TRY(stream_accept(stream, call, later));
-    if (comm->finalized) return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
-    return RAIL_OK;
+    if (!comm->finalized) return RAIL_OK;
+    return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
 }
 
 /* Takes over what the operation holds. */
@@ -53,7 +53,8 @@ ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t 
 {
     struct door door = door_open();
     const struct onesided_put args = {.call = "ncclPutSignal", .data = localbuff, .count = count, .type = (int)datatype,
-                                      .peer = peer, .offset = peerWinOffset, .signal = sigIdx, .ctx = ctx, .flags = flags};
+                                      .peer = peer, .offset = peerWinOffset, .signal = sigIdx, .ctx = ctx,
+                                      .flags = flags};
     return door_close(door, group_noted(put(comm_of(comm), args, peerWin, stream)));
 }
 

@@ -7,8 +7,8 @@
 static enum rail_result usable(const struct comm *comm, const char *call)
 {
     RAIL_TRY(comm_check(comm, call));
-    if (comm->finalized) return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
-    return RAIL_OK;
+    if (!comm->finalized) return RAIL_OK;
+    return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
 }
 
 static enum rail_result add(struct comm *comm, void *address, size_t bytes, void **handle)

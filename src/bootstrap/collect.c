@@ -230,8 +230,8 @@ static enum rail_result give_up(struct bootstrap *b, enum rail_result why, doubl
     return rail_fail(why, "%s", text);
 }
 
-/* A rank that does not come while nobody set a deadline (ncclCommWindowRegister ...): rank 0, to whom all tell whom they
- * lack, says it once, and once more when it came. Lock held. */
+/* A rank that does not come while nobody set a deadline (ncclCommWindowRegister ...): rank 0, to whom all tell whom
+ * they lack, says it once, and once more when it came. Lock held. */
 static void say_missing(struct bootstrap *b, double waited_s)
 {
     char list[WIRE_AWAITS_MAX * 12] = "";

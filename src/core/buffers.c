@@ -77,7 +77,8 @@ enum rail_result buffer_free(void *address)
     if ((found = *at)) *at = found->next;
     pthread_mutex_unlock(&buffers_lock);
     if (!found)
-        return rail_fail(RAIL_E_ARGUMENT, "ncclMemFree: %p was not returned by ncclMemAlloc, or was freed before", address);
+        return rail_fail(RAIL_E_ARGUMENT, "ncclMemFree: %p was not returned by ncclMemAlloc, or was freed before",
+                         address);
     munmap(found->address, found->bytes);
     if (found->fd >= 0) close(found->fd);
     free(found);

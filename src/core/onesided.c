@@ -160,7 +160,8 @@ static enum rail_result check_signal(const struct comm *comm, const char *call, 
     if (signal < 0 || signal >= SHM_SIGNAL_INDICES)
         return rail_fail(RAIL_E_ARGUMENT, "%s: sigIdx %d: valid are 0 to %d", call, signal, SHM_SIGNAL_INDICES - 1);
     if (ctx < 0 || ctx >= comm->onesided.n_contexts)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: ctx %d: valid are 0 to %d (numRmaCtx of ncclConfig_t makes it up to %d)", call,
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "%s: ctx %d: valid are 0 to %d (numRmaCtx of ncclConfig_t makes it up to %d)", call,
                          ctx, comm->onesided.n_contexts - 1, SHM_CONTEXTS - 1);
     return RAIL_OK;
 }
@@ -168,12 +169,14 @@ static enum rail_result check_signal(const struct comm *comm, const char *call, 
 static enum rail_result check_data(const struct onesided_put *p, size_t *bytes)
 {
     if (p->type < 0 || p->type >= RAIL_TYPES)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: datatype %d: valid are 0 (ncclInt8) to %d (ncclFloat8e5m2)", p->call, p->type,
+        return rail_fail(RAIL_E_ARGUMENT, "%s: datatype %d: valid are 0 (ncclInt8) to %d (ncclFloat8e5m2)", p->call,
+                         p->type,
                          RAIL_TYPES - 1);
     size_t element = rail_type_bytes((enum rail_type)p->type), room = p->window->parts[p->peer].bytes;
     if (p->count && !p->data) return rail_fail(RAIL_E_ARGUMENT, "%s: localbuff is NULL (count %zu)", p->call, p->count);
     if (p->offset > room || p->count > (room - p->offset) / element)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: %zu elements of %zu bytes at offset %zu do not fit into the window of rank %d, "
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "%s: %zu elements of %zu bytes at offset %zu do not fit into the window of rank %d, "
                          "which has %zu bytes", p->call, p->count, element, p->offset, p->peer, room);
     *bytes = p->count * element;
     return RAIL_OK;
@@ -190,7 +193,8 @@ enum rail_result onesided_put_make(struct comm *comm, const struct onesided_put 
     return RAIL_OK;
 }
 
-enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wait *waits, int n, struct onesided_op *out)
+enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wait *waits, int n,
+                                    struct onesided_op *out)
 {
     static const char call[] = "ncclWaitSignal";
     if (n < 0) return rail_fail(RAIL_E_ARGUMENT, "%s: nDesc %d: must be 0 or more", call, n);
@@ -199,7 +203,8 @@ enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wai
         RAIL_TRY(check_peer(comm, call, waits[i].peer));
         RAIL_TRY(check_signal(comm, call, waits[i].signal, waits[i].ctx));
         if (waits[i].count < 0)
-            return rail_fail(RAIL_E_ARGUMENT, "%s: opCnt %d in description %d: must be 0 or more", call, waits[i].count, i);
+            return rail_fail(RAIL_E_ARGUMENT, "%s: opCnt %d in description %d: must be 0 or more", call,
+                             waits[i].count, i);
     }
     struct onesided_goal *goals = calloc(n ? (size_t)n : 1, sizeof *goals);
     if (!goals) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for %d descriptions", call, n);
@@ -355,7 +360,8 @@ enum rail_result onesided_suspect(const struct onesided_op *op)
         const struct onesided_goal *goal = &op->goals[i];
         if (!has_ended(op->comm, goal->peer) || reached(op, goal)) continue;
         uint64_t seen = atomic_load(&arrived_of(op->comm, goal->peer)[goal->signal]);
-        return rail_fail(RAIL_E_REMOTE, "ncclWaitSignal: rank %u closed its communicator; of its signal (sigIdx %u, ctx %u) "
+        return rail_fail(RAIL_E_REMOTE, "ncclWaitSignal: rank %u closed its communicator; of its signal (sigIdx %u, "
+                         "ctx %u) "
                          "%llu came in all, and rank %u waits for number %llu", goal->peer,
                          goal->signal % SHM_SIGNAL_INDICES, goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)seen,
                          op->comm->rank, (unsigned long long)goal->value);
@@ -372,7 +378,8 @@ static void tell_missing(const struct onesided_op *op)
     char text[WATCH_TEXT];
     uint64_t seen = atomic_load(&arrived_of(comm, goal->peer)[goal->signal]);
     if (seen >= goal->value) return;
-    snprintf(text, sizeof text, "ncclWaitSignal: rank %u (host %s, pid %d) has raised signal (sigIdx %u, ctx %u) %llu times, "
+    snprintf(text, sizeof text, "ncclWaitSignal: rank %u (host %s, pid %d) has raised signal (sigIdx %u, ctx %u) %llu "
+             "times, "
              "and not yet for time number %llu", goal->peer, m->host_name, m->pid, goal->signal % SHM_SIGNAL_INDICES,
              goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)seen, (unsigned long long)goal->value);
     watch_say(comm, text);

@@ -78,12 +78,15 @@ struct onesided_op {
     int n_goals, next_goal;
 };
 
-/* Check, and make ready to run: nothing has happened yet when they fail. RAIL_E_ARGUMENT names call, value and limit. */
+/* Check, and make ready to run: nothing has happened yet when they fail. RAIL_E_ARGUMENT names call, value and
+ * limit. */
 enum rail_result onesided_put_make(struct comm *comm, const struct onesided_put *put, struct onesided_op *out);
-enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wait *waits, int n, struct onesided_op *out);
+enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wait *waits, int n,
+                                    struct onesided_op *out);
 /* Before the first progress, in call order: from here on its signals are this operation's. */
 enum rail_result onesided_start(struct onesided_op *op);
-/* Never blocks. RAIL_OK: complete. RAIL_NOT_YET: once more later. Else the operation, and the communicator, has failed. */
+/* Never blocks. RAIL_OK: complete. RAIL_NOT_YET: once more later. Else the operation, and the communicator, has
+ * failed. */
 enum rail_result onesided_progress(struct onesided_op *op);
 /* For a caller that has waited for long: will what it waits for ever come? */
 enum rail_result onesided_suspect(const struct onesided_op *op);
@@ -92,8 +95,8 @@ void onesided_free(struct onesided_op *op);
 /* All of that to its end. */
 enum rail_result onesided_run(struct onesided_op *op);
 
-/* The operations of one communicator in one group: puts in call order, and the waits beside them, all at once. Zeroed to
- * begin with. */
+/* The operations of one communicator in one group: puts in call order, and the waits beside them, all at once. Zeroed
+ * to begin with. */
 struct onesided_batch {
     struct onesided_queued *puts, *last_put, *waits, *last_wait;
     bool started;

@@ -1,7 +1,8 @@
 /* onesided_batch.c - the one-sided operations of a group.
  *
- * Waits do not hold back puts, whatever was called first: two ranks that both wait for the other and then put would never
- * get on. All waits begin before the first put, so each has the signals that its place among the calls gives it. */
+ * Waits do not hold back puts, whatever was called first: two ranks that both wait for the other and then put would
+ * never get on. All waits begin before the first put, so each has the signals that its place among the calls gives
+ * it. */
 #include <stdlib.h>
 
 #include "core/collective.h"

@@ -21,7 +21,8 @@ enum rail_result registration_add(struct registrations *all, void *address, size
     if (!address) return rail_fail(RAIL_E_ARGUMENT, "ncclCommRegister: buff is NULL (size %zu)", bytes);
     if (bytes == 0) return rail_fail(RAIL_E_ARGUMENT, "ncclCommRegister: size is 0: there is nothing to register");
     if (bytes > UINTPTR_MAX - (uintptr_t)address)
-        return rail_fail(RAIL_E_ARGUMENT, "ncclCommRegister: %zu bytes at %p go beyond the end of memory", bytes, address);
+        return rail_fail(RAIL_E_ARGUMENT, "ncclCommRegister: %zu bytes at %p go beyond the end of memory", bytes,
+                         address);
     struct registration *r = malloc(sizeof *r);
     if (!r) return rail_fail(RAIL_E_SYSTEM, "ncclCommRegister: out of memory");
     *r = (struct registration){all->first, HANDLE_MARK | (uintptr_t)++last, address, bytes};

@@ -90,7 +90,8 @@ static void add_missing(struct missing *m, uint32_t rank, const struct calls_his
     m->n++;
 }
 
-static struct missing missing_begin(const struct comm *comm, uint64_t signature, uint64_t number, char *out, size_t bytes)
+static struct missing missing_begin(const struct comm *comm, uint64_t signature, uint64_t number, char *out,
+                                    size_t bytes)
 {
     struct missing m = {.comm = comm, .words = {out, bytes, 0}};
     char call[128];

@@ -1,12 +1,12 @@
 /* watch.h - who is being waited for. A collective whose ranks are alive waits for ever; whoever has waited for a second
  * works out which ranks have not called it and keeps one line of words: at once for the log (INFO, RAS), for
- * ncclGetLastError and for the text of an abort, after RAILCCL_WATCH_S as a warning, once per stall, and once more when it
- * is over. A healthy run says nothing, and a late rank is no error.
+ * ncclGetLastError and for the text of an abort, after RAILCCL_WATCH_S as a warning, once per stall, and once more when
+ * it is over. A healthy run says nothing, and a late rank is no error.
  *
  *   own node        every rank's last call stands in the shared segment (engine/calls.h)
- *   other nodes     waiting ranks report to rank 0, which asks all (bootstrap_word), takes down what they answer, and tells
- *                   all its verdict. Answers come from service threads, so a rank that never calls answers, too; one whose
- *                   process is stopped does not, and that is said of it */
+ *   other nodes     waiting ranks report to rank 0, which asks all (bootstrap_word), takes down what they answer, and
+ *                   tells all its verdict. Answers come from service threads, so a rank that never calls answers,
+ *                   too; one whose process is stopped does not, and that is said of it */
 #ifndef RAIL_CORE_WATCH_H
 #define RAIL_CORE_WATCH_H
 

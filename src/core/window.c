@@ -108,14 +108,17 @@ static enum rail_result compare(const struct comm *comm, const struct offer *off
     for (uint32_t r = 1; r < comm->n_ranks; r++) {
         const struct offer *b = &offers[r];
         if (a->number != b->number)
-            return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: it is call %u at rank 0 and call %u at rank %u: all "
+            return rail_fail(RAIL_E_USAGE,
+                             "ncclCommWindowRegister: it is call %u at rank 0 and call %u at rank %u: all "
                              "ranks must make the same calls in the same order", a->number, b->number, r);
         if (a->flags != b->flags)
-            return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: winFlags 0x%x at rank 0 and 0x%x at rank %u: pass the "
+            return rail_fail(RAIL_E_USAGE,
+                             "ncclCommWindowRegister: winFlags 0x%x at rank 0 and 0x%x at rank %u: pass the "
                              "same on all ranks", a->flags, b->flags, r);
         if (a->flags & WINDOW_SYMMETRIC && a->memory.bytes != b->memory.bytes)
             return rail_fail(RAIL_E_USAGE, "ncclCommWindowRegister: size %llu at rank 0 and %llu at rank %u: with "
-                             "NCCL_WIN_COLL_SYMMETRIC all ranks pass the same size", (unsigned long long)a->memory.bytes,
+                             "NCCL_WIN_COLL_SYMMETRIC all ranks pass the same size",
+                             (unsigned long long)a->memory.bytes,
                              (unsigned long long)b->memory.bytes, r);
     }
     return RAIL_OK;
@@ -136,7 +139,8 @@ static enum window_way best_way(void)
 static struct window_part way_to(const struct comm *comm, uint32_t rank, const struct peer_memory_offer *offer)
 {
     enum window_way best = best_way();
-    struct window_part part = {.way = WINDOW_BY_LINK, .bytes = offer->bytes, .remote = offer->address, .pid = offer->pid};
+    struct window_part part = {.way = WINDOW_BY_LINK, .bytes = offer->bytes, .remote = offer->address,
+                               .pid = offer->pid};
     if (same_process(comm, rank) || !offer->bytes) {
         part.way = WINDOW_BY_ADDRESS;
         part.at = (unsigned char *)(uintptr_t)offer->address;
@@ -193,7 +197,8 @@ static enum rail_result exchange(struct window *w, struct comm *comm, enum rail_
 }
 
 /* The target must know its window before anybody can put into it: it is in the list before the first exchange. */
-static enum rail_result register_inside(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
+static enum rail_result register_inside(struct comm *comm, void *address, size_t bytes, int flags,
+                                        uintptr_t *handle_out)
 {
     struct window *w = NULL;
     enum rail_result verdict = RAIL_OK;
@@ -213,10 +218,12 @@ enum rail_result window_check(const void *address, size_t bytes, int flags)
 {
     static const char call[] = "ncclCommWindowRegister";
     if (flags & ~(WINDOW_SYMMETRIC | WINDOW_STRICT_ORDERING))
-        return rail_fail(RAIL_E_ARGUMENT, "%s: winFlags 0x%x: valid are NCCL_WIN_DEFAULT (0), NCCL_WIN_COLL_SYMMETRIC (1) "
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "%s: winFlags 0x%x: valid are NCCL_WIN_DEFAULT (0), NCCL_WIN_COLL_SYMMETRIC (1) "
                          "and NCCL_WIN_STRICT_ORDERING (2)", call, (unsigned)flags);
     if (!address && bytes)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: buff is NULL and size %zu; a rank without a part passes NULL and 0", call,
+        return rail_fail(RAIL_E_ARGUMENT, "%s: buff is NULL and size %zu; a rank without a part passes NULL and 0",
+                         call,
                          bytes);
     if (bytes > UINTPTR_MAX - (uintptr_t)address)
         return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes at %p go beyond the end of memory", call, bytes, address);
@@ -240,15 +247,18 @@ enum rail_result window_register(struct comm *comm, void *address, size_t bytes,
 static enum rail_result settle(struct comm *comm, const struct window *w)
 {
     uint32_t *numbers = calloc(comm->n_ranks, sizeof *numbers);
-    if (!numbers) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowDeregister: out of memory for %u ranks", comm->n_ranks);
+    if (!numbers) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowDeregister: out of memory for %u ranks",
+                                   comm->n_ranks);
     numbers[comm->rank] = w->number;
     enum rail_result result = onesided_drain(comm);
     if (result == RAIL_OK)
         result = bootstrap_allgather(comm->bootstrap, numbers, sizeof *numbers, rail_deadline_never());
     for (uint32_t r = 0; result == RAIL_OK && r < comm->n_ranks; r++)
         if (numbers[r] != w->number)
-            result = rail_fail(RAIL_E_USAGE, "ncclCommWindowDeregister: rank %u ends the communicator's window %u and rank "
-                               "%u window %u: all ranks must make the same calls in the same order", comm->rank, w->number,
+            result = rail_fail(RAIL_E_USAGE,
+                               "ncclCommWindowDeregister: rank %u ends the communicator's window %u and rank "
+                               "%u window %u: all ranks must make the same calls in the same order", comm->rank,
+                               w->number,
                                r, numbers[r]);
     free(numbers);
     return result;
@@ -304,10 +314,12 @@ enum rail_result window_take(struct comm *comm, uint32_t from, uint32_t number, 
     const struct window *w = comm->windows.first;
     while (w && w->number != number) w = w->next;
     if (!w)
-        result = rail_fail(RAIL_E_REMOTE, "rank %u put %zu bytes into window %u of rank %u, which it does not have (any "
+        result = rail_fail(RAIL_E_REMOTE,
+                           "rank %u put %zu bytes into window %u of rank %u, which it does not have (any "
                            "more): end a window on all ranks together", from, bytes, number, comm->rank);
     else if (offset > w->own_bytes || bytes > w->own_bytes - offset)
-        result = rail_fail(RAIL_E_REMOTE, "rank %u put %zu bytes at offset %llu into window %u of rank %u, which has %zu",
+        result = rail_fail(RAIL_E_REMOTE,
+                           "rank %u put %zu bytes at offset %llu into window %u of rank %u, which has %zu",
                            from, bytes, (unsigned long long)offset, number, comm->rank, w->own_bytes);
     else
         memcpy((unsigned char *)w->own + offset, data, bytes);

@@ -1,5 +1,5 @@
-/* window_calls.h - the window calls of a group: those of one communicator one after another, in call order, communicators
- * side by side, since ranks of one communicator that share a thread wait for one another. */
+/* window_calls.h - the window calls of a group: those of one communicator one after another, in call order,
+ * communicators side by side, since ranks of one communicator that share a thread wait for one another. */
 #ifndef RAIL_CORE_WINDOW_CALLS_H
 #define RAIL_CORE_WINDOW_CALLS_H
 

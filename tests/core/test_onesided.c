@@ -104,7 +104,8 @@ static void banded_close(struct job_rank *rank, struct banded *b)
         free(b->all);
 }
 
-static ncclResult_t put(struct job_rank *rank, const void *from, size_t bytes, int peer, const struct banded *to, size_t at)
+static ncclResult_t put(struct job_rank *rank, const void *from, size_t bytes, int peer, const struct banded *to,
+                        size_t at)
 {
     return ncclPutSignal(from, bytes, ncclUint8, peer, to->window, at, 0, 0, 0, rank->comm, NULL);
 }
@@ -115,7 +116,8 @@ static ncclResult_t wait_for(struct job_rank *rank, int peer, int count)
     return ncclWaitSignal(1, &d, rank->comm, NULL);
 }
 
-static void differs(struct job_rank *rank, const unsigned char *got, const unsigned char *want, size_t bytes, const char *what)
+static void differs(struct job_rank *rank, const unsigned char *got, const unsigned char *want, size_t bytes,
+                    const char *what)
 {
     for (size_t i = 0; i < bytes; i++)
         if (got[i] != want[i]) {
@@ -206,7 +208,10 @@ static void storm_put(uint64_t *seed, size_t *at, size_t *bytes, uint64_t *conte
     *content = mix(seed);
 }
 
-static uint64_t storm_seed(int from, int to, int round) { return (uint64_t)(from * 1000 + to) * 7919 + (uint64_t)round; }
+static uint64_t storm_seed(int from, int to, int round)
+{
+    return (uint64_t)(from * 1000 + to) * 7919 + (uint64_t)round;
+}
 
 static void storm(struct job_rank *rank)
 {
@@ -316,7 +321,8 @@ static void absent(struct job_rank *rank)
         free(out);
     } else {
         double start = trouble_now_s();
-        while (!__atomic_load_n(&b.data[ABSENT_BYTES - 1], __ATOMIC_ACQUIRE) && trouble_now_s() < start + 20) trouble_sleep_s(0.002);
+        while (!__atomic_load_n(&b.data[ABSENT_BYTES - 1], __ATOMIC_ACQUIRE) && trouble_now_s() < start + 20)
+            trouble_sleep_s(0.002);
         JOB_EXPECT(b.data[ABSENT_BYTES - 1] == 1, "nothing came within 20 s without a call of the target");
         JOB_TRY(wait_for(rank, 0, 2));
         for (size_t i = 0; i < ABSENT_BYTES; i++) JOB_EXPECT(b.data[i] == 1, "byte %zu is %d", i, b.data[i]);
@@ -378,7 +384,8 @@ static void two_windows(struct job_rank *rank)
         JOB_TRY(ncclPutSignal(out, BYTES, ncclInt8, peer, a.window, 0, 1, 0, 0, rank->comm, NULL));
         JOB_TRY(put(rank, out, 8, peer, &b, 0));
         JOB_TRY(wait_for(rank, peer, 1));
-        JOB_EXPECT(a.data[0] == round && a.data[BYTES - 1] == round && b.data[7] == round, "round %d: %d %d %d", round, a.data[0],
+        JOB_EXPECT(a.data[0] == round && a.data[BYTES - 1] == round && b.data[7] == round, "round %d: %d %d %d", round,
+                   a.data[0],
                    a.data[BYTES - 1], b.data[7]);
         JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
     }
@@ -461,7 +468,8 @@ static void one_thread_drives_all_ranks(void **state)
     for (int r = 0; r < RANKS; r++) {
         ncclWaitSignalDesc_t d = {.opCnt = 1, .peer = (r + 1) % RANKS};
         assert_int_equal(ncclWaitSignal(1, &d, comms[r], NULL), ncclSuccess);
-        assert_int_equal(ncclPutSignal(out[r], BYTES, ncclInt8, (r + RANKS - 1) % RANKS, windows[r], 0, 0, 0, 0, comms[r], NULL),
+        assert_int_equal(ncclPutSignal(out[r], BYTES, ncclInt8, (r + RANKS - 1) % RANKS, windows[r], 0, 0, 0, 0,
+                                       comms[r], NULL),
                          ncclSuccess);
         assert_int_equal(ncclCommWindowDeregister(comms[r], windows[r]), ncclSuccess); /* after the puts */
     }
@@ -612,10 +620,12 @@ static void forsaken(struct job_rank *rank)
     double start = trouble_now_s();
     ncclResult_t result = wait_for(rank, 1, 1);
     JOB_EXPECT(trouble_now_s() - start < 10, "ended after %.1f s", trouble_now_s() - start);
-    static const char *const words[] = {"rank 1", "rank 1 called ncclCommAbort", "rank 1 closed its communicator|sigIdx 0",
+    static const char *const words[] = {"rank 1", "rank 1 called ncclCommAbort",
+                                        "rank 1 closed its communicator|sigIdx 0",
                                         "rank 0 called ncclCommAbort"};
     const char *lacks = trouble_lacks(ncclGetLastError(NULL), words[how]);
-    JOB_EXPECT(result == (how == 3 ? ncclInvalidUsage : ncclRemoteError), "%d: result %d: %s", how, result, ncclGetLastError(NULL));
+    JOB_EXPECT(result == (how == 3 ? ncclInvalidUsage : ncclRemoteError), "%d: result %d: %s", how, result,
+               ncclGetLastError(NULL));
     JOB_EXPECT(!lacks, "%d lacks \"%s\": %s", how, lacks, ncclGetLastError(NULL));
     if (how == 3) {
         void *failed;

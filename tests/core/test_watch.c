@@ -1,6 +1,6 @@
-/* A rank that does not call: the others wait, say after a second whom they wait for (what rank 2 called last, and when it
- * left that), once per stall as a warning, and once more when it went on. An abort names the missing rank. A healthy run
- * says nothing. */
+/* A rank that does not call: the others wait, say after a second whom they wait for (what rank 2 called last, and when
+ * it left that), once per stall as a warning, and once more when it went on. An abort names the missing rank. A healthy
+ * run says nothing. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -93,7 +93,8 @@ static void late(struct job_rank *rank)
     pthread_t reader;
     char words[128];
     void *seen;
-    snprintf(words, sizeof words, "waiting|AllReduce #3 of %zu float32, sum: rank 2 (host |has not called it|Broadcast #2 of 1 int8, "
+    snprintf(words, sizeof words, "waiting|AllReduce #3 of %zu float32, sum: rank 2 (host |has not called it|Broadcast "
+             "#2 of 1 int8, "
              "root 1; it left that", count);
     JOB_TRY(begin(rank));
     if (rank->rank == LATE) {
@@ -121,7 +122,8 @@ static void a_late_rank_is_named_and_waited_for(void **state)
 #endif
         log_begin();
         job_must(&jobs[i], late, &count);
-        int warned = log_lines("WARN|waiting|AllReduce #3|rank 2 (host |has not called it|Broadcast #2 of 1 int8, root 1; it left that");
+        int warned = log_lines("WARN|waiting|AllReduce #3|rank 2 (host |has not called it|Broadcast #2 of 1 int8, root "
+                               "1; it left that");
         int told = log_lines("INFO|waiting|AllReduce #3|rank 2 (host |has not called it");
         int over = log_lines("AllReduce #3|went on after");
         if (warned != N - 1 || told != N - 1 || over != N - 1 || log_lines("waiting|AllReduce #4")) log_show();
@@ -204,7 +206,8 @@ static void aborted(struct job_rank *rank)
     JOB_TRY(begin(rank));
     if (rank->rank == LATE) { /* hears of it */
         ncclResult_t heard = ncclSuccess;
-        for (double start = trouble_now_s(); heard == ncclSuccess && trouble_now_s() < start + 40; trouble_sleep_s(0.01))
+        double start = trouble_now_s();
+        for (; heard == ncclSuccess && trouble_now_s() < start + 40; trouble_sleep_s(0.01))
             JOB_TRY(ncclCommGetAsyncError(rank->comm, &heard));
         JOB_EXPECT(heard == ncclRemoteError, "heard %d", heard);
     } else {
@@ -213,7 +216,8 @@ static void aborted(struct job_rank *rank)
         JOB_EXPECT(result == (rank->rank == 0 ? ncclInvalidUsage : ncclRemoteError), "result %d", result);
         if (rank->rank == 0) pthread_join(thread, NULL);
     }
-    const char *lacks = trouble_lacks(ncclGetLastError(NULL), "rank 0 called ncclCommAbort|AllReduce #3|rank 2 (host |has not called it");
+    const char *lacks = trouble_lacks(ncclGetLastError(NULL),
+                                      "rank 0 called ncclCommAbort|AllReduce #3|rank 2 (host |has not called it");
     /* Between hosts the process's last words may be of a lane whose far end was faster. */
     bool own_lanes = rank->rank == 0 && a->hosts > 1;
     JOB_EXPECT(!lacks || own_lanes, "lacks \"%s\": %s", lacks, ncclGetLastError(NULL));

@@ -1,5 +1,5 @@
-/* Registered buffers and windows: handles that are good, stale, foreign or none; parts of different sizes; what all ranks
- * must do alike; and memory of ncclMemAlloc. */
+/* Registered buffers and windows: handles that are good, stale, foreign or none; parts of different sizes; what all
+ * ranks must do alike; and memory of ncclMemAlloc. */
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -81,7 +81,8 @@ static void life(struct job_rank *rank)
     JOB_TRY(ncclCommWindowRegister(rank->comm, memory, sizeof memory, &windows[0], NCCL_WIN_COLL_SYMMETRIC));
     JOB_TRY(ncclCommWindowRegister(rank->comm, memory + 1, 1 + (size_t)rank->rank, &windows[1], NCCL_WIN_DEFAULT));
     JOB_TRY(ncclCommWindowRegister(rank->comm, NULL, 0, &windows[2], NCCL_WIN_STRICT_ORDERING));
-    JOB_TRY(ncclCommWindowRegister(rank->comm, rank->rank ? (char *)own + 4097 : NULL, rank->rank ? 90000 : 0, &windows[3], 0));
+    JOB_TRY(ncclCommWindowRegister(rank->comm, rank->rank ? (char *)own + 4097 : NULL, rank->rank ? 90000 : 0,
+                                   &windows[3], 0));
     JOB_TRY(ncclCommWindowRegister(other, memory, 8, &foreign, 0));
     JOB_TRY(ncclWinGetUserPtr(rank->comm, windows[0], &user));
     JOB_EXPECT(user == memory, "the window's address is %p, not %p", user, (void *)memory);
@@ -95,10 +96,12 @@ static void life(struct job_rank *rank)
     SAYS(ncclCommWindowDeregister(rank->comm, foreign), ncclInvalidArgument, "another communicator");
     JOB_TRY(ncclCommWindowDeregister(rank->comm, NULL)); /* as NCCL */
     JOB_TRY(ncclCommWindowDeregister(rank->comm, windows[1]));
-    SAYS(ncclCommWindowDeregister(rank->comm, windows[1]), ncclInvalidArgument, "ncclCommWindowDeregister|deregistered before");
+    SAYS(ncclCommWindowDeregister(rank->comm, windows[1]), ncclInvalidArgument,
+         "ncclCommWindowDeregister|deregistered before");
     SAYS(ncclCommWindowRegister(rank->comm, NULL, 8, &windows[1], 0), ncclInvalidArgument, "buff is NULL|size 8");
     SAYS(ncclCommWindowRegister(rank->comm, memory, 8, NULL, 0), ncclInvalidArgument, "win is NULL");
-    SAYS(ncclCommWindowRegister(rank->comm, memory, 8, &windows[1], 4), ncclInvalidArgument, "winFlags 0x4|NCCL_WIN_DEFAULT");
+    SAYS(ncclCommWindowRegister(rank->comm, memory, 8, &windows[1], 4), ncclInvalidArgument,
+         "winFlags 0x4|NCCL_WIN_DEFAULT");
     SAYS(ncclCommWindowRegister(rank->comm, memory, SIZE_MAX, &windows[1], 0), ncclInvalidArgument, "end of memory");
     SAYS(ncclCommWindowRegister(NULL, memory, 8, &windows[1], 0), ncclInvalidArgument, "communicator is NULL");
     JOB_TRY(ncclCommWindowDeregister(rank->comm, windows[3]));

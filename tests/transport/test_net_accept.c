@@ -37,8 +37,10 @@ static void ended(void *owner, uint32_t from)
 
 static void target_listen(struct target *t)
 {
-    t->acceptor = (struct net_acceptor){.comm_key = KEY, .to = 0, .channel = CHANNEL, .n_slots = 4, .slot_bytes = SLOT_BYTES,
-                                        .peers = t->peers, .n_peers = 2, .deliver = deliver, .ended = ended, .owner = t};
+    t->acceptor = (struct net_acceptor){.comm_key = KEY, .to = 0, .channel = CHANNEL, .n_slots = 4,
+                                        .slot_bytes = SLOT_BYTES,
+                                        .peers = t->peers, .n_peers = 2, .deliver = deliver, .ended = ended,
+                                        .owner = t};
     assert_int_equal(net_accept_on(t->net, &t->acceptor), RAIL_OK);
 }
 

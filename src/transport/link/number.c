@@ -1,5 +1,5 @@
-/* number.c - links by number, as frames name them: the index of a place in the low 20 bits, above it how often the place
- * was used, so that a late frame for a link that was closed is told from one for the link that got its place. */
+/* number.c - links by number, as frames name them: the index of a place in the low 20 bits, above it how often the
+ * place was used, so that a late frame for a link that was closed is told from one for the link that got its place. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -1,7 +1,7 @@
 /* send.c - what goes out on the lanes to a peer process.
  *
- * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). Control frames (OPEN,
- * ACCEPT, REFUSE, CLOSE) all travel on the first lane that is up, in order. */
+ * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). Control frames
+ * (OPEN, ACCEPT, REFUSE, CLOSE) all travel on the first lane that is up, in order. */
 #include <stdio.h>
 #include <string.h>
 

@@ -3,8 +3,8 @@
  *
  * Both need the kernel's consent. A memfd is opened as /proc/PID/fd/FD, which processes of one user may do to one
  * another unless they made themselves undumpable; process_vm_writev needs what a debugger needs (ptrace(2): the same
- * user and, where Yama's ptrace_scope is 1 or more, more than that). So both are tried, and a number that the owner told
- * us is compared: a process id means another process in another pid namespace. */
+ * user and, where Yama's ptrace_scope is 1 or more, more than that). So both are tried, and a number that the owner
+ * told us is compared: a process id means another process in another pid namespace. */
 #ifndef RAIL_TRANSPORT_SHM_PEER_MEMORY_H
 #define RAIL_TRANSPORT_SHM_PEER_MEMORY_H
 
@@ -25,8 +25,8 @@ struct peer_memory_offer {
     uint8_t cookie[PEER_COOKIE_BYTES];  /* what stands there */
 };
 
-/* Maps the bytes; false where that is not possible. *address is that of the first byte; the mapping begins and ends with
- * pages and is given back by peer_memory_unmap. */
+/* Maps the bytes; false where that is not possible. *address is that of the first byte; the mapping begins and ends
+ * with pages and is given back by peer_memory_unmap. */
 struct peer_mapping { void *start; size_t bytes; };
 bool peer_memory_map(const struct peer_memory_offer *offer, struct peer_mapping *mapping, unsigned char **address);
 void peer_memory_unmap(struct peer_mapping *mapping);
