@@ -225,7 +225,7 @@ static enum rail_result give_up(struct bootstrap *b, enum rail_result why, doubl
                  b->collective.name, waited_s);
     b->failed_here = true;
     uint32_t culprit = missing.n > 0 && why != RAIL_E_ABORTED ? missing.ranks[0] : b->rank;
-    bootstrap_record(b, culprit, why, text);
+    bootstrap_record(b, culprit, why == RAIL_E_ABORTED ? RAIL_E_REMOTE : why, text); /* what it is for the others */
     if (b->rank == 0) bootstrap_spread_news(b, NULL);
     return rail_fail(why, "%s", text);
 }

@@ -143,7 +143,8 @@ static enum rail_result failed(struct bootstrap *b, enum rail_result why)
     char absent[256] = "", target[ENDPOINT_TEXT_BYTES];
     if (b->failed) return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
     if (why == RAIL_E_ABORTED) {
-        join_fail(b, RAIL_E_ABORTED, "bootstrap: rank %u of %u was aborted while joining", b->rank, b->n_ranks);
+        join_fail(b, RAIL_E_REMOTE, "bootstrap: rank %u of %u was aborted while joining", b->rank, b->n_ranks);
+        return rail_fail(RAIL_E_ABORTED, "%s", b->verdict.text); /* here; for the others it is a lost rank */
     } else if (b->phase == PHASE_DIALING_ROOT) {
         dialer_target(&b->dialer, target);
         const char *note = dialer_note(&b->dialer);

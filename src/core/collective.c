@@ -39,7 +39,7 @@ enum rail_result comm_occupied(const char *call)
 
 /* A link that ends is mostly the echo of something that the bootstrap's tree tells better: who failed, and why. The two
  * come by different sockets; the news may be some hops behind. */
-static void await_news(struct comm *comm)
+void comm_await_news(struct comm *comm)
 {
     struct rail_deadline patience = rail_deadline_in_ns(NEWS_PATIENCE_NS);
     while (!atomic_load_explicit(&comm->fault.stop, memory_order_relaxed) && !rail_deadline_passed(patience))
@@ -48,7 +48,7 @@ static void await_news(struct comm *comm)
 
 enum rail_result comm_failed(struct comm *comm, enum rail_result result)
 {
-    if (result == RAIL_E_REMOTE) await_news(comm);
+    if (result == RAIL_E_REMOTE) comm_await_news(comm);
     enum rail_result known = fault_result(&comm->fault);
     if (known != RAIL_OK) return known;
     const char *text = rail_own_error();

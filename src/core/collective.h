@@ -47,6 +47,9 @@ static inline enum rail_result comm_alone(const struct comm *comm, const char *c
     return __builtin_expect(occupied, 0) ? comm_occupied(call) : RAIL_OK;
 }
 
+/* After a failure that may be the echo of another: waits until the communicator's own news is there, at most a second. */
+void comm_await_news(struct comm *comm);
+
 /* Turns a failure inside a call into the communicator's fault, tells the other ranks, returns what to report. */
 enum rail_result comm_failed(struct comm *comm, enum rail_result result);
 

@@ -15,15 +15,29 @@
 #include "bootstrap/auth.h"
 #include "core/collective.h"
 
-/* Adds the call's name to what went wrong below it, and whose ranks it speaks of: the text is the parent's own when the
- * parent's fault has passed on to its heir. */
-static enum rail_result in_call(const struct making *m, enum rail_result result, const char *remedy)
+/* Adds the call's name to what went wrong below it. */
+static enum rail_result in_call(const struct making *m, enum rail_result result, const char *whose, const char *remedy)
 {
     char text[512];
     snprintf(text, sizeof text, "%s", rail_own_error());
-    bool of_parent = !m->comm || !m->comm->n_ranks ||
-                     (m->kind != MAKING_SHRINK && atomic_load(&m->parent->fault.stop) != 0);
-    return rail_fail_quietly(result, "%s: %s%s%s", m->call, of_parent ? "" : "in the new communicator: ", text, remedy);
+    return rail_fail_quietly(result, "%s: %s%s%s", m->call, whose, text, remedy);
+}
+
+/* While joining the new communicator. A rank that dies there has died in the old one as well, whose news says so in its
+ * numbers; the new tree may only say who gave up because of it. */
+static enum rail_result in_joining(const struct making *m, enum rail_result result)
+{
+    static const char new[] = "in the new communicator: ";
+    char text[512];
+    if (m->kind == MAKING_SHRINK)
+        return in_call(m, result, new, result == RAIL_E_TIMEOUT ? ". Did all remaining ranks call it, with the same list of "
+                                                                  "excluded ranks?" : "");
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    if (result == RAIL_E_REMOTE) comm_await_news(m->parent);
+    enum rail_result known = fault_result(&m->parent->fault);
+    if (known != RAIL_OK) return in_call(m, known, "", "");
+    rail_fail_quietly(result, "%s", text);
+    return in_call(m, result, new, "");
 }
 
 /* An exchange over the parent's tree. When it fails the tree is cut, so the parent has failed. */
@@ -36,7 +50,7 @@ static enum rail_result exchange(const struct making *m, void *table, size_t byt
         if (result == RAIL_OK) return RAIL_OK;
         result = comm_failed(parent, result);
     }
-    return in_call(m, result, "");
+    return in_call(m, result, "", "");
 }
 
 /* `ranks`: [n_ranks] of the parent. */
@@ -50,7 +64,7 @@ static enum rail_result join_derived(struct making *m, const struct comm_request
     fault_lend(&m->parent->fault, &m->comm->fault, m->kind != MAKING_SHRINK);
     enum rail_result result = comm_join(m->comm, &request);
     fault_disown(&m->parent->fault);
-    return result;
+    return result == RAIL_OK ? RAIL_OK : in_joining(m, result);
 }
 
 /* ---- split ---- */
@@ -82,8 +96,7 @@ static enum rail_result split(struct making *m, struct vote *votes, uint32_t *ra
     struct comm_request request = {0};
     members_of(votes, parent->n_ranks, m->color, ranks, &request.n_ranks);
     while (ranks[request.rank] != parent->rank) request.rank++;
-    enum rail_result result = join_derived(m, &request, ranks, &common, sizeof common);
-    return result == RAIL_OK ? RAIL_OK : in_call(m, result, "");
+    return join_derived(m, &request, ranks, &common, sizeof common);
 }
 
 enum rail_result derive_split(struct making *m)
@@ -111,10 +124,7 @@ enum rail_result derive_shrink(struct making *m)
     const struct comm_request request = {.rank = m->rank, .n_ranks = m->n_ranks};
     enum rail_result result = join_derived(m, &request, m->members, common, bytes);
     free(common);
-    if (result == RAIL_OK) return RAIL_OK;
-    bool late = result == RAIL_E_TIMEOUT;
-    return in_call(m, result, late ? ". Did all remaining ranks call it, with the same list of excluded ranks?"
-                                   : "");
+    return result;
 }
 
 /* ---- grow ---- */
@@ -153,7 +163,7 @@ static enum rail_result grow(struct making *m, struct offer *offers)
     fault_lend(&m->parent->fault, &m->comm->fault, 1);
     enum rail_result result = comm_join(m->comm, &request);
     fault_disown(&m->parent->fault);
-    return result == RAIL_OK ? RAIL_OK : in_call(m, result, "");
+    return result == RAIL_OK ? RAIL_OK : in_joining(m, result);
 }
 
 enum rail_result derive_grow(struct making *m)

@@ -344,7 +344,12 @@ static void one_dies_while_splitting(struct job_rank *rank)
     start_s = trouble_now_s();
     result = split_until_it_fails(rank);
     if (rank->rank == d->victim) pause(); /* it heard of nothing but its own end */
+    char name[32];
+    snprintf(name, sizeof name, "rank %d (", d->victim);
     JOB_EXPECT(result == ncclRemoteError, "split: %d: %s", result, ncclGetLastError(NULL));
+    /* A child that was ready already says it in its own numbers, maybe a moment before the parent does in its. */
+    while (ncclCommGetAsyncError(rank->comm, &result) == ncclSuccess && result == ncclSuccess) usleep(1000);
+    if (!trouble_says(rank, "the parent", result, ncclRemoteError, name)) return;
     JOB_EXPECT(trouble_now_s() - start_s < 10, "heard of it after %.1f s", trouble_now_s() - start_s);
     int members[64], n = remaining(rank->n_ranks, &d->victim, 1, members);
     ncclComm_t child = NULL;
