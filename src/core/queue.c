@@ -125,9 +125,11 @@ static enum rail_result queue_progress(struct queue *q)
 #define LONG_NS (100 * RAIL_NS_PER_MS)
 
 /* Several communicators have several doorbells: after spinning and yielding, short naps instead of a futex. */
-static void nap(struct waiter *w, const struct wait_policy *policy)
+static void nap(struct waiter *w, const struct comm *comm)
 {
-    if (w->looks++ < policy->spins) {
+    const struct wait_policy *policy = &comm->policy;
+    if (w->looks == WAIT_SHOW_LOOKS) wait_show_core(w, policy, &comm->node.segment, comm->node.self);
+    if (w->looks++ < (w->shared ? WAIT_FEW_LOOKS : policy->spins)) {
         wait_relax();
         return;
     }
@@ -229,7 +231,7 @@ enum rail_result queues_run(struct queue *queues)
         if (queues->next && (moved || arrived))
             w = (struct waiter){0};
         else if (queues->next)
-            nap(&w, &queues->comm->policy);
+            nap(&w, queues->comm);
         else if (moved)
             wait_again(&w, &queues->comm->policy, &queues->comm->node.segment, queues->comm->node.self);
         else if (arrived)

@@ -18,10 +18,11 @@
 
 enum { TURNS = 10, CALLS = 30, MOST = 1 << 20 };
 
-enum what { SWAP, SWAP_LONG, PASS, ALLGATHER, ALLREDUCE, KINDS };
-static const char *const names[KINDS] = {"Send and Recv", "Send and Recv of 1 MiB", "Send, then Recv", "AllGather", "AllReduce"};
+enum what { SWAP, SWAP_LONG, SWAP_TWICE, PASS, ALLGATHER, ALLREDUCE, KINDS };
+static const char *const names[KINDS] = {"Send and Recv", "Send and Recv of 1 MiB", "Send and Recv on two communicators",
+                                         "Send, then Recv", "AllGather", "AllReduce"};
 
-static ncclResult_t call(enum what what, ncclComm_t comm, int me, char *out, char *in)
+static ncclResult_t call(enum what what, ncclComm_t comm, ncclComm_t other, int me, char *out, char *in)
 {
     size_t count = what == SWAP_LONG ? MOST : 64;
     ncclResult_t result;
@@ -35,6 +36,8 @@ static ncclResult_t call(enum what what, ncclComm_t comm, int me, char *out, cha
     ncclGroupStart();
     result = ncclSend(out, count, ncclInt8, 1 - me, comm, NULL);
     if (result == ncclSuccess) result = ncclRecv(in, count, ncclInt8, 1 - me, comm, NULL);
+    if (result == ncclSuccess && what == SWAP_TWICE) result = ncclSend(out, count, ncclInt8, 1 - me, other, NULL);
+    if (result == ncclSuccess && what == SWAP_TWICE) result = ncclRecv(in + count, count, ncclInt8, 1 - me, other, NULL);
     return result == ncclSuccess ? ncclGroupEnd() : result;
 }
 
@@ -56,7 +59,7 @@ static bool go_to_one_core(void)
 
 static bool go_back(void) { return sched_setaffinity(0, sizeof set, &set) == 0; }
 
-static ncclResult_t fastest(struct job_rank *rank, enum what what, ncclComm_t comm, double *best_s)
+static ncclResult_t fastest(struct job_rank *rank, enum what what, const ncclComm_t comms[2], double *best_s)
 {
     static char out[MOST], in[MOST];
     int calls = what == SWAP_LONG ? CALLS / 10 : CALLS;
@@ -64,7 +67,7 @@ static ncclResult_t fastest(struct job_rank *rank, enum what what, ncclComm_t co
     for (int turn = 0; turn < TURNS; turn++) {
         double start_s = trouble_now_s();
         for (int k = 0; k < calls; k++) {
-            ncclResult_t result = call(what, comm, rank->rank, out, in);
+            ncclResult_t result = call(what, comms[0], comms[1], rank->rank, out, in);
             if (result != ncclSuccess) return result;
         }
         double took_s = (trouble_now_s() - start_s) / calls;
@@ -85,10 +88,10 @@ static ncclResult_t communicator(struct job_rank *rank, const char *spin_us, ncc
 static void on_one_core(struct job_rank *rank)
 {
     for (int what = 0; what < KINDS && !rank->why[0]; what++) {
-        ncclComm_t spins, yields;
+        ncclComm_t spins[2], yields[2];
         double spins_s, yields_s;
-        JOB_TRY(communicator(rank, NULL, &spins));
-        JOB_TRY(communicator(rank, "0", &yields));
+        for (int i = 0; i < 2; i++) JOB_TRY(communicator(rank, NULL, &spins[i]));
+        for (int i = 0; i < 2; i++) JOB_TRY(communicator(rank, "0", &yields[i]));
         JOB_EXPECT(go_to_one_core(), "sched_setaffinity");
         JOB_TRY(fastest(rank, what, spins, &spins_s));
         JOB_TRY(fastest(rank, what, yields, &yields_s));
@@ -97,8 +100,10 @@ static void on_one_core(struct job_rank *rank)
             fprintf(stderr, "%s: %.1f us, without spinning %.1f us\n", names[what], spins_s * 1e6, yields_s * 1e6);
         JOB_EXPECT(spins_s < 8 * yields_s + 20e-6, "%s: %.1f us, without spinning %.1f us", names[what], spins_s * 1e6,
                    yields_s * 1e6);
-        JOB_TRY(ncclCommDestroy(spins));
-        JOB_TRY(ncclCommDestroy(yields));
+        for (int i = 0; i < 2; i++) {
+            JOB_TRY(ncclCommDestroy(spins[i]));
+            JOB_TRY(ncclCommDestroy(yields[i]));
+        }
     }
 }
 
