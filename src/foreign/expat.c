@@ -38,8 +38,10 @@ static void XMLCALL on_begin(void *context, const XML_Char *name, const XML_Char
     struct reading *r = context;
     if (r->result != RAIL_OK) return;
     if (++r->depth > XML_MOST_DEPTH)
-        return stop(r, rail_fail(RAIL_E_ARGUMENT, "%s:%u: elements stand more than %d deep inside one another; no machine is "
-                                 "built like that, write the file anew", r->file, line_of(r), XML_MOST_DEPTH));
+        return stop(r, rail_fail(RAIL_E_ARGUMENT,
+                                 "%s:%u: elements stand more than %d deep inside one another; no machine is "
+                                 "built like that, write the file anew",
+                                 r->file, line_of(r), XML_MOST_DEPTH));
     enum rail_result result = r->handler->begin(r->handler->context, name, attributes, line_of(r));
     if (result != RAIL_OK) stop(r, result);
 }
@@ -54,19 +56,23 @@ static void XMLCALL on_end(void *context, const XML_Char *name)
 }
 
 static void XMLCALL on_entity(void *context, const XML_Char *name, int is_parameter, const XML_Char *value, int bytes,
-                              const XML_Char *base, const XML_Char *system, const XML_Char *public, const XML_Char *notation)
+                              const XML_Char *base, const XML_Char *system, const XML_Char *public,
+                              const XML_Char *notation)
 {
     struct reading *r = context;
     (void)is_parameter, (void)value, (void)bytes, (void)base, (void)system, (void)public, (void)notation;
-    stop(r, rail_fail(RAIL_E_ARGUMENT, "%s:%u: the file defines an entity \"%.40s\"; descriptions of machines need none, "
-                      "remove its <!ENTITY> lines", r->file, line_of(r), name));
+    stop(r, rail_fail(RAIL_E_ARGUMENT,
+                      "%s:%u: the file defines an entity \"%.40s\"; descriptions of machines need none, "
+                      "remove its <!ENTITY> lines",
+                      r->file, line_of(r), name));
 }
 
 enum rail_result xml_read_text(const char *text, size_t bytes, const char *file, const struct xml_handler *handler)
 {
     struct reading r = {.handler = handler, .file = file};
     if (bytes > XML_MOST_BYTES)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes; a machine's description has at most %d", file, bytes, XML_MOST_BYTES);
+        return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes; a machine's description has at most %d", file, bytes,
+                         XML_MOST_BYTES);
     r.parser = XML_ParserCreate(NULL);
     if (!r.parser) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for reading XML", file);
     XML_SetUserData(r.parser, &r);
@@ -104,7 +110,8 @@ static enum rail_result load(const char *path, char **out, size_t *bytes_out)
         if (got <= 0) break;
         n += (size_t)got;
         if (n > XML_MOST_BYTES)
-            result = rail_fail(RAIL_E_ARGUMENT, "%s: more than %d bytes; a machine's description is shorter", path, XML_MOST_BYTES);
+            result = rail_fail(RAIL_E_ARGUMENT, "%s: more than %d bytes; a machine's description is shorter", path,
+                               XML_MOST_BYTES);
         if (n == room) room *= 2;
     }
     close(fd);

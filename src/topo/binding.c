@@ -1,8 +1,8 @@
 /* binding.c - GPU to NIC to rail.
  *
- * Each GPU has a set of nearest ports. Sharing them evenly is a matching: GPUs with the same set divide it in order; one
- * with a set of its own takes the least used port (among equals the one whose place among the ports is like the GPU's
- * among the GPUs); then GPUs are moved along chains as long as that makes the load more even. */
+ * Each GPU has a set of nearest ports. Sharing them evenly is a matching: GPUs with the same set divide it in order;
+ * one with a set of its own takes the least used port (among equals the one whose place among the ports is like the
+ * GPU's among the GPUs); then GPUs are moved along chains as long as that makes the load more even. */
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -27,9 +27,21 @@ enum topo_class topo_gdr_level(const char *text)
     return PATH_P2C;
 }
 
-static struct topo_path *path_of(const struct matching *m, uint32_t g, uint32_t n) { return &m->paths[g * m->n_nets + n]; }
+static struct topo_path *path_of(const struct matching *m, uint32_t g, uint32_t n)
+{
+    return &m->paths[g * m->n_nets + n];
+}
 
-/* --- which ports count --------------------------------------------------------------------------------------------- */
+/* --- which ports count -------------------------------------------------------------------------------------------- */
+
+static bool any_verbs(const struct topo_graph *graph, uint32_t host)
+{
+    for (uint32_t i = 0; i < graph->n_nodes; i++) {
+        const struct topo_node *n = &graph->nodes[i];
+        if (n->kind == TOPO_NET && n->host == host && n->net.verbs && n->net.up != TOPO_NO) return true;
+    }
+    return false;
+}
 
 static double fastest(const struct topo_graph *graph, uint32_t host)
 {
@@ -42,10 +54,10 @@ static double fastest(const struct topo_graph *graph, uint32_t host)
     return most;
 }
 
-/* Down, or less than a quarter of the fastest: management's, not the fabric's. */
-static bool is_rail(const struct topo_node *n, double most)
+/* Down, without verbs where others have them, or less than a quarter of the fastest: management's, not the fabric's. */
+static bool is_rail(const struct topo_node *n, bool verbs, double most)
 {
-    if (n->net.up == TOPO_NO || n->net.virtual_function) return false;
+    if (n->net.up == TOPO_NO || n->net.virtual_function || (verbs && !n->net.verbs)) return false;
     return n->net.mbit_per_s <= 0 || n->net.mbit_per_s * 4 >= most;
 }
 
@@ -56,18 +68,20 @@ static enum rail_result choose_ports(struct matching *m, uint32_t host, struct t
     uint32_t *all = calloc(n + 1, sizeof *all);
     m->nets = calloc(n + 1, sizeof *m->nets);
     map->unused = calloc(n + 1, sizeof *map->unused);
-    if (!all || !m->nets || !map->unused) return free(all), rail_fail(RAIL_E_SYSTEM, "out of memory for the machine's map");
+    if (!all || !m->nets || !map->unused)
+        return free(all), rail_fail(RAIL_E_SYSTEM, "out of memory for the machine's map");
     topo_graph_of_kind(graph, host, TOPO_NET, all, n);
     double most = fastest(graph, host);
+    bool verbs = any_verbs(graph, host);
     for (uint32_t i = 0; i < n; i++) {
-        if (is_rail(&graph->nodes[all[i]], most)) m->nets[m->n_nets++] = all[i];
+        if (is_rail(&graph->nodes[all[i]], verbs, most)) m->nets[m->n_nets++] = all[i];
         else map->unused[map->n_unused++] = all[i];
     }
     free(all);
     return RAIL_OK;
 }
 
-/* --- matching ------------------------------------------------------------------------------------------------------ */
+/* --- matching ----------------------------------------------------------------------------------------------------- */
 
 static enum rail_result find_paths(struct matching *m)
 {
@@ -111,8 +125,8 @@ static bool alike(const struct matching *m, uint32_t a, uint32_t b)
     return memcmp(&m->near[a * m->n_nets], &m->near[b * m->n_nets], m->n_nets * sizeof *m->near) == 0;
 }
 
-/* Of k GPUs with the same s nearest ports the p-th gets the p*s/k-th of them: neighbours share a port. TOPO_NONE when no
- * other GPU is alike. */
+/* Of k GPUs with the same s nearest ports the p-th gets the p*s/k-th of them: neighbours share a port. TOPO_NONE when
+ * no other GPU is alike. */
 static uint32_t by_blocks(const struct matching *m, uint32_t g)
 {
     uint32_t k = 0, p = 0, s = 0;
@@ -195,7 +209,7 @@ static uint32_t gpu_for(const struct matching *m, uint32_t n, const uint32_t *po
     return best;
 }
 
-/* --- numbering ----------------------------------------------------------------------------------------------------- */
+/* --- numbering ---------------------------------------------------------------------------------------------------- */
 
 /* Near enough that the board was made for the pair. */
 static bool made_for(const struct matching *m, uint32_t g, uint32_t n) { return path_of(m, g, n)->class <= PATH_P2C; }
@@ -245,8 +259,8 @@ static enum rail_result number_rails(struct matching *m, struct topo_map *map)
         snprintf(map->how, sizeof map->how, "by the place of the GPU beside each port: %u of %u ports are there",
                  m->n_nets, map->n_numbers);
     else
-        snprintf(map->how, sizeof map->how, "in order of the ports' %s", m->n_nets && m->graph->nodes[m->nets[0]].net.dev >= 0
-                                                                          ? "numbers" : "places on the bus");
+        snprintf(map->how, sizeof map->how, "in order of the ports' %s",
+                 m->n_nets && m->graph->nodes[m->nets[0]].net.dev >= 0 ? "numbers" : "places on the bus");
     if (!placed) map->n_numbers = m->n_nets;
     for (uint32_t n = 0; n < m->n_nets; n++) {
         uint32_t rail = placed ? number[n] : n;
@@ -256,19 +270,20 @@ static enum rail_result number_rails(struct matching *m, struct topo_map *map)
     return RAIL_OK;
 }
 
-/* --- words --------------------------------------------------------------------------------------------------------- */
+/* --- words -------------------------------------------------------------------------------------------------------- */
 
 static void judge_direct(const struct topo_graph *graph, struct topo_binding *b, enum topo_class level)
 {
     const struct topo_node *gpu = &graph->nodes[b->gpu], *net = &graph->nodes[b->net];
     b->direct = false;
     if (gpu->gpu.gdr == TOPO_NO) snprintf(b->why_not, sizeof b->why_not, "the GPU's driver does not offer its memory");
-    else if (net->net.gdr == TOPO_NO) snprintf(b->why_not, sizeof b->why_not, "the NIC's driver cannot reach GPU memory");
+    else if (net->net.gdr == TOPO_NO)
+        snprintf(b->why_not, sizeof b->why_not, "the NIC's driver cannot reach GPU memory");
     else if (b->pxn.class == PATH_PXN && PATH_PXN > level)
         snprintf(b->why_not, sizeof b->why_not, "by way of a GPU beside the NIC only");
     else if (b->path.class > level)
-        snprintf(b->why_not, sizeof b->why_not, "%s is farther than NCCL_NET_GDR_LEVEL=%s", topo_class_name(b->path.class),
-                 topo_class_name(level));
+        snprintf(b->why_not, sizeof b->why_not, "%s is farther than NCCL_NET_GDR_LEVEL=%s",
+                 topo_class_name(b->path.class), topo_class_name(level));
     else b->direct = true;
 }
 
@@ -283,7 +298,8 @@ static void explain(const struct matching *m, uint32_t g, uint32_t n, struct top
     for (uint32_t i = 1; i + 1 < hops && i < TOPO_MAX_DEPTH; i++) {
         const struct topo_node *node = &m->graph->nodes[route[i]];
         if (node->kind != TOPO_PCI && node->kind != TOPO_CPU) continue;
-        if (got < (int)room) got += snprintf(out + got, room - (size_t)got, "%s %s", used++ ? " -" : " (through", node->name);
+        if (got < (int)room)
+            got += snprintf(out + got, room - (size_t)got, "%s %s", used++ ? " -" : " (through", node->name);
     }
     if (used && got < (int)room) got += snprintf(out + got, room - (size_t)got, ")");
     if (as_near > 1 && got < (int)room) got += snprintf(out + got, room - (size_t)got, "; one of %u as near", as_near);
@@ -325,7 +341,8 @@ static enum rail_result bind_all(struct matching *m, struct topo_map *map, enum 
     return result;
 }
 
-static enum rail_result open_matching(struct matching *m, const struct topo_graph *graph, uint32_t host, struct topo_map *map)
+static enum rail_result open_matching(struct matching *m, const struct topo_graph *graph, uint32_t host,
+                                      struct topo_map *map)
 {
     *m = (struct matching){.graph = graph};
     m->n_gpus = topo_graph_of_kind(graph, host, TOPO_GPU, NULL, 0);
@@ -362,7 +379,8 @@ static enum rail_result build(struct matching *m, struct topo_map *map, enum top
     return bind_all(m, map, level);
 }
 
-enum rail_result topo_map_build(const struct topo_graph *graph, uint32_t host, enum topo_class gdr_level, struct topo_map *out)
+enum rail_result topo_map_build(const struct topo_graph *graph, uint32_t host, enum topo_class gdr_level,
+                                struct topo_map *out)
 {
     struct matching m;
     struct topo_map map = {0};

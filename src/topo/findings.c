@@ -47,7 +47,8 @@ static const char *link_text(const struct look *l, uint32_t link, char *out, siz
 static void hidden_tree(struct look *l)
 {
     if (l->graph->flat)
-        say(l, TOPO_WRONG, "the PCI tree is hidden, as in virtual machines and containers: which NIC is near which GPU cannot "
+        say(l, TOPO_WRONG,
+            "the PCI tree is hidden, as in virtual machines and containers: which NIC is near which GPU cannot "
             "be seen, ports were dealt out in order; give the instance type's description as NCCL_TOPO_FILE");
 }
 
@@ -76,11 +77,12 @@ static void far_nics(struct look *l)
         const char *class = topo_class_name(b->path.class);
         if (b->path.class <= PATH_P2C || !speaks(l, i, gpus, sizeof gpus)) continue;
         if (b->pxn.class == PATH_PXN)
-            say(l, TOPO_ODD, "%s: no NIC of their own; the nearest is %s (%s), better reached over NVLink and %s", gpus,
-                name(l, b->net), class, name(l, b->pxn.via));
+            say(l, TOPO_ODD, "%s: no NIC of %s own; the nearest is %s (%s), better reached over NVLink and %s", gpus,
+                strchr(gpus, ',') ? "their" : "its", name(l, b->net), class, name(l, b->pxn.via));
         else
             say(l, b->path.class >= PATH_SYS ? TOPO_WRONG : TOPO_ODD, "%s: far from the nearest NIC, %s (%s)%s", gpus,
-                name(l, b->net), class, b->direct ? "" : ": GPUDirect is not used; a slot below the same PCI switch would allow it");
+                name(l, b->net), class,
+                b->direct ? "" : ": GPUDirect is not used; a slot below the same PCI switch would allow it");
     }
 }
 
@@ -92,8 +94,8 @@ static void narrow_ways(struct look *l)
         char link[320], gpus[512];
         if (b->pxn.neck == TOPO_NONE || b->pxn.gb_per_s >= 0.95 * wire) continue;
         if (l->graph->links[b->pxn.neck].rate.origin.how == TOPO_ASSUMED || !speaks(l, i, gpus, sizeof gpus)) continue;
-        say(l, TOPO_ODD, "%s: at most %.1f of %s's %.1f GB/s, as %s is that narrow", gpus, b->pxn.gb_per_s, name(l, b->net), wire,
-            link_text(l, b->pxn.neck, link, sizeof link));
+        say(l, TOPO_ODD, "%s: at most %.1f of %s's %.1f GB/s, as %s is that narrow", gpus, b->pxn.gb_per_s,
+            name(l, b->net), wire, link_text(l, b->pxn.neck, link, sizeof link));
     }
 }
 
@@ -104,8 +106,9 @@ static void direct_refused(struct look *l)
         const struct topo_binding *b = &l->map->bindings[i];
         bool refused = node(l, b->gpu)->gpu.gdr == TOPO_NO || node(l, b->net)->net.gdr == TOPO_NO;
         if (!refused || !speaks(l, i, gpus, sizeof gpus)) continue;
-        say(l, TOPO_WRONG, "%s: GPUDirect to %s is impossible: %s; load nvidia_peermem, or use a driver and kernel with dma-buf",
-            gpus, name(l, b->net), b->why_not);
+        say(l, TOPO_WRONG,
+            "%s: GPUDirect to %s is impossible: %s; load nvidia_peermem, or use a driver and kernel with dma-buf", gpus,
+            name(l, b->net), b->why_not);
     }
 }
 
@@ -132,8 +135,9 @@ static void narrow_slots(struct look *l)
         const struct topo_link *up = topo_graph_up(l->graph, i);
         if (first != i || !up || up->rate.origin.how == TOPO_ASSUMED || up->rate.gb_per_s >= 0.95 * wire) continue;
         char link[320];
-        say(l, TOPO_WRONG, "the card %s has %u port%s of %.1f GB/s together and a slot of %.1f GB/s: %s", n->name, ports,
-            ports == 1 ? "" : "s", wire, up->rate.gb_per_s, link_text(l, (uint32_t)(up - l->graph->links), link, sizeof link));
+        say(l, TOPO_WRONG, "the card %s has %u port%s of %.1f GB/s%s and a slot of %.1f GB/s: %s", n->name, ports,
+            ports == 1 ? "" : "s", wire, ports == 1 ? "" : " together", up->rate.gb_per_s,
+            link_text(l, (uint32_t)(up - l->graph->links), link, sizeof link));
     }
 }
 
@@ -145,8 +149,10 @@ static void degraded_links(struct look *l)
         bool lanes = n->max_lanes > n->lanes && n->lanes > 0, speed = n->max_gt_per_s > n->gt_per_s && n->gt_per_s > 0;
         /* GPUs slow their link down when they idle; lanes they keep. */
         if (lanes || (speed && n->kind == TOPO_NIC))
-            say(l, TOPO_ODD, "the PCI link of %s runs at %g GT/s x %d and could do %g GT/s x %d: reseat the card, or look for "
-                "a narrow slot", n->name, n->gt_per_s, n->lanes, n->max_gt_per_s, n->max_lanes);
+            say(l, TOPO_ODD,
+                "the PCI link of %s runs at %g GT/s x %d and could do %g GT/s x %d: reseat the card, or look for "
+                "a narrow slot",
+                n->name, n->gt_per_s, n->lanes, n->max_gt_per_s, n->max_lanes);
     }
 }
 
@@ -161,7 +167,8 @@ static void mixed_rates(struct look *l)
         if (low == 0 || rate < low) low = rate, slow = l->map->rails[k].net;
     }
     if (low < high)
-        say(l, TOPO_WRONG, "rails of different rates: %s has %g Gbit/s, %s %g", name(l, fast), high / 1000, name(l, slow), low / 1000);
+        say(l, TOPO_WRONG, "rails of different rates: %s has %g Gbit/s, %s %g", name(l, fast), high / 1000,
+            name(l, slow), low / 1000);
 }
 
 static void mixed_mtus(struct look *l)
@@ -172,8 +179,8 @@ static void mixed_mtus(struct look *l)
         if (n->net.mtu <= 0) continue;
         if (!first) first = n;
         if (n->net.mtu == first->net.mtu) continue;
-        say(l, TOPO_WRONG, "rails of different MTU: %s has %d bytes, %s %d; set them alike", first->name, first->net.mtu, n->name,
-            n->net.mtu);
+        say(l, TOPO_WRONG, "rails of different MTU: %s has %d bytes, %s %d; set them alike", first->name,
+            first->net.mtu, n->name, n->net.mtu);
         return;
     }
 }
@@ -184,7 +191,8 @@ static void missing_rails(struct look *l)
         bool there = false;
         for (uint32_t k = 0; k < l->map->n_rails; k++) there |= l->map->rails[k].number == r;
         if (!there)
-            say(l, TOPO_WRONG, "rail %u is missing here: no NIC where the others have one (its GPUs share a neighbour's)", r);
+            say(l, TOPO_WRONG,
+                "rail %u is missing here: no NIC where the others have one (its GPUs share a neighbour's)", r);
     }
 }
 
@@ -220,8 +228,10 @@ static void one_subnet(struct look *l)
         for (uint32_t i = 0; i < k; i++) {
             const struct topo_node *a = node(l, l->map->rails[i].net), *b = node(l, l->map->rails[k].net);
             if (!same_subnet(a->net.address, b->net.address)) continue;
-            say(l, TOPO_WRONG, "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port; give "
-                "each rail a subnet of its own, or a rule and table per address", a->name, a->net.address, b->name, b->net.address);
+            say(l, TOPO_WRONG,
+                "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port; give "
+                "each rail a subnet of its own, or a rule and table per address",
+                a->name, a->net.address, b->name, b->net.address);
             return;
         }
 }
@@ -232,6 +242,8 @@ static void unused_ports(struct look *l)
         const struct topo_node *n = node(l, l->map->unused[k]);
         if (n->net.up == TOPO_NO) say(l, TOPO_ODD, "port %s is down: it is no rail", n->name);
         else if (n->net.virtual_function) say(l, TOPO_SAID, "%s is a virtual function: it is no rail", n->name);
+        else if (!n->net.verbs && l->map->n_rails && node(l, l->map->rails[0].net)->net.verbs)
+            say(l, TOPO_SAID, "%s has no verbs, as other ports have: it is no rail", n->name);
         else say(l, TOPO_SAID, "%s has %g Gbit/s, less than a quarter of the fastest port: it is no rail", n->name,
                  n->net.mbit_per_s / 1000);
     }
@@ -273,8 +285,8 @@ enum rail_result topo_findings_collect(const struct topo_graph *graph, uint32_t 
                                        struct topo_findings *out)
 {
     static void (*const looks[])(struct look *) = {
-        hidden_tree, missing_rails, mixed_rates, mixed_mtus, one_subnet, far_nics, direct_refused, narrow_slots, narrow_ways,
-        degraded_links, uneven_rails, unused_ports, assumed_rates, remarks,
+        hidden_tree,  missing_rails, mixed_rates,    mixed_mtus,   one_subnet,   far_nics,      direct_refused,
+        narrow_slots, narrow_ways,   degraded_links, uneven_rails, unused_ports, assumed_rates, remarks,
     };
     *out = (struct topo_findings){0};
     struct look l = {.graph = graph, .host = host, .map = map, .found = out};

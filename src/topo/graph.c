@@ -95,8 +95,9 @@ static bool too_many(const struct topo_graph *graph, enum topo_kind kind, struct
     for (uint32_t i = 0; i < graph->n_nodes; i++) n += graph->nodes[i].kind == kind;
     char text[TOPO_TEXT_BYTES];
     if (n < most) return false;
-    return rail_fail(RAIL_E_ARGUMENT, "%s: more than %u %ss; describe one machine per file", place(origin, text, sizeof text),
-                     most, topo_kind_name(kind)), true;
+    return rail_fail(RAIL_E_ARGUMENT, "%s: more than %u %ss; describe one machine per file",
+                     place(origin, text, sizeof text), most, topo_kind_name(kind)),
+           true;
 }
 
 uint32_t topo_graph_add(struct topo_graph *graph, enum topo_kind kind, uint32_t parent, struct topo_origin origin)
@@ -124,14 +125,15 @@ enum rail_result topo_graph_link(struct topo_graph *graph, struct topo_link link
 {
     void *links = graph->links;
     if (graph->n_links >= TOPO_MAX_LINKS)
-        return rail_fail(RAIL_E_ARGUMENT, "more than %d links in one machine; describe one machine per file", TOPO_MAX_LINKS);
+        return rail_fail(RAIL_E_ARGUMENT, "more than %d links in one machine; describe one machine per file",
+                         TOPO_MAX_LINKS);
     if (!grow(&links, &graph->room_links, graph->n_links, sizeof *graph->links)) return RAIL_E_SYSTEM;
     graph->links = links;
     graph->links[graph->n_links++] = link;
     return RAIL_OK;
 }
 
-/* --- finishing ----------------------------------------------------------------------------------------------------- */
+/* --- finishing ---------------------------------------------------------------------------------------------------- */
 
 static enum rail_result link_tree(struct topo_graph *graph)
 {
@@ -205,7 +207,8 @@ static void number_nodes(struct topo_graph *graph)
     }
 }
 
-/* Ports without a driver's number and without a bus would keep the order of the file; a NIC's port has its NIC's bus. */
+/* Ports without a driver's number and without a bus would keep the order of the file; a NIC's port has its NIC's bus.
+ */
 static void give_ports_their_bus(struct topo_graph *graph)
 {
     for (uint32_t i = 0; i < graph->n_nodes; i++)
@@ -221,7 +224,8 @@ static void name_nodes(struct topo_graph *graph)
         if (node->kind == TOPO_GPU) snprintf(node->name, sizeof node->name, "GPU %u", node->number);
         if (node->name[0]) continue;
         if (node->kind == TOPO_CPU)
-            snprintf(node->name, sizeof node->name, "NUMA %d", node->cpu.numa >= 0 ? node->cpu.numa : (int)node->number);
+            snprintf(node->name, sizeof node->name, "NUMA %d",
+                     node->cpu.numa >= 0 ? node->cpu.numa : (int)node->number);
         else if (node->kind == TOPO_NVS) snprintf(node->name, sizeof node->name, "NVSwitch");
         else if (node->bus != TOPO_NO_BUS) snprintf(node->name, sizeof node->name, "%s", topo_bus_text(node->bus, bus));
         else snprintf(node->name, sizeof node->name, "%s %u", topo_kind_name(node->kind), node->number);
@@ -252,10 +256,14 @@ static enum rail_result look_for_contradictions(const struct topo_graph *graph)
             place(a->origin, first, sizeof first);
             place(b->origin, second, sizeof second);
             if (bus)
-                return rail_fail(RAIL_E_ARGUMENT, "%s: bus %s was already given to another device at %s; every device has "
-                                 "a bus number of its own", second, topo_bus_text(b->bus, name), first);
-            return rail_fail(RAIL_E_ARGUMENT, "%s: this %s has the same number as the one at %s; number them differently "
-                             "or remove one", second, topo_kind_name(b->kind), first);
+                return rail_fail(RAIL_E_ARGUMENT,
+                                 "%s: bus %s was already given to another device at %s; every device has "
+                                 "a bus number of its own",
+                                 second, topo_bus_text(b->bus, name), first);
+            return rail_fail(RAIL_E_ARGUMENT,
+                             "%s: this %s has the same number as the one at %s; number them differently "
+                             "or remove one",
+                             second, topo_kind_name(b->kind), first);
         }
     return RAIL_OK;
 }
@@ -288,7 +296,7 @@ enum rail_result topo_graph_finish(struct topo_graph *graph)
     return list_links(graph);
 }
 
-/* --- reading ------------------------------------------------------------------------------------------------------- */
+/* --- reading ------------------------------------------------------------------------------------------------------ */
 
 uint32_t topo_graph_by_bus(const struct topo_graph *graph, uint32_t host, uint64_t bus)
 {
@@ -303,7 +311,8 @@ uint32_t topo_graph_above(const struct topo_graph *graph, uint32_t node, enum to
     return node;
 }
 
-uint32_t topo_graph_of_kind(const struct topo_graph *graph, uint32_t host, enum topo_kind kind, uint32_t *out, uint32_t max)
+uint32_t topo_graph_of_kind(const struct topo_graph *graph, uint32_t host, enum topo_kind kind, uint32_t *out,
+                            uint32_t max)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < graph->n_nodes; i++) {

@@ -1,7 +1,7 @@
 /* paths.c - the nearest, then widest path.
  *
- * "Nearest class first, widest second" is no order that a single search can follow: a path that is wider so far may have
- * to be left for a nearer one. So there is one search for the widest path per class, over the links that the class
+ * "Nearest class first, widest second" is no order that a single search can follow: a path that is wider so far may
+ * have to be left for a nearer one. So there is one search for the widest path per class, over the links that the class
  * admits, from near to far; the first that reaches a node has its class. */
 #include <math.h>
 #include <stdlib.h>
@@ -85,7 +85,7 @@ static bool admitted(const struct search *s, uint32_t u, const struct topo_link 
     return false;
 }
 
-/* --- a heap with outdated entries ---------------------------------------------------------------------------------- */
+/* --- a heap with outdated entries --------------------------------------------------------------------------------- */
 
 static void swap(struct search *s, uint32_t i, uint32_t k)
 {
@@ -123,7 +123,7 @@ static uint32_t pop(struct search *s)
     }
 }
 
-/* --- searching ----------------------------------------------------------------------------------------------------- */
+/* --- searching ---------------------------------------------------------------------------------------------------- */
 
 static void relax(struct search *s, uint32_t u, uint32_t l)
 {
@@ -189,7 +189,8 @@ enum rail_result topo_paths_from(const struct topo_graph *graph, uint32_t from, 
     enum rail_result result = open_search(&s, graph, from);
     bool networked = has_port(graph, graph->nodes[from].host);
     for (uint32_t i = 0; i < graph->n_nodes; i++) {
-        bool net = graph->nodes[i].host != graph->nodes[from].host && networked && has_port(graph, graph->nodes[i].host);
+        bool net = graph->nodes[i].host != graph->nodes[from].host && networked &&
+                   has_port(graph, graph->nodes[i].host);
         out[i] = (struct topo_path){net ? PATH_NET : PATH_DIS, 0, 0, TOPO_NONE, TOPO_NONE};
     }
     for (s.class = PATH_LOC; result == RAIL_OK && s.class <= PATH_SYS; s.class++) {
@@ -224,7 +225,8 @@ enum rail_result topo_path_pxn(const struct topo_graph *graph, uint32_t gpu, uin
     if (result == RAIL_OK) result = topo_paths_from(graph, net, back);
     best = all[net];
     for (uint32_t i = 0; result == RAIL_OK && i < graph->n_nodes; i++) {
-        if (i == gpu || graph->nodes[i].kind != TOPO_GPU || all[i].class > PATH_NVL || back[i].class > PATH_P2C) continue;
+        if (i == gpu || graph->nodes[i].kind != TOPO_GPU || all[i].class > PATH_NVL || back[i].class > PATH_P2C)
+            continue;
         double width = fmin(all[i].gb_per_s, back[i].gb_per_s);
         if (best.class < PATH_PXN || (best.class == PATH_PXN && best.gb_per_s >= width)) continue;
         bool first = all[i].gb_per_s <= back[i].gb_per_s;
@@ -254,17 +256,26 @@ uint32_t topo_path_route(const struct topo_graph *graph, uint32_t from, uint32_t
 
 const char *topo_class_name(enum topo_class class)
 {
-    static const char *const names[] = {"LOC", "NVL", "NVB", "C2C", "PIX", "PXB", "P2C", "PXN", "PHB", "SYS", "NET", "DIS"};
+    static const char *const names[] = {"LOC", "NVL", "NVB", "C2C", "PIX", "PXB",
+                                        "P2C", "PXN", "PHB", "SYS", "NET", "DIS"};
     return names[class];
 }
 
 const char *topo_class_text(enum topo_class class)
 {
     static const char *const texts[] = {
-        "the same device", "NVLink between them", "two NVLinks through another GPU", "a coherent link of the CPU",
-        "at most one PCI switch between them", "PCI switches and no host bridge between them",
-        "the CPU's coherent link, then PCI", "NVLink to a GPU beside it", "the host bridge of one NUMA node between them",
-        "another NUMA node's", "over the network", "no way between them",
+        "the same device",
+        "NVLink between them",
+        "two NVLinks through another GPU",
+        "a coherent link of the CPU",
+        "at most one PCI switch between them",
+        "PCI switches and no host bridge between them",
+        "the CPU's coherent link, then PCI",
+        "NVLink to a GPU beside it",
+        "the host bridge of one NUMA node between them",
+        "another NUMA node's",
+        "over the network",
+        "no way between them",
     };
     return texts[class];
 }

@@ -11,7 +11,7 @@ static uint32_t count(const struct topo_graph *graph, uint32_t host, enum topo_k
 
 static const char *plural(uint32_t n) { return n == 1 ? "" : "s"; }
 
-/* --- the answer ---------------------------------------------------------------------------------------------------- */
+/* --- the answer --------------------------------------------------------------------------------------------------- */
 
 static void print_summary(const struct topo_graph *g, uint32_t host, FILE *out)
 {
@@ -64,7 +64,7 @@ void topo_print_answer(const struct topo_graph *graph, uint32_t host, const stru
         fprintf(out, "  %-5s  %s\n", topo_weight_name(findings->at[i].weight), findings->at[i].text);
 }
 
-/* --- facts --------------------------------------------------------------------------------------------------------- */
+/* --- facts -------------------------------------------------------------------------------------------------------- */
 
 static void from(struct topo_origin origin, FILE *out)
 {
@@ -78,7 +78,8 @@ static const char *tri_text(enum topo_tri tri) { return tri == TOPO_YES ? "yes" 
 
 static void print_net_facts(const struct topo_node *n, int depth, FILE *out)
 {
-    if (n->net.mbit_per_s > 0) indent(depth, out), fprintf(out, "rate %g Gbit/s", n->net.mbit_per_s / 1000), from(n->net.rate_origin, out);
+    if (n->net.mbit_per_s > 0)
+        indent(depth, out), fprintf(out, "rate %g Gbit/s", n->net.mbit_per_s / 1000), from(n->net.rate_origin, out);
     if (n->net.mtu > 0) indent(depth, out), fprintf(out, "MTU %d bytes", n->net.mtu), from(n->net.mtu_origin, out);
     if (n->net.gdr != TOPO_MAYBE)
         indent(depth, out), fprintf(out, "reaches GPU memory: %s", tri_text(n->net.gdr)), from(n->net.gdr_origin, out);
@@ -103,7 +104,8 @@ static void describe(const struct topo_node *n, FILE *out)
     if (n->kind == TOPO_CPU && n->cpu.package >= 0) fprintf(out, ", package %d", n->cpu.package);
     if (n->kind == TOPO_CPU && n->cpu.vendor[0]) fprintf(out, ", %s", n->cpu.vendor);
     if (n->kind == TOPO_CPU && n->cpu.affinity[0]) fprintf(out, ", cores %s", n->cpu.affinity);
-    if (n->kind == TOPO_GPU && n->gpu.sm >= 0) fprintf(out, ", compute capability %d.%d", n->gpu.sm / 10, n->gpu.sm % 10);
+    if (n->kind == TOPO_GPU && n->gpu.sm >= 0)
+        fprintf(out, ", compute capability %d.%d", n->gpu.sm / 10, n->gpu.sm % 10);
     if (n->kind == TOPO_NET && n->net.netdev[0]) fprintf(out, ", interface %s", n->net.netdev);
     if (n->kind == TOPO_NET && n->net.slaves > 1) fprintf(out, ", bond of %d ports", n->net.slaves);
     if (n->kind == TOPO_NET && n->net.up == TOPO_NO) fprintf(out, ", down");
@@ -136,14 +138,15 @@ void topo_print_facts(const struct topo_graph *graph, uint32_t host, FILE *out)
 /* The last 8 letters, where names differ. */
 static const char *tail(const char *name) { return strlen(name) > 8 ? name + strlen(name) - 8 : name; }
 
-/* --- the matrix ---------------------------------------------------------------------------------------------------- */
+/* --- the matrix --------------------------------------------------------------------------------------------------- */
 
 enum rail_result topo_print_matrix(const struct topo_graph *graph, uint32_t host, FILE *out)
 {
     uint32_t gpus = count(graph, host, TOPO_GPU), ports = count(graph, host, TOPO_NET), n = gpus + ports;
     uint32_t *all = calloc(n + 1, sizeof *all);
     struct topo_path *paths = calloc(graph->n_nodes + 1, sizeof *paths);
-    enum rail_result result = all && paths ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "out of memory for the matrix of paths");
+    enum rail_result result = all && paths ? RAIL_OK
+                                           : rail_fail(RAIL_E_SYSTEM, "out of memory for the matrix of paths");
     if (result == RAIL_OK) {
         topo_graph_of_kind(graph, host, TOPO_GPU, all, gpus);
         topo_graph_of_kind(graph, host, TOPO_NET, all + gpus, ports);

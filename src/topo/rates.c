@@ -4,8 +4,8 @@
 
 #include "topo/rates.h"
 
-/* 8b/10b leaves 80 % of 2.5 and 5 GT/s, 128b/130b 98 % of the others; packets of 128 to 256 bytes with their headers and
- * acknowledgements leave some three quarters of that: 0.75 GB/s per lane of generation 3, doubling from there. */
+/* 8b/10b leaves 80 % of 2.5 and 5 GT/s, 128b/130b 98 % of the others; packets of 128 to 256 bytes with their headers
+ * and acknowledgements leave some three quarters of that: 0.75 GB/s per lane of generation 3, doubling from there. */
 static const struct { double gt_per_s, gb_per_s; } pci[] = {
     {2.5, 0.1875}, {5, 0.375}, {8, 0.75}, {16, 1.5}, {32, 3}, {64, 6}, {128, 12},
 };
@@ -14,9 +14,10 @@ struct topo_rate topo_rate_pci(double gt_per_s, int lanes, struct topo_origin to
 {
     struct topo_rate rate = {0, told};
     if (gt_per_s <= 0 || lanes <= 0) {
-        const char *why = gt_per_s <= 0 && lanes <= 0 ? "generation 3 and 16 lanes, as the link's speed and width are not told"
-                        : gt_per_s <= 0 ? "generation 3, as the link's speed is not told"
-                                        : "16 lanes, as the link's width is not told";
+        const char *why = gt_per_s <= 0 && lanes <= 0
+                              ? "generation 3 and 16 lanes, as the link's speed and width are not told"
+                          : gt_per_s <= 0 ? "generation 3, as the link's speed is not told"
+                                          : "16 lanes, as the link's width is not told";
         rate.origin = (struct topo_origin){TOPO_ASSUMED, 0, why};
     }
     double speed = gt_per_s > 0 ? gt_per_s : 8, lane = pci[0].gb_per_s;

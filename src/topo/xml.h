@@ -24,7 +24,8 @@
 enum rail_result topo_xml_read_file(const char *path, struct topo_graph **out);
 /* `name` stands for the file in messages. */
 enum rail_result topo_xml_read_text(const char *text, size_t bytes, const char *name, struct topo_graph **out);
-/* The same machine; reading it again gives the same graph but for where facts came from. */
+/* The same machine; reading it again gives the same graph but for where facts came from, ports that are down, and virtual
+ * functions, which NCCL does not list. Devices without a driver's number get their place as one. */
 enum rail_result topo_xml_write(const struct topo_graph *graph, FILE *out);
 
 #endif

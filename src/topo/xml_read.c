@@ -48,7 +48,8 @@ static struct topo_origin here(const struct tag *t)
 }
 
 #define REFUSE(t, ...) refuse((t)->r->file, (t)->line, __VA_ARGS__)
-__attribute__((format(printf, 3, 4))) static enum rail_result refuse(const char *file, uint32_t line, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static enum rail_result refuse(const char *file, uint32_t line,
+                                                                     const char *format, ...)
 {
     char text[512];
     va_list arguments;
@@ -77,7 +78,8 @@ static enum rail_result get_int(const struct tag *t, const char *name, long low,
     if (end == text || end[strspn(end, " ")] != '\0')
         return REFUSE(t, "%s=\"%.40s\" of <%s> is no whole number", name, text, t->name);
     if (errno == ERANGE || value < low || value > high)
-        return REFUSE(t, "%s=\"%.40s\" of <%s> is out of range; %ld to %ld is possible", name, text, t->name, low, high);
+        return REFUSE(t, "%s=\"%.40s\" of <%s> is out of range; %ld to %ld is possible", name, text, t->name, low,
+                      high);
     *out = value;
     return RAIL_OK;
 }
@@ -137,7 +139,8 @@ static void remark_unknown(const struct tag *t, const char *const *known)
         int k = 0;
         while (known[k] && strcmp(known[k], t->attributes[i]) != 0) k++;
         if (!known[k])
-            topo_graph_remark(t->r->graph, "attribute \"%.40s\" of <%s> is not known and was skipped", t->attributes[i], t->name);
+            topo_graph_remark(t->r->graph, "attribute \"%.40s\" of <%s> is not known and was skipped", t->attributes[i],
+                              t->name);
     }
 }
 
@@ -149,7 +152,7 @@ static enum rail_result tri(const struct tag *t, const char *name, enum topo_tri
     return RAIL_OK;
 }
 
-/* --- elements ------------------------------------------------------------------------------------------------------ */
+/* --- elements ----------------------------------------------------------------------------------------------------- */
 
 static struct topo_node *node_of(struct tag *t, uint32_t node) { return &t->r->graph->nodes[node]; }
 
@@ -179,7 +182,8 @@ static enum rail_result host_number(struct tag *t, uint64_t hash, uint32_t *out)
 
 static enum rail_result on_cpu(struct tag *t, uint32_t parent, uint32_t *out)
 {
-    static const char *const known[] = {"numaid", "host_hash", "affinity", "arch", "vendor", "familyid", "modelid", NULL};
+    static const char *const known[] = {"numaid", "host_hash", "affinity", "arch",
+                                        "vendor", "familyid",  "modelid",  NULL};
     long numa = -1, family = 0, model = 0;
     uint64_t hash = 0;
     uint32_t host;
@@ -245,7 +249,8 @@ static enum rail_result on_gpu(struct tag *t, uint32_t parent, uint32_t *out)
 {
     static const char *const known[] = {"dev", "sm", "rank", "gdr", NULL};
     long dev = -1, sm = -1, rank = -1;
-    if (node_of(t, parent)->kind != TOPO_PCI) return REFUSE(t, "a second device on one <pci>; give each a <pci> of its own");
+    if (node_of(t, parent)->kind != TOPO_PCI)
+        return REFUSE(t, "a second device on one <pci>; give each a <pci> of its own");
     topo_graph_become(t->r->graph, parent, TOPO_GPU);
     struct topo_node *n = node_of(t, parent);
     RAIL_TRY(get_int(t, "dev", -1, 1 << 20, &dev));
@@ -268,7 +273,8 @@ static enum rail_result on_nic(struct tag *t, uint32_t parent, uint32_t *out)
         *out = parent;
         return RAIL_OK;
     }
-    if (node_of(t, parent)->kind != TOPO_CPU) return REFUSE(t, "a second device on one <pci>; give each a <pci> of its own");
+    if (node_of(t, parent)->kind != TOPO_CPU)
+        return REFUSE(t, "a second device on one <pci>; give each a <pci> of its own");
     uint32_t node = topo_graph_add(t->r->graph, TOPO_NIC, parent, here(t));
     if (node == TOPO_NONE) return RAIL_E_ARGUMENT;
     *out = node;
@@ -296,7 +302,8 @@ static enum rail_result read_net(struct tag *t, struct topo_node *n)
 
 static enum rail_result on_net(struct tag *t, uint32_t parent, uint32_t *out)
 {
-    static const char *const known[] = {"name", "dev", "port", "maxconn", "keep", "guid", "gdr", "latency", "speed", "coll", NULL};
+    static const char *const known[] = {"name", "dev",     "port",  "maxconn", "keep", "guid",
+                                        "gdr",  "latency", "speed", "coll",    NULL};
     if (node_of(t, parent)->kind != TOPO_NIC) RAIL_TRY(on_nic(t, parent, &parent)); /* some leave the <nic> out */
     uint32_t node = topo_graph_add(t->r->graph, TOPO_NET, parent, here(t));
     if (node == TOPO_NONE) return RAIL_E_ARGUMENT;
@@ -329,7 +336,8 @@ static enum rail_result on_nvlink(struct tag *t, uint32_t parent, uint32_t *out)
     const char *target = get(t, "target");
     RAIL_TRY(get_int(t, "count", 0, 1024, &p.count));
     RAIL_TRY(get_int(t, "tclass", 0, 0xffffff, &p.target_class));
-    if (target && !topo_bus_parse(target, &p.target)) p.target = TOPO_NO_BUS; /* NVSwitches are written as fffffff:ffff:ff */
+    if (target && !topo_bus_parse(target, &p.target))
+        p.target = TOPO_NO_BUS; /* NVSwitches are written as fffffff:ffff:ff */
     *out = parent;
     return p.count > 0 ? keep_pending(t, p) : RAIL_OK;
 }
@@ -382,8 +390,8 @@ static enum rail_result misplaced(const struct tag *t, const char *outer)
 
 static const char *element_name(enum element element)
 {
-    static const char *const names[] = {"the file", "<system>", "<cpu>", "<pci>", "<gpu>", "<nic>", "an element that holds none",
-                                        "an unknown element"};
+    static const char *const names[] = {
+        "the file", "<system>", "<cpu>", "<pci>", "<gpu>", "<nic>", "an element that holds none", "an unknown element"};
     return names[element];
 }
 
@@ -394,7 +402,8 @@ static enum rail_result on_begin(void *context, const char *name, const char **a
     struct frame outer = r->stack[r->depth], inner = {IN_UNKNOWN, TOPO_NONE};
     int e = 0;
     while (e < N_ELEMENTS && strcmp(elements[e].name, name) != 0) e++;
-    if (outer.element == IN_NOTHING && (e == N_ELEMENTS || elements[e].is != IN_SYSTEM)) return misplaced(&t, "the file");
+    if (outer.element == IN_NOTHING && (e == N_ELEMENTS || elements[e].is != IN_SYSTEM))
+        return misplaced(&t, "the file");
     if (outer.element == IN_UNKNOWN) {
         /* skipped with all that is in it */
     } else if (e == N_ELEMENTS) {
@@ -421,7 +430,7 @@ static enum rail_result on_end(void *context, const char *name)
     return RAIL_OK;
 }
 
-/* --- links --------------------------------------------------------------------------------------------------------- */
+/* --- links -------------------------------------------------------------------------------------------------------- */
 
 static struct topo_link *link_between(struct topo_graph *graph, enum topo_link_kind kind, uint32_t a, uint32_t b)
 {
@@ -456,8 +465,9 @@ static enum rail_result add_nvlinks(struct reader *r, const struct pending *p, u
     }
     if (old && !is_switch) { /* the other end */
         if (old->count != count) {
-            topo_graph_remark(graph, "line %u gives %u NVLinks between two GPUs, their other end %u: the smaller number is used",
-                              p->line, count, old->count);
+            topo_graph_remark(
+                graph, "line %u gives %u NVLinks between two GPUs, their other end %u: the smaller number is used",
+                p->line, count, old->count);
             if (count < old->count) old->count = count, old->rate.gb_per_s = count * each.gb_per_s;
         }
         return RAIL_OK;
@@ -478,7 +488,8 @@ static enum rail_result resolve_nvlink(struct reader *r, const struct pending *p
     if (to_gpu) return add_nvlinks(r, p, to, false);
     if (p->target_class >> 16 == 0x03) {
         char bus[24];
-        topo_graph_remark(graph, "line %u: the GPU %s at the other end of an NVLink is not in the file; the link was skipped",
+        topo_graph_remark(graph,
+                          "line %u: the GPU %s at the other end of an NVLink is not in the file; the link was skipped",
                           p->line, topo_bus_text(p->target, bus));
         return RAIL_OK;
     }
@@ -503,7 +514,8 @@ static enum rail_result resolve_pcilink(struct reader *r, const struct pending *
     struct topo_graph *graph = r->graph;
     uint32_t to = topo_graph_by_bus(graph, graph->nodes[p->from].host, p->target);
     char bus[24];
-    if (to == p->from) return refuse(r->file, p->line, "a PCI link from a switch to itself; name the switch at its other end");
+    if (to == p->from)
+        return refuse(r->file, p->line, "a PCI link from a switch to itself; name the switch at its other end");
     if (to == TOPO_NONE || graph->nodes[to].kind != TOPO_PCI || graph->nodes[p->from].kind != TOPO_PCI) {
         topo_graph_remark(graph, "line %u: no switch %s at the other end of a PCI link; the link was skipped", p->line,
                           topo_bus_text(p->target, bus));
@@ -516,7 +528,7 @@ static enum rail_result resolve_pcilink(struct reader *r, const struct pending *
     return topo_graph_link(graph, link);
 }
 
-/* --- the whole ----------------------------------------------------------------------------------------------------- */
+/* --- the whole ---------------------------------------------------------------------------------------------------- */
 
 static enum rail_result finish(struct reader *r)
 {
@@ -530,7 +542,8 @@ static enum rail_result finish(struct reader *r)
     return topo_graph_finish(r->graph);
 }
 
-static enum rail_result read_with(const char *path, const char *text, size_t bytes, const char *name, struct topo_graph **out)
+static enum rail_result read_with(const char *path, const char *text, size_t bytes, const char *name,
+                                  struct topo_graph **out)
 {
     struct reader *r = calloc(1, sizeof *r);
     struct topo_graph *graph = topo_graph_create();

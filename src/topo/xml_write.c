@@ -45,7 +45,8 @@ static void write_links(const struct writer *w, uint32_t node, int depth)
                     is_switch ? "0x068000" : "0x030200");
         } else if (link->kind == TOPO_LINK_C2C) {
             indent(w, depth);
-            fprintf(w->out, "<c2c bw=\"%.17g\" count=\"%u\"/>\n", link->rate.gb_per_s * 1000 / link->count, link->count);
+            fprintf(w->out, "<c2c bw=\"%.17g\" count=\"%u\"/>\n", link->rate.gb_per_s * 1000 / link->count,
+                    link->count);
         } else if (link->kind == TOPO_LINK_PCI && link->a == node && to != g->nodes[node].parent &&
                    g->nodes[node].kind == TOPO_PCI && g->nodes[to].parent != node) {
             indent(w, depth);
@@ -54,12 +55,27 @@ static void write_links(const struct writer *w, uint32_t node, int depth)
     }
 }
 
+/* As NCCL, which lists the ports that it would use. */
+static bool is_written(const struct writer *w, uint32_t i)
+{
+    const struct topo_node *n = &w->graph->nodes[i];
+    if (n->kind == TOPO_NET) return n->net.up != TOPO_NO && !n->net.virtual_function;
+    if (n->kind != TOPO_NIC) return true;
+    bool has_port = false, written = false;
+    for (uint32_t k = i + 1; k < w->graph->n_nodes; k++) {
+        if (w->graph->nodes[k].parent != i) continue;
+        has_port = true;
+        written |= is_written(w, k);
+    }
+    return written || !has_port;
+}
+
 static void write_net(const struct writer *w, const struct topo_node *n, int depth)
 {
     indent(w, depth);
     fputs("<net", w->out);
     text(w, "name", n->name);
-    number(w, "dev", n->net.dev, -1);
+    number(w, "dev", n->net.dev >= 0 ? n->net.dev : (int32_t)n->number, -1);
     if (n->net.mbit_per_s > 0) fprintf(w->out, " speed=\"%.17g\"", n->net.mbit_per_s);
     number(w, "port", n->net.port, 1);
     if (n->net.latency_us > 0) fprintf(w->out, " latency=\"%.17g\"", n->net.latency_us);
@@ -73,9 +89,10 @@ static void write_net(const struct writer *w, const struct topo_node *n, int dep
 static void write_gpu(const struct writer *w, uint32_t node, int depth)
 {
     const struct topo_gpu *gpu = &w->graph->nodes[node].gpu;
+    int32_t dev = gpu->dev >= 0 ? gpu->dev : (int32_t)w->graph->nodes[node].number;
     indent(w, depth);
     fputs("<gpu", w->out);
-    number(w, "dev", gpu->dev, -1);
+    number(w, "dev", dev, -1);
     number(w, "sm", gpu->sm, -1);
     number(w, "rank", gpu->rank, -1);
     number(w, "gdr", gpu->gdr, TOPO_MAYBE);
@@ -103,9 +120,11 @@ static void write_pci(const struct writer *w, uint32_t node, int depth)
     if (n->kind == TOPO_NIC && n->bus == TOPO_NO_BUS) return write_nic(w, node, depth);
     if (n->gt_per_s > 0) snprintf(speed, sizeof speed, "%.1f GT/s PCIe", n->gt_per_s);
     indent(w, depth);
-    fprintf(w->out, "<pci busid=\"%s\" class=\"0x%06x\" vendor=\"0x%04x\" device=\"0x%04x\" subsystem_vendor=\"0x%04x\" "
-            "subsystem_device=\"0x%04x\" link_speed=\"%s\" link_width=\"%d\">\n", topo_bus_text(n->bus, bus), n->class,
-            n->vendor, n->device, n->subsystem_vendor, n->subsystem_device, speed, n->lanes);
+    fprintf(w->out,
+            "<pci busid=\"%s\" class=\"0x%06x\" vendor=\"0x%04x\" device=\"0x%04x\" subsystem_vendor=\"0x%04x\" "
+            "subsystem_device=\"0x%04x\" link_speed=\"%s\" link_width=\"%d\">\n",
+            topo_bus_text(n->bus, bus), n->class, n->vendor, n->device, n->subsystem_vendor, n->subsystem_device, speed,
+            n->lanes);
     if (n->kind == TOPO_GPU) write_gpu(w, node, depth + 1);
     else if (n->kind == TOPO_NIC) write_nic(w, node, depth + 1);
     if (n->kind == TOPO_PCI) write_links(w, node, depth + 1);
@@ -117,7 +136,7 @@ static void write_pci(const struct writer *w, uint32_t node, int depth)
 static void write_children(const struct writer *w, uint32_t parent, int depth)
 {
     for (uint32_t i = parent + 1; i < w->graph->n_nodes; i++) {
-        if (w->graph->nodes[i].parent != parent) continue;
+        if (w->graph->nodes[i].parent != parent || !is_written(w, i)) continue;
         if (w->graph->nodes[i].kind == TOPO_NET) write_net(w, &w->graph->nodes[i], depth);
         else write_pci(w, i, depth);
     }

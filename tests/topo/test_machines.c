@@ -1,6 +1,6 @@
 /* Machines as text: every description tests/machines/NAME.xml against the answer tests/machines/NAME.txt beside it (the
- * map GPU -> NIC -> rail with reasons, what is wrong, and the class and rate of every path); and written again as XML it
- * is the same machine. What was found instead lies in $BUILD/machines/NAME.txt. */
+ * map GPU -> NIC -> rail with reasons, what is wrong, and the class and rate of every path); and written again as XML
+ * it is the same machine. What was found instead lies in $BUILD/machines/NAME.txt. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -134,7 +134,8 @@ static void written_and_read_again_it_is_the_same_machine(void **state)
         assert_int_equal(first->n_nodes, second->n_nodes);
         assert_int_equal(first->n_links, second->n_links);
         for (uint32_t l = 0; l < first->n_links; l++)
-            if (first->links[l].rate.gb_per_s != second->links[l].rate.gb_per_s) fail_msg("%s: link %u", machines[i], l);
+            if (first->links[l].rate.gb_per_s != second->links[l].rate.gb_per_s)
+                fail_msg("%s: link %u", machines[i], l);
         free(xml);
         free(again);
         topo_graph_destroy(first);

@@ -23,7 +23,8 @@ enum { XML_MOST_TEST_BYTES = XML_MOST_BYTES + 1 };
 static void damage_is_refused_with_line_and_remedy(void **state)
 {
     (void)state;
-    static const struct { const char *what, *xml, *line, *says; } cases[] = {
+    static const struct { const char *what, *xml, *line, *says;
+    } cases[] = {
         {"nothing", "", ":1:", "cut off"},
         {"no XML", "hello", ":1:", "damaged"},
         {"cut off in a tag", "<system version=\"1\">\n<cpu numaid=", ":2:", "cut off"},
@@ -38,8 +39,9 @@ static void damage_is_refused_with_line_and_remedy(void **state)
         {"a device inside of itself", CPU0 PCI("0000:01:00.0", PCI("0000:01:00.0", "")) END, ":3:", "already given"},
         {"one bus number twice", CPU0 PCI("0000:01:00.0", "") PCI("0000:01:00.0", "") END, ":4:", "m.xml:3"},
         {"one NUMA node twice", CPU0 "</cpu><cpu numaid=\"0\">\n" END, ":3:", "same number"},
-        {"one GPU number twice", CPU0 PCI("0000:01:00.0", "<gpu dev=\"3\"/>") PCI("0000:02:00.0", "<gpu dev=\"3\"/>") END, ":4:",
-         "same number"},
+        {"one GPU number twice",
+         CPU0 PCI("0000:01:00.0", "<gpu dev=\"3\"/>") PCI("0000:02:00.0", "<gpu dev=\"3\"/>") END,
+         ":4:", "same number"},
         {"two devices in one place", CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"/><nic/>") END, ":3:", "second device"},
         {"a thousand lanes", CPU0 "<pci busid=\"0000:01:00.0\" link_width=\"1000\"/>\n" END, ":3:", "link_width"},
         {"64 lanes", CPU0 "<pci busid=\"0000:01:00.0\" link_width=\"64\"/>\n" END, ":3:", "up to 32 lanes"},
@@ -48,12 +50,14 @@ static void damage_is_refused_with_line_and_remedy(void **state)
         {"a port of nan", CPU0 "<nic><net name=\"a\" speed=\"nan\"/></nic>\n" END, ":3:", "out of range"},
         {"a port of -7", CPU0 "<nic><net name=\"a\" speed=\"-7\"/></nic>\n" END, ":3:", "out of range"},
         {"a number of letters", CPU0 "<nic><net name=\"a\" dev=\"one\"/></nic>\n" END, ":3:", "no whole number"},
-        {"a number beyond 64 bits", CPU0 "<nic><net name=\"a\" dev=\"99999999999999999999\"/></nic>\n" END, ":3:", "out of range"},
+        {"a number beyond 64 bits", CPU0 "<nic><net name=\"a\" dev=\"99999999999999999999\"/></nic>\n" END,
+         ":3:", "out of range"},
         {"a NUMA node of -5", "<system version=\"1\"><cpu numaid=\"-5\"/></system>", ":1:", "numaid"},
-        {"an NVLink to itself", CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"><nvlink target=\"0000:01:00.0\"/></gpu>") END, ":3:",
-         "to itself"},
-        {"a million NVLinks", CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"><nvlink target=\"0000:02:00.0\" count=\"1000000\"/></gpu>")
-         END, ":3:", "count"},
+        {"an NVLink to itself", CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"><nvlink target=\"0000:01:00.0\"/></gpu>") END,
+         ":3:", "to itself"},
+        {"a million NVLinks",
+         CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"><nvlink target=\"0000:02:00.0\" count=\"1000000\"/></gpu>") END,
+         ":3:", "count"},
         {"a control character in a name", CPU0 "<nic><net name=\"a&#10;b\"/></nic>\n" END, ":3:", "control character"},
         {"an entity of its own", "<!DOCTYPE system [\n<!ENTITY a \"aaaa\">\n]>" CPU0 END, ":2:", "entity"},
     };
@@ -122,7 +126,8 @@ static void every_shortened_description_is_refused_or_none(void **state)
     while (end > 0 && text[end - 1] != '>') end--;
     for (size_t bytes = 0; bytes < end; bytes++) {
         struct topo_graph *graph = NULL;
-        if (topo_xml_read_text(text, bytes, "m.xml", &graph) == RAIL_OK) fail_msg("%zu of %zu bytes were read", bytes, end);
+        if (topo_xml_read_text(text, bytes, "m.xml", &graph) == RAIL_OK)
+            fail_msg("%zu of %zu bytes were read", bytes, end);
     }
 }
 
@@ -138,7 +143,7 @@ static void files_that_are_none_are_named(void **state)
     assert_non_null(strstr(rail_last_error(), "more than"));
 }
 
-/* --- paths against an oracle --------------------------------------------------------------------------------------- */
+/* --- paths against an oracle -------------------------------------------------------------------------------------- */
 
 /* The class of a whole route, from the words of paths.h; PATH_DIS for a route that no traffic takes. */
 static enum topo_class class_of(const struct topo_graph *g, const uint32_t *nodes, const uint32_t *links, int n_links)
@@ -208,7 +213,8 @@ static struct topo_graph *random_machine(void)
     struct topo_graph *g = topo_graph_create();
     struct topo_origin told = {TOPO_FILE, 0, "random"};
     uint32_t places[8], n_places = 0, gpus[4], n_gpus = 1 + draw(3), cpus = 1 + draw(2);
-    for (uint32_t i = 0; i < cpus; i++) places[n_places++] = topo_graph_add(g, TOPO_CPU, TOPO_NONE, told), g->nodes[i].cpu.numa = (int)i;
+    for (uint32_t i = 0; i < cpus; i++)
+        places[n_places++] = topo_graph_add(g, TOPO_CPU, TOPO_NONE, told), g->nodes[i].cpu.numa = (int)i;
     for (uint32_t i = draw(4); i > 0; i--) {
         places[n_places] = topo_graph_add(g, TOPO_PCI, places[draw(n_places)], told);
         n_places++;
@@ -226,7 +232,8 @@ static struct topo_graph *random_machine(void)
     for (uint32_t i = 0; i < n_gpus; i++)
         for (uint32_t k = 0; k < i; k++)
             if (draw(3) == 0) {
-                struct topo_link link = {.kind = TOPO_LINK_NVL, .a = gpus[i], .b = gpus[k], .rate = {20 + draw(40), told}};
+                struct topo_link link = {
+                    .kind = TOPO_LINK_NVL, .a = gpus[i], .b = gpus[k], .rate = {20 + draw(40), told}};
                 assert_int_equal(topo_graph_link(g, link), RAIL_OK);
             }
     for (uint32_t i = 0; i < n_gpus; i++)
@@ -268,23 +275,38 @@ static void paths_are_those_of_trying_every_way(void **state)
         topo_graph_destroy(g);
     }
     assert_true(pairs > 3000);
-    assert_true(of_class[PATH_NVL] && of_class[PATH_NVB] && of_class[PATH_C2C] && of_class[PATH_PIX] && of_class[PATH_PXB] &&
-                of_class[PATH_P2C] && of_class[PATH_PHB] && of_class[PATH_SYS]);
+    assert_true(of_class[PATH_NVL] && of_class[PATH_NVB] && of_class[PATH_C2C] && of_class[PATH_PIX] &&
+                of_class[PATH_PXB] && of_class[PATH_P2C] && of_class[PATH_PHB] && of_class[PATH_SYS]);
 }
 
 static void hosts_of_one_file_meet_over_the_network(void **state)
 {
     (void)state;
-    static const char xml[] = "<system version=\"1\"><cpu numaid=\"0\" host_hash=\"0x1\">"
-        PCI("0000:01:00.0", "<gpu dev=\"0\"/>") PCI("0000:02:00.0", "<nic><net name=\"a\" dev=\"0\" speed=\"1000\"/></nic>")
-        "</cpu><cpu numaid=\"0\" host_hash=\"0x2\">" PCI("0000:01:00.0", "<gpu dev=\"0\"/>")
-        PCI("0000:02:00.0", "<nic><net name=\"a\" dev=\"0\" speed=\"1000\"/></nic>") "</cpu><cpu numaid=\"0\" host_hash=\"0x3\">"
-        PCI("0000:01:00.0", "<gpu dev=\"0\"/>") "</cpu></system>";
+    static const char xml[] = "<system version=\"1\"><cpu numaid=\"0\" host_hash=\"0x1\">" PCI("0000:01:00.0", "<gpu "
+                                                                                                               "dev="
+                                                                                                               "\"0\"/"
+                                                                                                               ">") PCI(
+        "0000:02:00.0",
+        "<nic><net name=\"a\" dev=\"0\" speed=\"1000\"/></nic>") "</cpu><cpu numaid=\"0\" host_hash=\"0x2\">" PCI("0000"
+                                                                                                                  ":01:"
+                                                                                                                  "00."
+                                                                                                                  "0",
+                                                                                                                  "<gpu"
+                                                                                                                  " dev"
+                                                                                                                  "=\"0"
+                                                                                                                  "\"/"
+                                                                                                                  ">")
+        PCI("0000:02:00.0", "<nic><net name=\"a\" dev=\"0\" speed=\"1000\"/></nic>") "</cpu><cpu numaid=\"0\" "
+                                                                                     "host_hash=\"0x3\">" PCI(
+                                                                                         "0000:01:00.0",
+                                                                                         "<gpu dev=\"0\"/>") "</cpu></"
+                                                                                                             "system>";
     struct topo_graph *g;
     struct topo_path path;
     assert_int_equal(topo_xml_read_text(xml, sizeof xml - 1, "m.xml", &g), RAIL_OK);
     assert_int_equal(g->n_hosts, 3);
-    uint32_t a = topo_graph_by_bus(g, 0, 1 << 16), b = topo_graph_by_bus(g, 1, 1 << 16), c = topo_graph_by_bus(g, 2, 1 << 16);
+    uint32_t a = topo_graph_by_bus(g, 0, 1 << 16), b = topo_graph_by_bus(g, 1, 1 << 16),
+             c = topo_graph_by_bus(g, 2, 1 << 16);
     assert_int_equal(topo_path(g, a, b, &path), RAIL_OK);
     assert_int_equal(path.class, PATH_NET);
     assert_int_equal(topo_path(g, a, c, &path), RAIL_OK);
@@ -295,11 +317,14 @@ static void hosts_of_one_file_meet_over_the_network(void **state)
 static void gdr_levels_are_nccls(void **state)
 {
     (void)state;
-    static const struct { const char *text; enum topo_class level; } cases[] = {
-        {NULL, PATH_P2C}, {"", PATH_P2C}, {"LOC", PATH_LOC}, {"pix", PATH_PIX}, {"PXB", PATH_PXB}, {"PHB", PATH_PHB}, {"SYS", PATH_SYS},
-        {"0", PATH_LOC},  {"1", PATH_PIX}, {"2", PATH_PXB}, {"3", PATH_PHB},    {"4", PATH_SYS},  {"5", PATH_P2C},
+    static const struct { const char *text; enum topo_class level;
+    } cases[] = {
+        {NULL, PATH_P2C},  {"", PATH_P2C},    {"LOC", PATH_LOC}, {"pix", PATH_PIX}, {"PXB", PATH_PXB},
+        {"PHB", PATH_PHB}, {"SYS", PATH_SYS}, {"0", PATH_LOC},   {"1", PATH_PIX},   {"2", PATH_PXB},
+        {"3", PATH_PHB},   {"4", PATH_SYS},   {"5", PATH_P2C},
     };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) assert_int_equal(topo_gdr_level(cases[i].text), cases[i].level);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_int_equal(topo_gdr_level(cases[i].text), cases[i].level);
 }
 
 int main(void)

@@ -1,0 +1,173 @@
+#!/usr/bin/env bash
+# `railccl topo`: a machine from NCCL's XML, from sysfs (a tree of files made here), from hwloc; as text, JSON, drawing and
+# XML; two machines compared; bad input.
+. tests/support/tap.sh
+bin=$BUILD/bin/railccl
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+machines=tests/machines
+
+topo() { timeout 60 "$bin" topo "$@" >"$dir/out" 2>"$dir/err"; }
+says() { grep -qE -- "$1" "$dir/out" || { echo "no \"$1\" in:"; cat "$dir/out" "$dir/err"; return 1; }; }
+
+# --- a machine in sysfs: two sockets, each a switch with a GPU and a NIC, socket 1's NIC with bonded ports; a board's
+# graphics chip, a management port that is down, a virtual function, loopback
+root=$dir/root
+device() { # FOLDER CLASS VENDOR NUMA SPEED WIDTH MAXSPEED MAXWIDTH
+    local path=$root/sys/devices/$1
+    mkdir -p "$path" "$root/sys/bus/pci/devices"
+    echo "$2" >"$path/class"; echo "$3" >"$path/vendor"; echo 0x1234 >"$path/device"; echo "$4" >"$path/numa_node"
+    [ -z "$5" ] || { echo "$5 GT/s PCIe" >"$path/current_link_speed"; echo "$6" >"$path/current_link_width"
+                     echo "$7 GT/s PCIe" >"$path/max_link_speed"; echo "$8" >"$path/max_link_width"; }
+    ln -s "../../../devices/$1" "$root/sys/bus/pci/devices/${1##*/}"
+}
+interface() { # NAME PCI-FOLDER STATE SPEED MTU
+    local path=$root/sys/devices/$2/net/$1
+    mkdir -p "$path" "$root/sys/class/net"
+    echo "$3" >"$path/operstate"; echo "$4" >"$path/speed"; echo "$5" >"$path/mtu"; echo 1 >"$path/type"
+    ln -s ../.. "$path/device"
+    ln -s "../../devices/$2/net/$1" "$root/sys/class/net/$1"
+}
+verbs() { # NAME PCI-FOLDER RATE STATE
+    local path=$root/sys/devices/$2/infiniband/$1
+    mkdir -p "$path/ports/1" "$root/sys/class/infiniband"
+    echo "$3" >"$path/ports/1/rate"; echo "$4" >"$path/ports/1/state"; echo Ethernet >"$path/ports/1/link_layer"
+    echo b859:9f03:00ab:cdef >"$path/node_guid"
+    ln -s ../.. "$path/device"
+    ln -s "../../devices/$2/infiniband/$1" "$root/sys/class/infiniband/$1"
+}
+make_root() {
+    local n
+    for n in 0 1; do
+        mkdir -p "$root/sys/devices/system/node/node$n" "$root/sys/devices/system/cpu/cpu$((8 * n))/topology"
+        echo "$((8 * n))-$((8 * n + 7))" >"$root/sys/devices/system/node/node$n/cpulist"
+        echo $n >"$root/sys/devices/system/cpu/cpu$((8 * n))/topology/physical_package_id"
+        local port=pci0000:${n}0/0000:${n}0:01.0
+        device "$port" 0x060400 0x8086 $n 32.0 16 32.0 16
+        device "$port/0000:${n}1:00.0" 0x060400 0x1000 $n 32.0 16 32.0 16
+        device "$port/0000:${n}1:00.0/0000:${n}2:00.0" 0x060400 0x1000 $n 32.0 16 32.0 16
+        device "$port/0000:${n}1:00.0/0000:${n}2:00.0/0000:${n}3:00.0" 0x030200 0x10de $n 2.5 16 32.0 16
+        device "$port/0000:${n}1:00.0/0000:${n}2:04.0" 0x060400 0x1000 $n 32.0 16 32.0 16
+        nic[n]="$port/0000:${n}1:00.0/0000:${n}2:04.0/0000:${n}5:00.0"
+        device "${nic[n]}" 0x020000 0x15b3 $n 32.0 $((16 - 8 * n)) 32.0 16
+    done
+    mkdir -p "$root/sys/devices/system/node/node2"; echo >"$root/sys/devices/system/node/node2/cpulist" # memory alone
+    verbs mlx5_0 "${nic[0]}" "400 Gb/sec (4X NDR)" "4: ACTIVE"
+    interface ens1 "${nic[0]}" up 400000 4200
+    verbs mlx5_bond_0 "${nic[1]}" "400 Gb/sec (4X NDR)" "4: ACTIVE"
+    interface ens2f0 "${nic[1]}" up 200000 9000
+    device pci0000:00/0000:00:1c.0 0x030000 0x1a03 0 "" "" "" ""
+    device pci0000:00/0000:00:1d.0 0x020000 0x8086 0 5.0 4 5.0 4
+    interface eno1 pci0000:00/0000:00:1d.0 down -1 1500
+    device pci0000:00/0000:00:1e.0 0x020000 0x15b3 0 "" "" "" ""
+    interface vf0 pci0000:00/0000:00:1e.0 up 400000 1500
+    ln -s ../0000:00:1d.0 "$root/sys/devices/pci0000:00/0000:00:1e.0/physfn"
+    mkdir -p "$root/sys/devices/virtual/net/lo"; ln -s ../../devices/virtual/net/lo "$root/sys/class/net/lo"
+    mkdir -p "$root/proc"
+    printf 'processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\n\n' >"$root/proc/cpuinfo"
+}
+declare -a nic
+make_root
+
+answers() { local m; for m in "$machines"/*.xml; do
+    topo --brief --paths --file "$m" || return 1
+    sed "1s/^${m##*/}: //" "$dir/out" | diff - "${m%.xml}.txt" || return 1
+done; }
+from_sysfs() {
+    topo --root "$root" && says '2 NUMA nodes, 2 PCI switches, 2 GPUs, 4 NICs with 4 ports' &&
+        says 'GPU 0 .*0000:03:00.0 .*mlx5_0 .*rail 0 .*PIX .*48.0 GB/s' &&
+        says 'GPU 1 .*0000:13:00.0 .*mlx5_bond_0 .*rail 1 .*PIX .*24.0 GB/s' && says 'rail 1 .*400 Gbit/s .*bond of 2 ports' &&
+        says 'SYS to NUMA 1, 22.0 GB/s .*Sapphire' && says 'rate 400 Gbit/s .*infiniband/mlx5_0/ports/1/rate'
+}
+what_is_wrong() {
+    topo --root "$root" --check && { echo "--check saw nothing"; return 1; }
+    says 'MTU: mlx5_0 has 4200 bytes, mlx5_bond_0 9000' && says 'runs at 32 GT/s x 8 and could do 32 GT/s x 16' &&
+        says 'port eno1 is down' && says 'vf0 is a virtual function' && says '1 port of 50.0 GB/s and a slot of 24.0'
+}
+sysfs_to_xml() {
+    topo --root "$root" --xml && cp "$dir/out" "$dir/machine.xml" && topo --file "$dir/machine.xml" --xml &&
+        diff "$dir/machine.xml" "$dir/out" && topo --file "$dir/machine.xml" && says 'GPU 1 .*mlx5_bond_0 .*rail 1 .*PIX'
+}
+itself() { topo && says 'NUMA node NUMA' && says '\[/sys/'; }
+by_variable() { NCCL_TOPO_FILE=$machines/seven-of-eight.xml topo && says 'rail 3 is missing'; }
+levels() {
+    NCCL_NET_GDR_LEVEL=SYS topo --file $machines/pcie-4gpu-1nic.xml --brief && [ "$(grep -c GPUDirect "$dir/out")" = 4 ] &&
+        topo --file $machines/pcie-4gpu-1nic.xml --brief --gdr-level PHB && [ "$(grep -c 'GB/s  GPUDirect' "$dir/out")" = 2 ]
+}
+json() {
+    local m
+    for m in "$machines"/*.xml; do
+        topo --json --file "$m" || return 1
+        python3 - "$dir/out" "${m%.xml}.txt" <<'PY' || return 1
+import json, sys
+machine = json.load(open(sys.argv[1]))
+host = machine["hosts"][0]
+assert all(node["source"]["text"] for node in host["nodes"]), "a node without source"
+assert all(link["source"]["text"] and link["gb_per_s"] > 0 for link in host["links"]), "a link without source"
+text = open(sys.argv[2]).read()
+for b in host["gpus"]:
+    assert "rail %-3u %s" % (b["rail"], b["class"]) in text and b["nic"] in text, b
+PY
+    done
+}
+drawing() {
+    local m
+    for m in "$machines"/*.xml; do
+        topo --svg "$dir/m.svg" --file "$m" || return 1
+        python3 - "$dir/m.svg" "$m" <<'PY' || return 1
+import sys, xml.etree.ElementTree as tree
+svg = tree.parse(sys.argv[1]).getroot()
+words = [t.text or "" for t in svg.iter("{http://www.w3.org/2000/svg}text")]
+machine = tree.parse(sys.argv[2]).getroot()
+gpus = len(list(machine.iter("gpu")))
+assert sum(w.startswith("GPU ") and w[4:].isdigit() for w in words) == gpus, words
+for net in machine.iter("net"): assert any(net.get("name")[-9:] in w for w in words), net.get("name")
+width, height = float(svg.get("width")), float(svg.get("height"))
+for r in svg.iter("{http://www.w3.org/2000/svg}text"):
+    assert 0 <= float(r.get("x")) <= width and 0 <= float(r.get("y")) <= height, r.text
+PY
+    done
+}
+compared() {
+    topo --diff $machines/bonded-8gpu-8nic.xml $machines/bonded-8gpu-8nic.xml && says '^alike: ' || return 1
+    sed 's/link_width="16"/link_width="8"/; s/speed="400000"/speed="200000"/' "$machines/bonded-8gpu-8nic.xml" >"$dir/other.xml"
+    topo --diff $machines/bonded-8gpu-8nic.xml "$dir/other.xml"
+    [ $? -eq 1 ] && says '^rail 0' && says 'other.xml: mlx5_bond_0 .*200 Gbit/s' && says 'PCI link of 0000:10:00.0'
+}
+bad() {
+    local status words
+    words=$1; shift
+    topo "$@"; status=$?
+    [ $status -eq 2 ] && grep -qE -- "$words" "$dir/err" || { echo "status $status"; cat "$dir/err"; return 1; }
+}
+bad_input() {
+    head -c 700 $machines/seven-of-eight.xml >"$dir/cut.xml"
+    bad 'cut.xml:[0-9]+: .*cut off' --file "$dir/cut.xml" && bad 'No such file' --file "$dir/none.xml" &&
+        bad 'no such option' --nonsense && bad 'named by --file' stray && bad 'takes two files' --diff "$dir/cut.xml" &&
+        bad 'is not there' --root "$dir/empty" && bad 'No such file or directory' --file $machines/seven-of-eight.xml --svg "$dir/no/x.svg"
+}
+hwloc() {
+    topo --synthetic "package:2 numa:1 core:4 pu:2" && says '2 NUMA nodes' && says 'package 1' &&
+        bad 'no synthetic text' --synthetic "zebra:2" && bad 'hwloc cannot read' --hwloc $machines/seven-of-eight.xml
+}
+
+tap_plan 12
+tap_case "every machine's answer, by the tool" answers
+tap_case "sysfs: switches, GPUs, verbs and other ports, bonds, NUMA nodes" from_sysfs
+tap_case "sysfs: different MTU, a narrow slot, ports that are down or virtual" what_is_wrong
+tap_case "sysfs to NCCL's XML and back" sysfs_to_xml
+tap_case "this machine, each fact with its source" itself
+tap_case "NCCL_TOPO_FILE is read" by_variable
+tap_case "NCCL_NET_GDR_LEVEL and --gdr-level decide about GPUDirect" levels
+if command -v python3 >/dev/null; then
+    tap_case "JSON says what the text says, each fact with its source" json
+    tap_case "drawings show every GPU and port within their bounds" drawing
+else
+    tap_skip "JSON says what the text says, each fact with its source" "python3 is not installed"
+    tap_skip "drawings show every GPU and port within their bounds" "python3 is not installed"
+fi
+tap_case "two machines compared, alike and not" compared
+tap_case "bad input is named, exit status 2" bad_input
+if topo --synthetic "numa:1 pu:1"; then tap_case "hwloc's synthetic text; its bad input" hwloc
+else tap_skip "hwloc's synthetic text; its bad input" "$(head -c 150 "$dir/err")"; fi
+tap_end

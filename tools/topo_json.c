@@ -1,0 +1,179 @@
+/* topo_json.c - a machine for programs: every fact with its source. Unknown numbers are left out. */
+#include <string.h>
+
+#include "topo.h"
+
+struct json { FILE *out; bool comma; };
+
+static void quote(struct json *j, const char *text)
+{
+    fputc('"', j->out);
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c == '"' || c == '\\') fprintf(j->out, "\\%c", c);
+        else if (c < ' ' || c == 0x7f) fprintf(j->out, "\\u%04x", c);
+        else fputc(c, j->out);
+    }
+    fputc('"', j->out);
+}
+
+static void key(struct json *j, const char *name)
+{
+    if (j->comma) fputs(", ", j->out);
+    j->comma = true;
+    if (!name) return;
+    quote(j, name);
+    fputs(": ", j->out);
+}
+
+static void text(struct json *j, const char *name, const char *value) { key(j, name), quote(j, value); }
+static void number(struct json *j, const char *name, double value) { key(j, name), fprintf(j->out, "%.10g", value); }
+static void truth(struct json *j, const char *name, bool value)
+{
+    key(j, name), fputs(value ? "true" : "false", j->out);
+}
+
+static void open_in(struct json *j, const char *name, char bracket)
+{
+    key(j, name);
+    fputc(bracket, j->out);
+    j->comma = false;
+}
+
+static void close_in(struct json *j, char bracket)
+{
+    fputc(bracket, j->out);
+    j->comma = true;
+}
+
+static void source(struct json *j, const char *name, struct topo_origin origin)
+{
+    char words[TOPO_TEXT_BYTES + 64];
+    open_in(j, name, '{');
+    text(j, "how", topo_how_name(origin.how));
+    text(j, "text", topo_origin_text(origin, words, sizeof words));
+    close_in(j, '}');
+}
+
+static void tri(struct json *j, const char *name, enum topo_tri value)
+{
+    if (value != TOPO_MAYBE) truth(j, name, value == TOPO_YES);
+}
+
+static void write_net(struct json *j, const struct topo_net *net)
+{
+    if (net->dev >= 0) number(j, "dev", net->dev);
+    number(j, "port", net->port);
+    if (net->mbit_per_s > 0) number(j, "mbit_per_s", net->mbit_per_s), source(j, "rate_source", net->rate_origin);
+    if (net->mtu > 0) number(j, "mtu_bytes", net->mtu), source(j, "mtu_source", net->mtu_origin);
+    if (net->slaves > 0) number(j, "bonded_ports", net->slaves);
+    if (net->netdev[0]) text(j, "interface", net->netdev);
+    if (net->address[0]) text(j, "address", net->address);
+    tri(j, "up", net->up);
+    tri(j, "gdr", net->gdr);
+    truth(j, "virtual_function", net->virtual_function);
+}
+
+static void write_node(struct json *j, const struct topo_graph *g, uint32_t i)
+{
+    const struct topo_node *n = &g->nodes[i];
+    char bus[24];
+    open_in(j, NULL, '{');
+    number(j, "id", i);
+    text(j, "kind", topo_kind_name(n->kind));
+    text(j, "name", n->name);
+    number(j, "number", n->number);
+    if (n->parent != TOPO_NONE) number(j, "parent", n->parent);
+    if (n->bus != TOPO_NO_BUS) text(j, "bus", topo_bus_text(n->bus, bus));
+    source(j, "source", n->origin);
+    if (n->gt_per_s > 0) number(j, "gt_per_s", n->gt_per_s);
+    if (n->lanes > 0) number(j, "lanes", n->lanes);
+    if (n->kind == TOPO_CPU && n->cpu.numa >= 0) number(j, "numa", n->cpu.numa);
+    if (n->kind == TOPO_CPU && n->cpu.package >= 0) number(j, "package", n->cpu.package);
+    if (n->kind == TOPO_CPU && n->cpu.vendor[0]) text(j, "vendor", n->cpu.vendor);
+    if (n->kind == TOPO_GPU && n->gpu.dev >= 0) number(j, "dev", n->gpu.dev);
+    if (n->kind == TOPO_GPU && n->gpu.sm >= 0) number(j, "sm", n->gpu.sm);
+    if (n->kind == TOPO_GPU) tri(j, "gdr", n->gpu.gdr);
+    if (n->kind == TOPO_NET) write_net(j, &n->net);
+    close_in(j, '}');
+}
+
+static void write_link(struct json *j, const struct topo_link *l)
+{
+    open_in(j, NULL, '{');
+    text(j, "kind", topo_link_name(l->kind));
+    number(j, "a", l->a);
+    number(j, "b", l->b);
+    if (l->count) number(j, "count", l->count);
+    number(j, "gb_per_s", l->rate.gb_per_s);
+    source(j, "source", l->rate.origin);
+    close_in(j, '}');
+}
+
+static void write_binding(struct json *j, const struct topo_graph *g, const struct topo_binding *b)
+{
+    open_in(j, NULL, '{');
+    number(j, "gpu", g->nodes[b->gpu].number);
+    text(j, "nic", g->nodes[b->net].name);
+    number(j, "rail", b->rail);
+    truth(j, "first", b->first);
+    text(j, "class", topo_class_name(b->pxn.class));
+    text(j, "direct_class", topo_class_name(b->path.class));
+    number(j, "gb_per_s", b->pxn.gb_per_s);
+    if (b->pxn.via != TOPO_NONE) number(j, "through_gpu", g->nodes[b->pxn.via].number);
+    truth(j, "gpudirect", b->direct);
+    if (b->why_not[0]) text(j, "why_not", b->why_not);
+    text(j, "why", b->why);
+    close_in(j, '}');
+}
+
+static void write_host(struct json *j, const struct topo_view *v, uint32_t host)
+{
+    const struct topo_graph *g = v->graph;
+    const struct topo_map *map = &v->maps[host];
+    open_in(j, NULL, '{');
+    open_in(j, "nodes", '[');
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].host == host) fputc('\n', j->out), write_node(j, g, i);
+    close_in(j, ']');
+    open_in(j, "links", '[');
+    for (uint32_t i = 0; i < g->n_links; i++)
+        if (g->nodes[g->links[i].a].host == host) fputc('\n', j->out), write_link(j, &g->links[i]);
+    close_in(j, ']');
+    open_in(j, "gpus", '[');
+    for (uint32_t i = 0; i < map->n_bindings; i++) fputc('\n', j->out), write_binding(j, g, &map->bindings[i]);
+    close_in(j, ']');
+    open_in(j, "rails", '[');
+    for (uint32_t i = 0; i < map->n_rails; i++) {
+        open_in(j, NULL, '{');
+        number(j, "rail", map->rails[i].number);
+        text(j, "nic", g->nodes[map->rails[i].net].name);
+        number(j, "gpus", map->rails[i].n_gpus);
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    text(j, "rails_numbered", map->how);
+    open_in(j, "findings", '[');
+    for (uint32_t i = 0; i < v->findings[host].n; i++) {
+        open_in(j, NULL, '{');
+        text(j, "weight", topo_weight_name(v->findings[host].at[i].weight));
+        text(j, "text", v->findings[host].at[i].text);
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    close_in(j, '}');
+}
+
+void topo_write_json(const struct topo_view *view, FILE *out)
+{
+    struct json j = {out, false};
+    open_in(&j, NULL, '{');
+    text(&j, "title", view->title);
+    text(&j, "source", view->graph->source);
+    truth(&j, "pci_tree_hidden", view->graph->flat);
+    open_in(&j, "hosts", '[');
+    for (uint32_t h = 0; h < view->graph->n_hosts; h++) write_host(&j, view, h);
+    close_in(&j, ']');
+    close_in(&j, '}');
+    fputc('\n', out);
+}
