@@ -646,6 +646,51 @@ static void waiting_for_a_rank_that_is_gone_ends_with_its_name(void **state)
         }
 }
 
+/* Rank 0 puts and puts; rank 1 dies, or aborts, in the middle of it. */
+static void put_until_the_end(struct job_rank *rank)
+{
+    enum { BYTES = 1 << 20 };
+    bool dies = *(bool *)rank->arg;
+    struct banded b;
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    if (!banded_open(rank, &b, BYTES, dies)) return;
+    if (rank->rank == 1) {
+        JOB_TRY(wait_for(rank, 0, 20));
+        if (dies) raise(SIGKILL);
+        JOB_TRY(ncclCommAbort(rank->comm));
+        free(b.all);
+        return;
+    }
+    unsigned char *out = calloc(1, BYTES);
+    double start = trouble_now_s();
+    ncclResult_t result = ncclSuccess;
+    while (result == ncclSuccess && trouble_now_s() < start + 20) result = put(rank, out, BYTES, 1, &b, 0);
+    JOB_EXPECT(result == ncclRemoteError, "result %d: %s", result, ncclGetLastError(NULL));
+    /* What a call returns first is the rank's; other threads of the process may add words of their own lanes. */
+    ncclResult_t state;
+    JOB_TRY(ncclCommGetAsyncError(rank->comm, &state));
+    JOB_EXPECT(state == ncclRemoteError, "state %d", state);
+    const char *lacks = trouble_lacks(ncclGetLastError(NULL), dies ? "rank 1" : "rank 1 called ncclCommAbort");
+    JOB_EXPECT(!lacks, "lacks \"%s\": %s", lacks, ncclGetLastError(NULL));
+    JOB_TRY(ncclCommAbort(rank->comm));
+    free(out);
+    if (dies) JOB_TRY(ncclMemFree(b.all));
+    else free(b.all);
+}
+
+static void putting_to_a_rank_that_is_gone_ends_with_its_name(void **state)
+{
+    (void)state;
+    const struct job jobs[] = {
+        {.n_ranks = 2, .ranks_per_process = 1, .bare = true, .may_die = true},
+        {.n_ranks = 2, .ranks_per_process = 1, .bare = true, .may_die = true, .env = by_kernel},
+        {.n_ranks = 2, .ranks_per_process = 1, .bare = true, .may_die = true, .env = by_link},
+        {.n_ranks = 2, .ranks_per_process = 1, .bare = true, .may_die = true, .n_hosts = 2},
+    };
+    for (int dies = 0; dies < 2; dies++)
+        for (size_t i = 0; i < sizeof jobs / sizeof *jobs; i++) job_must(&jobs[i], put_until_the_end, &(bool){dies});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -661,6 +706,7 @@ int main(void)
         cmocka_unit_test(a_split_communicator_has_windows_of_its_own),
         cmocka_unit_test(a_mistake_is_named_and_the_communicator_works_on),
         cmocka_unit_test(waiting_for_a_rank_that_is_gone_ends_with_its_name),
+        cmocka_unit_test(putting_to_a_rank_that_is_gone_ends_with_its_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
