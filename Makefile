@@ -112,7 +112,7 @@ tests: $(TESTS)
 # ---- showing and proving --------------------------------------------------------------------------------------------
 
 # What `make check` runs beside all test programs and tests/*/check_*.sh.
-HOUSE   := run include_rule headers ptx clang install arm64
+HOUSE   := run include_rule headers ptx clang install arm64 fuzz
 
 demo: ## 4 processes as 2 hosts of 2 ranks: AllReduce from 8 B to 128 MiB, verified
 	$(Q)scripts/deps.sh demo
@@ -159,6 +159,19 @@ sanitized:
 	    UBSAN_OPTIONS=print_stacktrace=1:$$UBSAN_OPTIONS \
 	    TSAN_OPTIONS=die_after_fork=0:second_deadlock_stack=1:$$TSAN_OPTIONS TEST_RUNNER="$(RUNNER)" tests/run.sh $(T)
 
+# Parsers against any bytes. Of the library only the layers that parsers live in are built for it.
+FUZZ_LAYERS := base foreign topo
+FUZZ     := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+FUZZOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter $(FUZZ_LAYERS:%=src/%/%),$(SRC)))
+fuzz: ## each fuzz target for FUZZ_SECONDS=20 (needs clang)
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=$(FUZZ_CC) OPT="-O1 -g" \
+	    SAN="-fsanitize=address,undefined,fuzzer-no-link $(SANFLAGS)" $(FUZZ:%=build-fuzz/tests/fuzz/%)
+	$(Q)BUILD=build-fuzz bash tests/fuzz/run.sh $(FUZZ)
+FUZZ_CC  ?= clang
+$(FUZZ:%=$(BUILD)/tests/fuzz/%): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZOBJ)
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(STATIC) -lm -ldl
+
 perf: all ## measure AllReduce on this machine
 	$(Q)BUILD=$(BUILD) scripts/perf.sh
 
@@ -190,7 +203,7 @@ uninstall: ## what install put there
 	    $(DESTDIR)$(LIBDIR)/pkgconfig/nccl.pc $(DESTDIR)$(LIBDIR)/pkgconfig/railccl.pc
 
 clean: ## every build folder
-	rm -rf $(BUILD) build-asan build-ubsan build-tsan build-clang build-arm64
+	rm -rf $(BUILD) build-asan build-ubsan build-tsan build-clang build-arm64 build-fuzz
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' Makefile | sed 's/$$(DESTDIR)$$(PREFIX)/PREFIX/' | expand -t 20

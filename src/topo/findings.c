@@ -1,4 +1,5 @@
 /* findings.c - one function per thing that may be wrong. */
+#include <arpa/inet.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,16 +211,28 @@ static void uneven_rails(struct look *l)
         say(l, TOPO_SAID, "%s serves %u GPUs, %s %u", name(l, most), high, name(l, least), low);
 }
 
-/* "10.1.2.3/24" -> whether both lie in one network. */
+/* "10.1.2.3/24" or "fd00::1/64": the address as bytes, and the length of its network's prefix, which is 0 for nonsense.
+ */
+static int parse_address(const char *text, uint8_t out[16], int *family)
+{
+    char address[48];
+    const char *slash = strchr(text, '/');
+    if (!slash || (size_t)(slash - text) >= sizeof address) return 0;
+    memcpy(address, text, (size_t)(slash - text));
+    address[slash - text] = '\0';
+    *family = strchr(address, ':') ? AF_INET6 : AF_INET;
+    return inet_pton(*family, address, out) == 1 ? atoi(slash + 1) : 0;
+}
+
+/* A prefix of the whole length is one host's, no network. */
 static bool same_subnet(const char *a, const char *b)
 {
-    unsigned x[5], y[5];
-    if (sscanf(a, "%u.%u.%u.%u/%u", &x[0], &x[1], &x[2], &x[3], &x[4]) != 5) return false;
-    if (sscanf(b, "%u.%u.%u.%u/%u", &y[0], &y[1], &y[2], &y[3], &y[4]) != 5) return false;
-    if (x[4] != y[4] || x[4] == 0 || x[4] > 31) return false;
-    uint32_t mask = UINT32_MAX << (32 - x[4]);
-    uint32_t p = x[0] << 24 | x[1] << 16 | x[2] << 8 | x[3], q = y[0] << 24 | y[1] << 16 | y[2] << 8 | y[3];
-    return (p & mask) == (q & mask);
+    uint8_t x[16] = {0}, y[16] = {0};
+    int p, q, n = parse_address(a, x, &p), m = parse_address(b, y, &q);
+    if (n <= 0 || n != m || p != q || n >= (p == AF_INET ? 32 : 128)) return false;
+    for (int i = 0; i < n; i++)
+        if ((x[i / 8] ^ y[i / 8]) & 0x80 >> i % 8) return false;
+    return true;
 }
 
 static void one_subnet(struct look *l)

@@ -96,6 +96,31 @@ static bool is_gpu(long class, long vendor)
     return maker && (base == 0x0300 || base == 0x0302 || base == 0x0380 || base == 0x1200);
 }
 
+/* What GPUDirect needs besides nearness: a module that offers GPU memory to NICs, and an IOMMU that does not translate.
+ */
+static void judge_direct(struct sysfs *s, uint32_t node, const char *path)
+{
+    char type[SYSFS_LINE];
+    struct topo_node *n = &s->graph->nodes[node];
+    bool peermem = sysfs_exists(s, "/sys/module/nvidia_peermem", NULL) ||
+                   sysfs_exists(s, "/sys/kernel/mm/memory_peers/nv_mem", NULL);
+    if (n->vendor == 0x10de && !sysfs_exists(s, "/sys/module/nvidia", NULL)) {
+        n->gpu.gdr = TOPO_NO;
+        topo_graph_remark(s->graph, "the nvidia driver is not loaded: its GPUs cannot be used");
+    } else if (n->vendor == 0x10de && peermem) {
+        n->gpu.gdr = TOPO_YES;
+    } else if (n->vendor == 0x10de) {
+        topo_graph_remark(
+            s->graph, "nvidia_peermem is not loaded: GPUDirect then needs dma-buf (kernel 5.12 and the open driver)");
+    }
+    sysfs_read(s, type, sizeof type, path, "iommu_group/type");
+    if (strncmp(type, "DMA", 3) == 0)
+        topo_graph_remark(s->graph,
+                          "the IOMMU translates (iommu_group/type is %s): traffic between GPUs and NICs climbs to the "
+                          "CPU; boot with iommu=pt",
+                          type);
+}
+
 static enum rail_result visit(struct sysfs *s, const char *folder, const char *name, void *context)
 {
     char path[SYSFS_PATH];
@@ -105,10 +130,7 @@ static enum rail_result visit(struct sysfs *s, const char *folder, const char *n
     if (!is_gpu(sysfs_number(s, 0, path, "class"), sysfs_number(s, 0, path, "vendor"))) return RAIL_OK;
     RAIL_TRY(sysfs_pci_device(s, path, TOPO_GPU, &node));
     if (node == TOPO_NONE) return RAIL_OK;
-    struct topo_node *n = &s->graph->nodes[node];
-    if (n->vendor == 0x10de && (sysfs_exists(s, "/sys/module/nvidia_peermem", NULL) ||
-                                sysfs_exists(s, "/sys/kernel/mm/memory_peers/nv_mem", NULL)))
-        n->gpu.gdr = TOPO_YES;
+    judge_direct(s, node, path);
     return RAIL_OK;
 }
 

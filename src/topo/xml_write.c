@@ -30,29 +30,35 @@ static void number(const struct writer *w, const char *name, long value, long no
     if (value != not_told) fprintf(w->out, " %s=\"%ld\"", name, value);
 }
 
+static void write_link(const struct writer *w, const struct topo_link *link, uint32_t node, uint32_t to, int depth)
+{
+    const struct topo_graph *g = w->graph;
+    char bus[24];
+    if (link->kind == TOPO_LINK_NVL) {
+        bool is_switch = g->nodes[to].kind == TOPO_NVS;
+        indent(w, depth);
+        fprintf(w->out, "<nvlink target=\"%s\" count=\"%u\" tclass=\"%s\"/>\n",
+                is_switch ? "fffffff:ffff:ff" : topo_bus_text(g->nodes[to].bus, bus), link->count,
+                is_switch ? "0x068000" : "0x030200");
+    } else if (link->kind == TOPO_LINK_C2C) {
+        indent(w, depth);
+        fprintf(w->out, "<c2c bw=\"%.17g\" count=\"%u\"/>\n", link->rate.gb_per_s * 1000 / link->count, link->count);
+    } else if (link->kind == TOPO_LINK_PCI && link->a == node && to != g->nodes[node].parent &&
+               g->nodes[node].kind == TOPO_PCI && g->nodes[to].parent != node) {
+        indent(w, depth);
+        fprintf(w->out, "<pcilink target=\"%s\"/>\n", topo_bus_text(g->nodes[to].bus, bus));
+    }
+}
+
+/* In order of what is at the other end, whichever end was read first. */
 static void write_links(const struct writer *w, uint32_t node, int depth)
 {
     const struct topo_graph *g = w->graph;
-    for (uint32_t k = g->first[node]; k < g->first[node + 1]; k++) {
-        const struct topo_link *link = &g->links[g->at[k]];
-        uint32_t to = link->a == node ? link->b : link->a;
-        char bus[24];
-        if (link->kind == TOPO_LINK_NVL) {
-            bool is_switch = g->nodes[to].kind == TOPO_NVS;
-            indent(w, depth);
-            fprintf(w->out, "<nvlink target=\"%s\" count=\"%u\" tclass=\"%s\"/>\n",
-                    is_switch ? "fffffff:ffff:ff" : topo_bus_text(g->nodes[to].bus, bus), link->count,
-                    is_switch ? "0x068000" : "0x030200");
-        } else if (link->kind == TOPO_LINK_C2C) {
-            indent(w, depth);
-            fprintf(w->out, "<c2c bw=\"%.17g\" count=\"%u\"/>\n", link->rate.gb_per_s * 1000 / link->count,
-                    link->count);
-        } else if (link->kind == TOPO_LINK_PCI && link->a == node && to != g->nodes[node].parent &&
-                   g->nodes[node].kind == TOPO_PCI && g->nodes[to].parent != node) {
-            indent(w, depth);
-            fprintf(w->out, "<pcilink target=\"%s\"/>\n", topo_bus_text(g->nodes[to].bus, bus));
+    for (uint32_t to = 0; to < g->n_nodes; to++)
+        for (uint32_t k = g->first[node]; k < g->first[node + 1]; k++) {
+            const struct topo_link *link = &g->links[g->at[k]];
+            if ((link->a == node ? link->b : link->a) == to) write_link(w, link, node, to, depth);
         }
-    }
 }
 
 /* As NCCL, which lists the ports that it would use. */
@@ -70,12 +76,23 @@ static bool is_written(const struct writer *w, uint32_t i)
     return written || !has_port;
 }
 
+/* The driver's number; where no device of the kind has one, its place, since NCCL wants one. */
+static int32_t dev_of(const struct writer *w, const struct topo_node *n)
+{
+    for (uint32_t i = 0; i < w->graph->n_nodes; i++) {
+        const struct topo_node *o = &w->graph->nodes[i];
+        if (o->kind == n->kind && o->host == n->host && (n->kind == TOPO_GPU ? o->gpu.dev : o->net.dev) >= 0)
+            return n->kind == TOPO_GPU ? n->gpu.dev : n->net.dev;
+    }
+    return (int32_t)n->number;
+}
+
 static void write_net(const struct writer *w, const struct topo_node *n, int depth)
 {
     indent(w, depth);
     fputs("<net", w->out);
     text(w, "name", n->name);
-    number(w, "dev", n->net.dev >= 0 ? n->net.dev : (int32_t)n->number, -1);
+    number(w, "dev", dev_of(w, n), -1);
     if (n->net.mbit_per_s > 0) fprintf(w->out, " speed=\"%.17g\"", n->net.mbit_per_s);
     number(w, "port", n->net.port, 1);
     if (n->net.latency_us > 0) fprintf(w->out, " latency=\"%.17g\"", n->net.latency_us);
@@ -89,10 +106,9 @@ static void write_net(const struct writer *w, const struct topo_node *n, int dep
 static void write_gpu(const struct writer *w, uint32_t node, int depth)
 {
     const struct topo_gpu *gpu = &w->graph->nodes[node].gpu;
-    int32_t dev = gpu->dev >= 0 ? gpu->dev : (int32_t)w->graph->nodes[node].number;
     indent(w, depth);
     fputs("<gpu", w->out);
-    number(w, "dev", dev, -1);
+    number(w, "dev", dev_of(w, &w->graph->nodes[node]), -1);
     number(w, "sm", gpu->sm, -1);
     number(w, "rank", gpu->rank, -1);
     number(w, "gdr", gpu->gdr, TOPO_MAYBE);
@@ -102,13 +118,14 @@ static void write_gpu(const struct writer *w, uint32_t node, int depth)
     fputs("</gpu>\n", w->out);
 }
 
-static void write_children(const struct writer *w, uint32_t parent, int depth);
+enum children { PORTS, DEVICES };
+static void write_children(const struct writer *w, uint32_t parent, enum children which, int depth);
 
 static void write_nic(const struct writer *w, uint32_t node, int depth)
 {
     indent(w, depth);
     fputs("<nic>\n", w->out);
-    write_children(w, node, depth + 1);
+    write_children(w, node, PORTS, depth + 1);
     indent(w, depth);
     fputs("</nic>\n", w->out);
 }
@@ -128,16 +145,17 @@ static void write_pci(const struct writer *w, uint32_t node, int depth)
     if (n->kind == TOPO_GPU) write_gpu(w, node, depth + 1);
     else if (n->kind == TOPO_NIC) write_nic(w, node, depth + 1);
     if (n->kind == TOPO_PCI) write_links(w, node, depth + 1);
-    if (n->kind != TOPO_NIC) write_children(w, node, depth + 1);
+    write_children(w, node, DEVICES, depth + 1);
     indent(w, depth);
     fputs("</pci>\n", w->out);
 }
 
-static void write_children(const struct writer *w, uint32_t parent, int depth)
+static void write_children(const struct writer *w, uint32_t parent, enum children which, int depth)
 {
     for (uint32_t i = parent + 1; i < w->graph->n_nodes; i++) {
         if (w->graph->nodes[i].parent != parent || !is_written(w, i)) continue;
-        if (w->graph->nodes[i].kind == TOPO_NET) write_net(w, &w->graph->nodes[i], depth);
+        if ((w->graph->nodes[i].kind == TOPO_NET) != (which == PORTS)) continue;
+        if (which == PORTS) write_net(w, &w->graph->nodes[i], depth);
         else write_pci(w, i, depth);
     }
 }
@@ -152,7 +170,7 @@ static void write_cpu(const struct writer *w, uint32_t node)
     if (cpu->arch[0]) text(w, "arch", cpu->arch);
     if (cpu->vendor[0]) text(w, "vendor", cpu->vendor);
     fprintf(w->out, " familyid=\"%d\" modelid=\"%d\">\n", cpu->family, cpu->model);
-    write_children(w, node, 2);
+    write_children(w, node, DEVICES, 2);
     fputs("  </cpu>\n", w->out);
 }
 

@@ -62,6 +62,8 @@ make_root() {
     device pci0000:00/0000:00:1e.0 0x020000 0x15b3 0 "" "" "" ""
     interface vf0 pci0000:00/0000:00:1e.0 up 400000 1500
     ln -s ../0000:00:1d.0 "$root/sys/devices/pci0000:00/0000:00:1e.0/physfn"
+    mkdir -p "$root/sys/module/nvidia" "$root/sys/bus/pci/devices/0000:03:00.0/iommu_group"
+    echo DMA-FQ >"$root/sys/bus/pci/devices/0000:03:00.0/iommu_group/type"
     mkdir -p "$root/sys/devices/virtual/net/lo"; ln -s ../../devices/virtual/net/lo "$root/sys/class/net/lo"
     mkdir -p "$root/proc"
     printf 'processor\t: 0\nvendor_id\t: GenuineIntel\ncpu family\t: 6\nmodel\t\t: 143\n\n' >"$root/proc/cpuinfo"
@@ -82,7 +84,7 @@ from_sysfs() {
 what_is_wrong() {
     topo --root "$root" --check && { echo "--check saw nothing"; return 1; }
     says 'MTU: mlx5_0 has 4200 bytes, mlx5_bond_0 9000' && says 'runs at 32 GT/s x 8 and could do 32 GT/s x 16' &&
-        says 'port eno1 is down' && says 'vf0 is a virtual function' && says '1 port of 50.0 GB/s and a slot of 24.0'
+        says 'port eno1 is down' && says 'nvidia_peermem is not loaded' && says 'IOMMU translates .*DMA-FQ' && says 'vf0 is a virtual function' && says '1 port of 50.0 GB/s and a slot of 24.0'
 }
 sysfs_to_xml() {
     topo --root "$root" --xml && cp "$dir/out" "$dir/machine.xml" && topo --file "$dir/machine.xml" --xml &&

@@ -122,6 +122,17 @@ static char *as_xml(const struct topo_graph *graph)
     return text;
 }
 
+static bool has_link(const struct topo_graph *g, const struct topo_link *want)
+{
+    for (uint32_t l = 0; l < g->n_links; l++) {
+        const struct topo_link *k = &g->links[l];
+        bool ends = (k->a == want->a && k->b == want->b) || (k->a == want->b && k->b == want->a);
+        if (ends && k->kind == want->kind && k->count == want->count && k->rate.gb_per_s == want->rate.gb_per_s)
+            return true;
+    }
+    return false;
+}
+
 static void written_and_read_again_it_is_the_same_machine(void **state)
 {
     (void)state;
@@ -134,8 +145,7 @@ static void written_and_read_again_it_is_the_same_machine(void **state)
         assert_int_equal(first->n_nodes, second->n_nodes);
         assert_int_equal(first->n_links, second->n_links);
         for (uint32_t l = 0; l < first->n_links; l++)
-            if (first->links[l].rate.gb_per_s != second->links[l].rate.gb_per_s)
-                fail_msg("%s: link %u", machines[i], l);
+            if (!has_link(second, &first->links[l])) fail_msg("%s: link %u", machines[i], l);
         free(xml);
         free(again);
         topo_graph_destroy(first);

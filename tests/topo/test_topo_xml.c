@@ -11,7 +11,7 @@
 #include <cmocka.h>
 
 #include "foreign/expat.h"
-#include "topo/binding.h"
+#include "topo/findings.h"
 #include "topo/xml.h"
 
 enum { XML_MOST_TEST_BYTES = XML_MOST_BYTES + 1 };
@@ -279,6 +279,39 @@ static void paths_are_those_of_trying_every_way(void **state)
                 of_class[PATH_PXB] && of_class[PATH_P2C] && of_class[PATH_PHB] && of_class[PATH_SYS]);
 }
 
+/* What fuzzing found: each is read, written, and reads back as the same text. */
+static void written_text_reads_back_as_itself(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {
+        CPU0 PCI("0000:01:00.0", "<nic><net name=\"a\"/></nic>" PCI("0000:02:00.0", "<nic><net name=\"b\"/></nic>"))
+            END,
+        CPU0 PCI("0000:01:00.0", "<gpu dev=\"1\"/>") PCI("0000:02:00.0", "<gpu/>") PCI("0000:03:00.0", "<gpu/>") END,
+        CPU0 PCI("0000:01:00.0", "<gpu dev=\"0\"><nvlink target=\"0000:03:00.0\"/></gpu>")
+            PCI("0000:02:00.0", "<gpu dev=\"1\"><nvlink target=\"0000:01:00.0\"/></gpu>")
+                PCI("0000:03:00.0", "<gpu dev=\"2\"/>") END,
+        CPU0 "<nic><net name=\"a &lt;&amp;&quot;&gt; b\" speed=\"0.1\"/></nic>\n" END,
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *text[2] = {NULL, NULL};
+        const char *from = cases[i];
+        for (int turn = 0; turn < 2; turn++) {
+            struct topo_graph *graph;
+            size_t bytes;
+            if (topo_xml_read_text(from, strlen(from), "m.xml", &graph) != RAIL_OK)
+                fail_msg("%zu: %s", i, rail_last_error());
+            FILE *out = open_memstream(&text[turn], &bytes);
+            assert_int_equal(topo_xml_write(graph, out), RAIL_OK);
+            fclose(out);
+            topo_graph_destroy(graph);
+            from = text[turn];
+        }
+        assert_string_equal(text[0], text[1]);
+        free(text[0]);
+        free(text[1]);
+    }
+}
+
 static void hosts_of_one_file_meet_over_the_network(void **state)
 {
     (void)state;
@@ -314,6 +347,60 @@ static void hosts_of_one_file_meet_over_the_network(void **state)
     topo_graph_destroy(g);
 }
 
+static bool found(const struct topo_graph *g, const char *words)
+{
+    struct topo_map map;
+    struct topo_findings findings;
+    bool there = false;
+    assert_int_equal(topo_map_build(g, 0, PATH_P2C, &map), RAIL_OK);
+    assert_int_equal(topo_findings_collect(g, 0, &map, &findings), RAIL_OK);
+    for (uint32_t i = 0; i < findings.n; i++) there |= strstr(findings.at[i].text, words) != NULL;
+    topo_findings_clear(&findings);
+    topo_map_clear(&map);
+    return there;
+}
+
+static struct topo_node *port(struct topo_graph *g, uint32_t number)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].kind == TOPO_NET && g->nodes[i].number == number) return &g->nodes[i];
+    fail();
+    return NULL;
+}
+
+static void a_good_machine_made_worse_is_said_to_be_worse(void **state)
+{
+    (void)state;
+    struct topo_graph *g;
+    assert_int_equal(topo_xml_read_file("tests/machines/bonded-8gpu-8nic.xml", &g), RAIL_OK);
+    static const struct { const char *a, *b; bool same;
+    } subnets[] = {
+        {"10.0.1.1/24", "10.0.2.1/24", false},           {"10.0.1.1/16", "10.0.2.1/16", true},
+        {"10.0.1.1/16", "10.0.2.1/24", false},           {"10.0.1.1/32", "10.0.1.1/32", false},
+        {"192.168.4.7/30", "192.168.4.5/30", true},      {"fd00::1/64", "fd00::2/64", true},
+        {"fd00:0:0:1::1/64", "fd00:0:0:2::1/64", false}, {"10.0.1.1/24", "", false},
+    };
+    for (size_t i = 0; i < sizeof subnets / sizeof *subnets; i++) {
+        strcpy(port(g, 0)->net.address, subnets[i].a);
+        strcpy(port(g, 5)->net.address, subnets[i].b);
+        if (found(g, "are in one subnet") != subnets[i].same) fail_msg("%s and %s", subnets[i].a, subnets[i].b);
+    }
+    port(g, 0)->net.address[0] = '\0';
+    assert_false(found(g, "different MTU"));
+    for (uint32_t i = 0; i < 8; i++) port(g, i)->net.mtu = i == 6 ? 1500 : 9000;
+    assert_true(found(g, "mlx5_bond_0 has 9000 bytes, mlx5_bond_6 1500"));
+    assert_false(found(g, "different rates"));
+    port(g, 3)->net.mbit_per_s = 200000;
+    assert_true(found(g, "mlx5_bond_0 has 400 Gbit/s, mlx5_bond_3 200"));
+    assert_false(found(g, "GPUDirect"));
+    port(g, 2)->net.gdr = TOPO_NO;
+    assert_true(found(g, "GPU 2: GPUDirect to mlx5_bond_2 is impossible"));
+    port(g, 7)->net.up = TOPO_NO;
+    assert_true(found(g, "port mlx5_bond_7 is down"));
+    assert_true(found(g, "rail 7 is missing"));
+    topo_graph_destroy(g);
+}
+
 static void gdr_levels_are_nccls(void **state)
 {
     (void)state;
@@ -335,7 +422,9 @@ int main(void)
         cmocka_unit_test(every_shortened_description_is_refused_or_none),
         cmocka_unit_test(files_that_are_none_are_named),
         cmocka_unit_test(paths_are_those_of_trying_every_way),
+        cmocka_unit_test(written_text_reads_back_as_itself),
         cmocka_unit_test(hosts_of_one_file_meet_over_the_network),
+        cmocka_unit_test(a_good_machine_made_worse_is_said_to_be_worse),
         cmocka_unit_test(gdr_levels_are_nccls),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
