@@ -175,6 +175,14 @@ $(FUZZ:%=$(BUILD)/tests/fuzz/%): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o 
 perf: all ## measure AllReduce on this machine
 	$(Q)BUILD=$(BUILD) scripts/perf.sh
 
+# Seconds of fuzzing: S=60. Needs clang; crashes are left in the build folder.
+fuzz-fabric: ## fuzz the readers of fabric files and topology.conf for S seconds (60)
+	$(Q)mkdir -p $(BUILD)/fuzz
+	$(Q)clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread -Isrc -Iinclude \
+	    -DRAILCCL_VERSION='"$(VERSION)"' -o $(BUILD)/fuzz/fabric tests/fuzz/fuzz_fabric.c \
+	    $(wildcard src/topo/fabric*.c) src/topo/hostlist.c src/topo/order.c $(wildcard src/base/*.c) $(SODIUM)
+	$(Q)cd $(BUILD)/fuzz && mkdir -p corpus && ./fabric -max_total_time=$(or $(S),60) -max_len=4096 -print_final_stats=1 corpus
+
 # Reaches inside the library, so it is linked with the archive and is no part of `make perf`.
 bench-combine: $(BUILD)/tests/device/bench_combine ## arithmetic on host memory: GB/s per type, shape and path
 	$(Q)$<
@@ -210,6 +218,6 @@ help: ## this list
 	@echo '  Variables: BUILD=build CC=gcc PREFIX=/usr/local LIBDIR= DESTDIR= OPT="-O2 -g" V=1 T="layer/test_name ..."'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all tests demo check check-long check-rails check-run asan ubsan tsan sanitized perf bench-combine install uninstall clean help FORCE
+.PHONY: all tests demo check check-long check-rails check-run asan ubsan tsan sanitized perf bench-combine fuzz-fabric install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

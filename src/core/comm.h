@@ -23,6 +23,7 @@
 #include "engine/host.h"
 #include "engine/messages.h"
 #include "engine/wait.h"
+#include "topo/order.h"
 #include "topo/shape.h"
 
 /* What every rank says of itself at init. Plain bytes, all-gathered. */
@@ -35,6 +36,8 @@ struct member {
     int32_t cores;           /* machine_cores() */
     char host_name[32];
     uint8_t fresh[16];       /* random, for this communicator */
+    uint64_t fabric;         /* digest of its fabric file, 0 = none */
+    struct place hangs;      /* the switches above its host */
     struct bootstrap_place place; /* where its process is found by communicators made of this one */
 };
 

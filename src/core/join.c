@@ -19,6 +19,7 @@
 #include "core/rails.h"
 #include "core/notes.h"
 #include "engine/calls.h"
+#include "topo/fabric.h"
 #include "topo/machine.h"
 
 /* Spinning between two yields, when every rank has a core. Waking a sleeper costs 20 us, but a peer whose core was taken
@@ -44,6 +45,12 @@ static enum rail_result introduce(struct member *m, bool alone)
     net_process_id(m->process);
     snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
     rail_random(m->fresh, sizeof m->fresh);
+    const struct fabric *fabric;
+    RAIL_TRY(fabric_of_process(&fabric));
+    if (fabric) {
+        m->fabric = fabric_digest(fabric);
+        m->hangs = fabric_place(fabric, machine_host_name());
+    }
     return alone ? RAIL_OK : bootstrap_place_here(&m->place);
 }
 
@@ -97,7 +104,7 @@ static enum rail_result shape_of(struct comm *comm)
     for (uint32_t r = 0; r < comm->n_ranks; r++) keys[r] = node_key(comm, r);
     int failed = shape_build(&comm->shape, comm->n_ranks, keys, 1);
     free(keys);
-    return failed ? rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks) : RAIL_OK;
+    return failed ? rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks) : rails_order(comm);
 }
 
 /* ---- the node ---- */

@@ -4,6 +4,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
@@ -15,6 +16,45 @@ enum { TEXT_BYTES = 600 };
 static uint32_t first_of(const struct comm *comm, uint32_t node)
 {
     return comm->shape.order[comm->shape.node_start[node]];
+}
+
+/* What the order saves against the one in which ranks name their nodes. */
+static void log_order(uint32_t n, const struct place *places, const uint32_t *order, uint32_t unknown)
+{
+    uint32_t *by_rank = calloc(n, sizeof *by_rank);
+    for (uint32_t i = 0; by_rank && i < n; i++) by_rank[i] = i;
+    if (by_rank)
+        RAIL_INFO(RAIL_INIT, "fabric: a ring over %u nodes goes from leaf to leaf %u times (in rank order %u), from top "
+                  "to top %u times (%u); %u nodes are not in the file", n, place_crossings(n, places, order, PLACE_TIERS - 1),
+                  place_crossings(n, places, by_rank, PLACE_TIERS - 1), place_crossings(n, places, order, 0),
+                  place_crossings(n, places, by_rank, 0), unknown);
+    free(by_rank);
+}
+
+enum rail_result rails_order(struct comm *comm)
+{
+    uint32_t n = comm->shape.n_nodes;
+    for (uint32_t r = 1; r < comm->n_ranks; r++)
+        if (comm->members[r].fabric != comm->members[0].fabric)
+            return rail_fail(RAIL_E_USAGE, "RAILCCL_FABRIC: rank 0 (host %s) read %s, rank %u (host %s) read %s: give all "
+                             "ranks the same text", comm->members[0].host_name, comm->members[0].fabric ? "a file" : "none", r,
+                             comm->members[r].host_name, !comm->members[r].fabric ? "none"
+                             : comm->members[0].fabric ? "another one" : "a file");
+    if (comm->members[0].fabric == 0 || n < 2) return RAIL_OK;
+    struct place *places = calloc(n, sizeof *places);
+    uint32_t *order = calloc(n, sizeof *order);
+    uint32_t unknown = 0;
+    for (uint32_t node = 0; places && node < n; node++) {
+        places[node] = comm->members[first_of(comm, node)].hangs;
+        unknown += places[node].tier[0] == 0;
+    }
+    bool done = places && order && place_order(n, places, order) == 0;
+    if (done && comm->rank == 0)
+        log_order(n, places, order, unknown);
+    done = done && shape_reorder(&comm->shape, order) == 0;
+    free(places);
+    free(order);
+    return done ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "ordering %u nodes: out of memory", n);
 }
 
 static size_t append(char *text, size_t used, size_t bytes, const char *what)

@@ -4,6 +4,10 @@
 
 #include "core/comm.h"
 
+/* With everybody's members at hand and the shape built: puts the nodes into the order in which a ring leaves each leaf
+ * and pod once, by the fabric file. RAIL_E_USAGE when ranks read different files. */
+enum rail_result rails_order(struct comm *comm);
+
 /* With everybody's addresses at hand. Logs the rails (rank 0) and this rank's NICs that have no partner, at INFO.
  * RAIL_E_USAGE when a host shares no rail with this one and NCCL_CROSS_NIC=0, or has not the same rails and
  * NCCL_IGNORE_NET_MISMATCH=0; the text names both hosts and their NICs. Without effect within one node. */

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "topo/fabric.h"
+#include "topo/machine.h"
 
 struct matching {
     bool used_here[RAILS_NICS_MAX], used_there[RAILS_NICS_MAX];
@@ -60,4 +62,14 @@ uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefi
     }
     uint64_t key = rail_hash64(&subnet, sizeof subnet, 11);
     return key ? key : 1;
+}
+
+enum rail_result rails_key(const struct machine_interface *nic, uint64_t *key_out)
+{
+    const struct fabric *fabric;
+    uint64_t key = 0;
+    RAIL_TRY(fabric_of_process(&fabric));
+    if (fabric) RAIL_TRY(fabric_rail(fabric, machine_host_name(), nic->name, &nic->address, &key));
+    *key_out = key ? key : rails_subnet_key(&nic->address, nic->prefix_bits);
+    return RAIL_OK;
 }

@@ -11,6 +11,8 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "base/result.h"
+
 enum { RAILS_NICS_MAX = 16 };
 
 /* NCCL_CROSS_NIC. */
@@ -33,5 +35,10 @@ uint32_t rails_match(const uint64_t *here, uint32_t n_here, const uint64_t *ther
 
 /* Key of an address with that many network bits; 0: such a subnet does not say who shares it. */
 uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefix_bits);
+
+/* The key of a NIC of this host: what the fabric file says of it, else its subnet's. RAIL_E_ARGUMENT: the file contradicts
+ * itself, or cannot be read. */
+struct machine_interface;
+enum rail_result rails_key(const struct machine_interface *nic, uint64_t *key_out);
 
 #endif

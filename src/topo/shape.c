@@ -69,6 +69,30 @@ undo:
     return -1;
 }
 
+int shape_reorder(struct shape *shape, const uint32_t *order)
+{
+    size_t n = shape->n_nodes + 1u;
+    uint32_t *start = calloc(n, sizeof *start), *number = calloc(n, sizeof *number);
+    if (!start || !number) {
+        free(start);
+        free(number);
+        return -1;
+    }
+    for (uint32_t i = 0; i < shape->n_nodes; i++) {
+        number[order[i]] = i;
+        start[i + 1] = start[i] + shape->node_start[order[i] + 1] - shape->node_start[order[i]];
+    }
+    for (uint32_t r = 0; r < shape->n_ranks; r++) {
+        shape->node_of[r] = number[shape->node_of[r]];
+        shape->position[r] = start[shape->node_of[r]] + shape->peer_of[r];
+        shape->order[shape->position[r]] = r;
+    }
+    free(shape->node_start);
+    free(number);
+    shape->node_start = start;
+    return 0;
+}
+
 void shape_clear(struct shape *shape)
 {
     free(shape->node_of);

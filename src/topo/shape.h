@@ -19,6 +19,9 @@ struct shape {
 /* Builds the shape of ranks that carry the given node keys (equal keys = same node; nodes are numbered by first
  * appearance, ranks of a node in rank order). Returns 0, or -1 when out of memory. shape_clear frees. */
 int shape_build(struct shape *out, uint32_t n_ranks, const uint64_t *node_key, uint32_t n_rails);
+/* Numbers the nodes anew: order[i] becomes node i. `order` names each node once. Ranks keep their numbers, and their order
+ * inside a node. Returns 0, or -1 with nothing changed when out of memory. */
+int shape_reorder(struct shape *shape, const uint32_t *order);
 void shape_clear(struct shape *shape);
 
 #endif

@@ -12,6 +12,8 @@ cases=("a rig comes up and its idle spine counts nothing"
        "AllReduce of 3 hosts uses 4 rails evenly and leaves the spine alone"
        "hosts that count their rails from another one on, one of them short of a rail: no byte leaves its rail"
        "hosts without a common rail are refused with NCCL_CROSS_NIC=0, by name"
+       "a fabric file puts nodes of a leaf side by side in the ring, and rails where it says"
+       "hosts with different fabric files, and a broken one, are told file and line"
        "two rigs stand side by side, and a rig that is taken down leaves nothing")
 tap_plan ${#cases[@]}
 refused=$(rig_refused)
@@ -84,12 +86,38 @@ refused() {
     [[ $log == *"no rail in common"*"eth0 10.77.0.1/24"*"eth1 10.77.1.2/24"* ]] &&
         "${BUILD:-build}/bin/railccl" run -n 2 --netns "$(rig_hosts "$rig" 1)" --timeout 60 "$perf" -b 1M -e 1M -n 1
 }
+# h0 h2 hang on one leaf, h1 h3 on the other: in rank order every edge of the ring would change leaf. The file makes one
+# rail of both subnets.
+ordered() {
+    local log file=/run/$rig.fabric
+    rig_down "$rig"
+    rig_up "$rig" 4 2 200 spine || return 1
+    printf 'switch left right under top\nswitch top\nhosts h[0,2] under left\nhosts h[1,3] under right\nsubnet 10.77.0.0/23 rail 0\n' >"$file"
+    log=$(NCCL_DEBUG=INFO RAILCCL_FABRIC=$file "${BUILD:-build}/bin/railccl" run -n 4 --netns "$(rig_hosts "$rig" 1)" --timeout 60 \
+        tests/rails/as_host.sh "${BUILD:-build}/bin/all_reduce_perf" -b 1M -e 1M -n 1 -c 1 2>&1)
+    local status=$?
+    echo "$log" | grep -E "rail|fabric|1048576"
+    [ $status -eq 0 ] && [[ $log == *"from leaf to leaf 2 times (in rank order 4)"* ]] &&
+        [[ $log == *"rail 0: node 0 eth0 10.77.0.1/24, node 1 eth0 10.77.0.3/24, node 2 eth0 10.77.0.2/24, node 3 eth0 10.77.0.4/24 (4"* ]]
+}
+disagree() {
+    local log file=/run/$rig.fabric
+    printf 'switch left\nhosts h[0-3 under left\n' >"$file.bad"
+    log=$(RAILCCL_FABRIC=$file.bad "${BUILD:-build}/bin/railccl" run -n 2 --netns "$(rig_hosts "$rig" 1)" --timeout 60 \
+        "${BUILD:-build}/bin/all_reduce_perf" -b 1M -e 1M -n 1 2>&1) && return 1
+    echo "$log"
+    [[ $log == *"$file.bad:2: list of hosts: a bracket is not closed"* ]] || return 1
+    log=$("${BUILD:-build}/bin/railccl" run -n 2 --netns "$(rig_hosts "$rig" 1)" --timeout 60 \
+        bash -c "[ \$RANK = 0 ] || export RAILCCL_FABRIC=$file; exec ${BUILD:-build}/bin/all_reduce_perf -b 1M -e 1M -n 1" 2>&1) && return 1
+    echo "$log"
+    [[ $log == *"RAILCCL_FABRIC: rank 0 (host "*") read none, rank 1 (host "*") read a file"* ]]
+}
 leaves_nothing() {
     rig_up "$other" 2 1 100 && rig_down "$rig" && want "left" "$(ls /run/netns /run | grep -c "^$rig[-.]")" == 0 &&
         want "NICs beside it" "$(rig_counters "$other" | wc -l)" == 2 && rig_down "$other" &&
         want "left" "$(ls /run/netns /run | grep -c "^$other[-.]")" == 0
 }
 
-steps=(comes_up stays loses does_not_hear is_cut fills shuffled refused leaves_nothing)
+steps=(comes_up stays loses does_not_hear is_cut fills shuffled refused ordered disagree leaves_nothing)
 for i in "${!cases[@]}"; do tap_case "${cases[$i]}" "${steps[$i]}"; done
 tap_end

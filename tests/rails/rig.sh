@@ -152,7 +152,7 @@ rig_down() { # NAME
         for pid in $(ip netns pids "$space" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
         ip netns del "$space" 2>/dev/null
     done
-    rm -f "/run/$1.rig"
+    rm -f "/run/$1.rig" "/run/$1.fabric" "/run/$1.fabric.bad"
     return 0
 }
 

@@ -115,7 +115,7 @@ static enum rail_result rails_find(struct net_config *config)
                                                                     : sizeof(struct sockaddr_in6);
         rail->mbit_per_s = found[i].mbit_per_s;
         rail->prefix_bits = found[i].prefix_bits;
-        rail->rail = rails_subnet_key(&found[i].address, found[i].prefix_bits);
+        RAIL_TRY(rails_key(&found[i], &rail->rail));
     }
     return RAIL_OK;
 }
