@@ -195,6 +195,18 @@ static void ranks_as_threads(void **state)
     rail_params_reload();
 }
 
+static void more_ranks_than_windows_hold(void **state)
+{
+    (void)state;
+    for (int hosts = 1; hosts < 4; hosts += 2) {
+        struct table t = sample(120, 67, 12);
+        for (int k = 0; k < t.n_calls; k++)
+            if (t.calls[k].count > 1000) t.calls[k].count = 300;
+        struct job job = {.n_ranks = 67, .ranks_per_process = 12, .n_hosts = hosts, .env = on, .limit_s = 120};
+        job_must(&job, all_calls, &t);
+    }
+}
+
 static void other_algorithms_channels_windows_and_arithmetic_change_nothing(void **state)
 {
     (void)state;
@@ -274,6 +286,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(two_hosts),
         cmocka_unit_test(three_uneven_hosts_of_processes_of_two_threads),
         cmocka_unit_test(ranks_dealt_to_uneven_hosts),
+        cmocka_unit_test(more_ranks_than_windows_hold),
         cmocka_unit_test(other_algorithms_channels_windows_and_arithmetic_change_nothing),
         cmocka_unit_test(without_the_variable_the_same_inputs_show_other_orders),
         cmocka_unit_test(ranks_that_disagree_about_it_are_told),
