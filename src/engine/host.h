@@ -15,7 +15,7 @@
 #include "transport/link.h"
 #include "transport/shm/segment.h"
 
-enum { HOST_MAX_CHANNELS = 16, HOST_MAX_RUNS = HOST_MAX_CHANNELS * 2 };
+enum { HOST_MAX_CHANNELS = 16, HOST_MAX_RUNS = HOST_MAX_CHANNELS * 3 };
 
 /* A plan and the links it names, in the plan's order. Owned by the communicator. */
 struct instance {

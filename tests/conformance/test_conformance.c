@@ -169,6 +169,9 @@ static const struct placement placements[] = {
     {.name = "rank tree forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_ALGO=ranktree"}},
     {.name = "links instead of windows", .ranks_per_process = 1, .share = 2, .env = {"RAILCCL_TWOSHOT_MAX_BYTES=0"}},
     {.name = "deterministic", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_DETERMINISTIC=1"}},
+    {.name = "sixteen channels, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 4, .env = {"NCCL_MIN_NCHANNELS=16"}},
+    {.name = "sixteen channels, deterministic", .ranks_per_process = 1, .n_hosts = 2, .share = 4,
+     .env = {"NCCL_MIN_NCHANNELS=16", "RAILCCL_DETERMINISTIC=1"}},
     {.name = "no shared memory", .ranks_per_process = 2, .share = 2, .env = {"NCCL_SHM_DISABLE=1"}},
     {.name = "threads", .share = 8}, /* last: forked ranks must not inherit a process that has used the library */
 };

@@ -26,7 +26,8 @@ enum {
     SHM_EXPRESS_BYTES = 40,  /* data beside the sequence and the signature in one line */
     SHM_MAX_PEERS = 1024,
     SHM_MAX_SLOTS = 16,
-    SHM_PLACES = 64,         /* links into one rank for whatever root: at most 4 per channel (ring or tree), 16 channels */
+    SHM_PLACES = 16 * 21,    /* links into one rank for whatever root: 16 channels, on each at most a ring's 1, a tree's 3, a
+                                hierarchy's 3 (or a rank tree's 5 in place of both), and 8 and 6 of the two doublings */
     SHM_CONTEXTS = 16,       /* of one-sided operations: at most so many, */
     SHM_SIGNAL_INDICES = 16, /* with so many signals each */
     SHM_SIGNALS = SHM_CONTEXTS * SHM_SIGNAL_INDICES,
