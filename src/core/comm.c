@@ -154,6 +154,7 @@ static void clear(struct comm *comm)
     shm_segment_close(&comm->node.segment);
     shape_clear(&comm->shape);
     watch_clear(&comm->watch);
+    notes_clear(comm);
     redops_clear(&comm->redops);
     registrations_clear(&comm->registrations);
     digest_close(comm->digest);

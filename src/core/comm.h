@@ -54,7 +54,7 @@ struct notes {
     uint32_t quiet;        /* looks since the last call */
     uint64_t seen;         /* calls at the last look */
     struct service_timer timer;
-    struct calls_history kept[COMM_REPORTS]; /* rank 0: the last report of rank r at r modulo COMM_REPORTS */
+    struct calls_history *kept; /* rank 0, [COMM_REPORTS]: the last report of rank r at r modulo that. NULL: none came */
 };
 
 struct comm {

@@ -3,6 +3,7 @@
 
 #include <stddef.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "engine/calls.h"
@@ -56,7 +57,7 @@ static void report(struct comm *comm)
 /* Rank 0 may have been late when a report came. */
 static enum rail_result compare_kept(const struct comm *comm, const struct calls_history *mine)
 {
-    for (int i = 0; i < COMM_REPORTS; i++)
+    for (int i = 0; comm->notes.kept && i < COMM_REPORTS; i++)
         if (comm->notes.kept[i].number) RAIL_TRY(calls_compare(mine, &comm->notes.kept[i]));
     return RAIL_OK;
 }
@@ -64,12 +65,13 @@ static enum rail_result compare_kept(const struct comm *comm, const struct calls
 /* Compared with my calls, and with those of others that reported: I may be late myself. */
 void notes_received(struct comm *comm, const struct calls_history *theirs)
 {
-    struct calls_history mine;
+    struct calls_history mine, *kept = comm->notes.kept;
+    if (!kept) kept = comm->notes.kept = calloc(COMM_REPORTS, sizeof *kept);
     calls_history_of(&comm->node, comm->node.self, &mine);
     enum rail_result result = calls_compare(&mine, theirs);
-    for (int i = 0; i < COMM_REPORTS && result == RAIL_OK; i++)
-        if (comm->notes.kept[i].rank != theirs->rank) result = calls_compare(&comm->notes.kept[i], theirs);
-    comm->notes.kept[theirs->rank % COMM_REPORTS] = *theirs;
+    for (int i = 0; kept && i < COMM_REPORTS && result == RAIL_OK; i++)
+        if (kept[i].rank != theirs->rank) result = calls_compare(&kept[i], theirs);
+    if (kept) kept[theirs->rank % COMM_REPORTS] = *theirs;
     if (result != RAIL_OK) told(comm, theirs->rank, result);
 }
 
@@ -109,4 +111,10 @@ __attribute__((cold)) void notes_watch_slow(struct comm *comm)
 void notes_stop(struct comm *comm)
 {
     if (comm->notes.timer.fire) service_timer_cancel(&comm->notes.timer);
+}
+
+void notes_clear(struct comm *comm)
+{
+    free(comm->notes.kept);
+    comm->notes.kept = NULL;
 }

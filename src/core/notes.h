@@ -20,6 +20,9 @@ static inline void notes_watch(struct comm *comm)
 /* The service thread looks no more; before what it looks at goes away. A communicator that never began is fine. */
 void notes_stop(struct comm *comm);
 
+/* Frees what it kept, when no more reports come. */
+void notes_clear(struct comm *comm);
+
 /* At rank 0, on the service thread: another rank's calls, whether it waits or not. */
 void notes_received(struct comm *comm, const struct calls_history *theirs);
 
