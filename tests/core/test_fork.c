@@ -212,18 +212,26 @@ static void a_child_is_refused_the_parents_communicator_and_may_have_its_own(voi
 
 /* ---- a child keeps nothing alive ---- */
 
+struct orphan {
+    _Atomic int child;
+    _Atomic int seen; /* counts: rank 0's last call with a living peer has returned */
+};
+
 /* Rank 1 leaves a child behind and is killed: rank 0 hears of the death while that child lives. */
 static void dies_leaving_a_child(struct job_rank *rank)
 {
-    _Atomic int *child = rank->arg;
+    struct orphan *o = rank->arg;
+    int before = o->seen; /* alike on both: it is written only after a call that both take part in */
     go_on(rank);
+    if (rank->rank == 0) o->seen = before + 1;
     if (rank->rank == 1) {
+        while (o->seen == before) usleep(1000);
         pid_t pid = fork();
         if (pid == 0) {
             alarm(60);
             for (;;) pause();
         }
-        *child = pid;
+        o->child = pid;
         raise(SIGKILL);
     }
     double began = trouble_now_s();
@@ -231,14 +239,14 @@ static void dies_leaving_a_child(struct job_rank *rank)
     while (result == ncclSuccess && trouble_now_s() - began < 30)
         result = trouble_allreduce(rank->comm, rank->n_ranks, 100000);
     trouble_says(rank, "after the death", result, ncclRemoteError, "rank 1");
-    JOB_EXPECT(kill(*child, 0) == 0, "the child was not alive: this proved nothing");
-    kill(*child, SIGKILL);
+    JOB_EXPECT(kill(o->child, 0) == 0, "the child was not alive: this proved nothing");
+    kill(o->child, SIGKILL);
 }
 
 static void a_death_is_noticed_although_a_child_lives(void **state)
 {
     (void)state;
-    in_both_places(dies_leaving_a_child, trouble_shared(sizeof(int)), true);
+    in_both_places(dies_leaving_a_child, trouble_shared(sizeof(struct orphan)), true);
 }
 
 int main(void)
