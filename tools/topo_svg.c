@@ -245,7 +245,7 @@ static void draw_nic(const struct svg *s, uint32_t i)
     fprintf(s->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"8\" fill=\"%s\"/>\n", left, s->y[i],
             BOX, LEAF_HEIGHT, ink);
     write_text(s, s->x[i], s->y[i] + 23, CENTRED " font-size=\"13\" font-weight=\"bold\" fill=\"#fff\"", 11,
-               port == TOPO_NONE ? node(s, i)->name : node(s, port)->name);
+               port == TOPO_NONE ? node(s, i)->name : node(s, port)->net.bare ? "NIC" : node(s, port)->name);
     if (node(s, i)->bus != TOPO_NO_BUS)
         write_text(s, s->x[i], s->y[i] + 39, CENTRED " font-size=\"10.5\" fill=\"#fff\"", 14,
                    topo_bus_text(node(s, i)->bus, bus));

@@ -36,11 +36,43 @@ enum rail_result topo_discover_under(const char *root, struct topo_graph **out)
     return result;
 }
 
+/* The port of the same place on the bus, with its strings kept by another graph. */
+static void adopt_port(struct topo_graph *graph, uint32_t i, const struct topo_node *from)
+{
+    struct topo_node *to = &graph->nodes[i];
+    to->net = from->net; /* no longer bare */
+    struct topo_origin *const origins[] = {&to->net.rate_origin, &to->net.gdr_origin, &to->net.mtu_origin};
+    for (int k = 0; k < 3; k++)
+        if (origins[k]->where) origins[k]->where = topo_graph_text(graph, origins[k]->where);
+    memcpy(to->name, from->name, sizeof to->name);
+    for (uint32_t l = 0; l < graph->n_links && to->net.mbit_per_s > 0; l++)
+        if (graph->links[l].kind == TOPO_LINK_PORT && graph->links[l].a == i)
+            graph->links[l].rate = (struct topo_rate){to->net.mbit_per_s / 8000, to->net.rate_origin};
+}
+
+/* A file that gives places only: what is in them this machine's sysfs tells. */
+static enum rail_result read_and_fill(const char *file, struct topo_graph **out)
+{
+    struct topo_graph *here = NULL;
+    bool bare = false;
+    RAIL_TRY(topo_xml_read_file(file, out));
+    for (uint32_t i = 0; i < (*out)->n_nodes; i++)
+        bare |= (*out)->nodes[i].kind == TOPO_NET && (*out)->nodes[i].net.bare;
+    if (!bare || topo_discover_under("", &here) != RAIL_OK) return RAIL_OK;
+    for (uint32_t i = 0; i < (*out)->n_nodes; i++)
+        for (uint32_t k = 0; k < here->n_nodes; k++)
+            if ((*out)->nodes[i].kind == TOPO_NET && (*out)->nodes[i].net.bare && here->nodes[k].kind == TOPO_NET &&
+                here->nodes[k].bus == (*out)->nodes[i].bus)
+                adopt_port(*out, i, &here->nodes[k]);
+    topo_graph_destroy(here);
+    return RAIL_OK;
+}
+
 enum rail_result topo_discover(struct topo_graph **out)
 {
     const char *file = rail_param_str(RAIL_PARAM_NCCL_TOPO_FILE);
-    if (file && file[0]) return topo_xml_read_file(file, out);
-    if (access(agents_file, R_OK) == 0) return topo_xml_read_file(agents_file, out);
+    if (file && file[0]) return read_and_fill(file, out);
+    if (access(agents_file, R_OK) == 0) return read_and_fill(agents_file, out);
     return topo_discover_under("", out);
 }
 

@@ -53,7 +53,8 @@ static enum rail_result no_memory(const struct fabric *f)
 static uint32_t bucket_of(const struct fabric *f, const char *name)
 {
     uint32_t at = (uint32_t)rail_hash64(name, strlen(name), 21) & (f->n_buckets - 1);
-    while (f->buckets[at] && strcmp(f->switches[f->buckets[at] - 1].name, name) != 0) at = (at + 1) & (f->n_buckets - 1);
+    while (f->buckets[at] && strcmp(f->switches[f->buckets[at] - 1].name, name) != 0)
+        at = (at + 1) & (f->n_buckets - 1);
     return at;
 }
 
@@ -188,7 +189,8 @@ enum rail_result fabric_subnet_add(struct fabric *f, const char *cidr, const str
         uint32_t kept = bits > 8 * byte ? (uint32_t)bits - 8 * byte : 0;
         if (kept < 8) subnet.network[byte] &= (uint8_t)(0xff00 >> kept);
     }
-    if (f->n_subnets == FABRIC_SWITCHES_MAX) return fabric_wrong(f, f->line, "more than %d subnets", FABRIC_SWITCHES_MAX);
+    if (f->n_subnets == FABRIC_SWITCHES_MAX)
+        return fabric_wrong(f, f->line, "more than %d subnets", FABRIC_SWITCHES_MAX);
     struct fabric_subnet *s = grown((void **)&f->subnets, f->n_subnets, &f->subnets_room, sizeof *s);
     if (!s) return no_memory(f);
     *s = subnet;
@@ -327,8 +329,9 @@ enum rail_result fabric_load(const char *path, struct fabric **out)
     if (fd < 0 || fstat(fd, &about) != 0 || !S_ISREG(about.st_mode)) {
         int error = fd < 0 ? errno : EINVAL;
         if (fd >= 0) close(fd);
-        return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_FABRIC=%s: %s; name a readable file, the same on all hosts, or unset it",
-                         path, fd < 0 ? strerror(error) : "not a regular file");
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "RAILCCL_FABRIC=%s: %s; name a readable file, the same on all hosts, or unset it", path,
+                         fd < 0 ? strerror(error) : "not a regular file");
     }
     text = malloc(FABRIC_TEXT_MAX + 1);
     for (ssize_t n = text ? 1 : -1; n > 0 && have <= FABRIC_TEXT_MAX; have += n > 0 ? (size_t)n : 0)
@@ -403,8 +406,10 @@ enum rail_result fabric_rail(const struct fabric *f, const char *host, const cha
     if (!nic) nic = nic_find(f, short_name(host, part), interface);
     const struct fabric_subnet *subnet = subnet_find(f, address);
     if (nic && subnet && !same_label(&nic->label, &subnet->label))
-        return fabric_wrong(f, nic->line, "%s:%s is on rail %s here, and its address is in the subnet of line %u, on rail "
-                            "%s; one of them is wrong", host, interface, nic->label.rail, subnet->line, subnet->label.rail);
+        return fabric_wrong(f, nic->line,
+                            "%s:%s is on rail %s here, and its address is in the subnet of line %u, on rail "
+                            "%s; one of them is wrong",
+                            host, interface, nic->label.rail, subnet->line, subnet->label.rail);
     *key_out = nic ? label_key(&nic->label) : subnet ? label_key(&subnet->label) : 0;
     return RAIL_OK;
 }

@@ -4,8 +4,8 @@
  *     tree:   SwitchName=leaf1 Nodes=n[01-16]          block:  BlockName=b1 Nodes=n[01-18]
  *             SwitchName=spine Switches=leaf[1-4]              BlockSizes=18,36
  *
- * Of block sizes the first is the blocks' own; each further one gathers so many consecutive blocks under a switch of our
- * own naming. Words that say nothing of places (LinkSpeed) are read over. */
+ * Of block sizes the first is the blocks' own; each further one gathers so many consecutive blocks under a switch of
+ * our own naming. Words that say nothing of places (LinkSpeed) are read over. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -94,7 +94,8 @@ static enum rail_result read_sizes(struct slurm *s, const struct statement *t)
         char *end = NULL;
         unsigned long size = at[0] >= '0' && at[0] <= '9' ? strtoul(at, &end, 10) : 0;
         if (size == 0 || size > HOSTLIST_HOSTS_MAX || s->n_sizes == SIZES_MAX)
-            return fabric_wrong(f, f->line, "BlockSizes wants up to %d numbers of nodes, not \"%.40s\"", SIZES_MAX, t->sizes);
+            return fabric_wrong(f, f->line, "BlockSizes wants up to %d numbers of nodes, not \"%.40s\"", SIZES_MAX,
+                                t->sizes);
         if (s->n_sizes && size % s->sizes[s->n_sizes - 1] != 0)
             return fabric_wrong(f, f->line, "BlockSizes: %lu is no multiple of %u", size, s->sizes[s->n_sizes - 1]);
         s->sizes[s->n_sizes++] = (uint32_t)size;

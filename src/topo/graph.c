@@ -73,7 +73,7 @@ static bool grow(void **array, uint32_t *room, uint32_t n, size_t bytes)
 static void node_reset(struct topo_node *node)
 {
     switch (node->kind) {
-    case TOPO_CPU: node->cpu = (struct topo_cpu){.numa = -1, .package = -1}; break;
+    case TOPO_CPU: node->cpu = (struct topo_cpu){.numa = -1, .package = -1, .affinity = ""}; break;
     case TOPO_GPU: node->gpu = (struct topo_gpu){.dev = -1, .sm = -1, .rank = -1, .gdr = TOPO_MAYBE}; break;
     case TOPO_NET:
         node->net = (struct topo_net){.dev = -1, .port = 1, .gdr = TOPO_MAYBE, .up = TOPO_MAYBE};
@@ -144,7 +144,12 @@ static enum rail_result link_tree(struct topo_graph *graph)
         if (node->kind == TOPO_NET) {
             link.kind = TOPO_LINK_PORT;
             link.rate = (struct topo_rate){node->net.mbit_per_s / 8000, node->net.rate_origin};
-            if (node->net.mbit_per_s <= 0)
+            const struct topo_node *nic = &graph->nodes[node->parent];
+            if (node->net.bare)
+                link.rate = (struct topo_rate){
+                    topo_rate_pci(nic->gt_per_s, nic->lanes, nic->pci_origin).gb_per_s,
+                    {TOPO_ASSUMED, 0, "as much as its slot, as nothing is told of the port"}};
+            else if (node->net.mbit_per_s <= 0)
                 link.rate = (struct topo_rate){1.25, {TOPO_ASSUMED, 0, "10 Gbit/s, as the port's rate is not told"}};
         } else {
             link.kind = TOPO_LINK_PCI;

@@ -48,7 +48,8 @@ struct topo_cpu {
     int32_t numa;    /* -1: not told */
     int32_t package; /* -1: not told */
     int32_t family, model;
-    char arch[16], vendor[TOPO_NAME_BYTES], affinity[TOPO_TEXT_BYTES];
+    char arch[16], vendor[TOPO_NAME_BYTES];
+    const char *affinity; /* cores as the kernel's mask; "" if not told; lives as long as the graph */
 };
 
 struct topo_gpu {
@@ -67,6 +68,7 @@ struct topo_net {
     int32_t max_connections;
     enum topo_tri gdr, up;
     enum topo_net_type type;
+    bool bare; /* a file gave the NIC's place and no port: this one stands for it */
     bool verbs, virtual_function, keep; /* keep: NCCL's mark of a port that is to be used */
     char netdev[16];         /* the interface of a verbs port; "" if none is known */
     char address[48];        /* "10.0.0.1/24"; "" if none is known */

@@ -1,4 +1,5 @@
-/* hostlist.c - expands one bracket at a time: what stands before it is fixed, what follows is expanded for each number. */
+/* hostlist.c - expands one bracket at a time: what stands before it is fixed, what follows is expanded for each number.
+ */
 #include "topo/hostlist.h"
 
 #include <stdio.h>

@@ -36,7 +36,9 @@ static enum rail_result add_cpu(const struct walk *w, hwloc_obj_t obj)
     struct topo_cpu *cpu = &w->graph->nodes[node].cpu;
     cpu->numa = (int32_t)obj->os_index;
     cpu->package = w->package;
-    if (obj->cpuset) w->hwloc->bitmap_snprintf(cpu->affinity, sizeof cpu->affinity, obj->cpuset);
+    char cores[4096] = "";
+    if (obj->cpuset) w->hwloc->bitmap_snprintf(cores, sizeof cores, obj->cpuset);
+    cpu->affinity = topo_graph_text(w->graph, cores);
     return RAIL_OK;
 }
 

@@ -50,7 +50,9 @@ static enum rail_result add(struct sysfs *s, const char *folder, const char *nam
     struct topo_cpu *cpu = &s->graph->nodes[node].cpu;
     describe(s, cpu);
     cpu->numa = (int32_t)strtol(name + 4, NULL, 10);
-    sysfs_read(s, cpu->affinity, sizeof cpu->affinity, path, "cpumap");
+    char cores[4096]; /* of 8192 cores the mask has 2304 letters */
+    sysfs_read(s, cores, sizeof cores, path, "cpumap");
+    cpu->affinity = topo_graph_text(s->graph, cores);
     snprintf(path, sizeof path, "/sys/devices/system/cpu/cpu%d/topology", atoi(list));
     cpu->package = (int32_t)sysfs_number(s, -1, path, "physical_package_id");
     ++*count;

@@ -201,7 +201,9 @@ static enum rail_result on_cpu(struct tag *t, uint32_t parent, uint32_t *out)
     n->cpu.family = (int32_t)family;
     n->cpu.model = (int32_t)model;
     n->cpu.host_hash = hash;
-    RAIL_TRY(get_text(t, "affinity", n->cpu.affinity, sizeof n->cpu.affinity));
+    char cores[4096] = "";
+    RAIL_TRY(get_text(t, "affinity", cores, sizeof cores));
+    n->cpu.affinity = topo_graph_text(t->r->graph, cores);
     RAIL_TRY(get_text(t, "arch", n->cpu.arch, sizeof n->cpu.arch));
     RAIL_TRY(get_text(t, "vendor", n->cpu.vendor, sizeof n->cpu.vendor));
     remark_unknown(t, known);
@@ -484,6 +486,11 @@ static enum rail_result resolve_nvlink(struct reader *r, const struct pending *p
     struct topo_origin origin = {TOPO_FILE, p->line, r->file};
     if (p->target != TOPO_NO_BUS) to = topo_graph_by_bus(graph, host, p->target);
     if (to == p->from) return refuse(r->file, p->line, "an NVLink from a GPU to itself; name the GPU at its other end");
+    if (p->target_class == 0x068001) {
+        topo_graph_remark(graph, "line %u: an NVLink between a GPU and a CPU is not known here and was skipped",
+                          p->line);
+        return RAIL_OK;
+    }
     bool to_gpu = to != TOPO_NONE && graph->nodes[to].kind == TOPO_GPU;
     if (to_gpu) return add_nvlinks(r, p, to, false);
     if (p->target_class >> 16 == 0x03) {
@@ -530,8 +537,44 @@ static enum rail_result resolve_pcilink(struct reader *r, const struct pending *
 
 /* --- the whole ---------------------------------------------------------------------------------------------------- */
 
+/* 0x030200, or 0x0302 as some write. */
+static enum topo_kind kind_by_class(uint32_t class)
+{
+    uint32_t base = class > 0xffff ? class >> 8 : class;
+    if (base == 0x0300 || base == 0x0302 || base == 0x0380 || base == 0x1200) return TOPO_GPU;
+    return base == 0x0200 || base == 0x0207 || base == 0x0280 || base == 0x0c06 ? TOPO_NIC : TOPO_PCI;
+}
+
+static bool has_child(const struct topo_graph *graph, uint32_t node)
+{
+    for (uint32_t i = node + 1; i < graph->n_nodes; i++)
+        if (graph->nodes[i].parent == node) return true;
+    return false;
+}
+
+/* Clouds describe places only, <pci> without <gpu> or <nic> in it: then the class says what stands there. */
+static enum rail_result name_bare_devices(struct reader *r)
+{
+    struct topo_graph *graph = r->graph;
+    for (uint32_t i = 0, n = graph->n_nodes; i < n; i++) {
+        enum topo_kind kind = graph->nodes[i].kind == TOPO_PCI ? kind_by_class(graph->nodes[i].class) : TOPO_PCI;
+        char bus[24];
+        if (kind == TOPO_PCI || has_child(graph, i)) continue;
+        topo_graph_remark(graph,
+                          "the file has <pci> without <gpu> or <nic> in it: what stands there was told by its class");
+        topo_graph_become(graph, i, kind);
+        if (kind == TOPO_GPU) continue;
+        uint32_t net = topo_graph_add(graph, TOPO_NET, i, graph->nodes[i].origin);
+        if (net == TOPO_NONE) return RAIL_E_ARGUMENT;
+        graph->nodes[net].net.bare = true;
+        snprintf(graph->nodes[net].name, TOPO_NAME_BYTES, "%s", topo_bus_text(graph->nodes[i].bus, bus));
+    }
+    return RAIL_OK;
+}
+
 static enum rail_result finish(struct reader *r)
 {
+    RAIL_TRY(name_bare_devices(r));
     for (uint32_t i = 0; i < r->n_pending; i++) {
         const struct pending *p = &r->pending[i];
         RAIL_TRY(p->what == PENDING_NVLINK ? resolve_nvlink(r, p) : p->what == PENDING_C2C ? resolve_c2c(r, p)

@@ -61,6 +61,15 @@ static void write_links(const struct writer *w, uint32_t node, int depth)
         }
 }
 
+/* A NIC of which only the place was told is written as its place. */
+static bool is_bare(const struct writer *w, uint32_t nic)
+{
+    for (uint32_t k = nic + 1; k < w->graph->n_nodes; k++)
+        if (w->graph->nodes[k].parent == nic && w->graph->nodes[k].kind == TOPO_NET && w->graph->nodes[k].net.bare)
+            return true;
+    return false;
+}
+
 /* As NCCL, which lists the ports that it would use. */
 static bool is_written(const struct writer *w, uint32_t i)
 {
@@ -143,7 +152,7 @@ static void write_pci(const struct writer *w, uint32_t node, int depth)
             topo_bus_text(n->bus, bus), n->class, n->vendor, n->device, n->subsystem_vendor, n->subsystem_device, speed,
             n->lanes);
     if (n->kind == TOPO_GPU) write_gpu(w, node, depth + 1);
-    else if (n->kind == TOPO_NIC) write_nic(w, node, depth + 1);
+    else if (n->kind == TOPO_NIC && !is_bare(w, node)) write_nic(w, node, depth + 1);
     if (n->kind == TOPO_PCI) write_links(w, node, depth + 1);
     write_children(w, node, DEVICES, depth + 1);
     indent(w, depth);
