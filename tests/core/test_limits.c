@@ -127,7 +127,10 @@ static void little_memory(struct job_rank *rank)
         JOB_TRY(ncclCommDestroy(comm));
     } else {
         const char *text = ncclGetLastError(NULL);
-        JOB_EXPECT(result == ncclSystemError && (strstr(text, "emory")), "result %d: %s", result, text);
+        /* without room for a few KiB rank 1 never gets as far as the root: its peer can only say that it did not come */
+        bool told = result == ncclSystemError && strstr(text, "emory");
+        bool missed = rank->rank == 0 && result == ncclRemoteError && strstr(text, "rank 1 (1 of 2) did not arrive");
+        JOB_EXPECT(told || missed, "result %d: %s", result, text);
     }
 }
 
