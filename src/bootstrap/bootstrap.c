@@ -85,7 +85,7 @@ void bootstrap_leave(struct bootstrap *b)
     struct bootstrap_watch watch = b->watch;
     uint8_t reports[REPORTS_MAX][BOOTSTRAP_REPORT_BYTES];
     uint32_t n_reports = watch.reported && !b->failed && !b->closing ? b->n_reports : 0;
-    memcpy(reports, b->reports, n_reports * sizeof *reports);
+    if (n_reports) memcpy(reports, b->reports, n_reports * sizeof *reports);
     b->n_reports = 0;
     struct wire_word words[WORDS_MAX];
     uint32_t n_words = watch.word && !b->failed && !b->closing ? b->n_words : 0;
@@ -203,6 +203,7 @@ void bootstrap_close(struct bootstrap *b)
     } /* else a forked child: its descriptors were closed at the fork, and the connections are its parent's */
     for (uint32_t i = 0; i < PEERS_MAX; i++) blob_drop(b->peers[i].gathered);
     sodium_memzero(b, sizeof *b);
+    free(b->reports);
     free(b);
 }
 

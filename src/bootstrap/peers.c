@@ -7,6 +7,7 @@
  *                        "rank 3 died": NEWS     nothing */
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 
@@ -37,7 +38,9 @@ void report_up(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]
     struct tree_peer *parent = &b->peers[PARENT];
     if (b->failed || b->closing) return;
     if (b->rank == 0) {
-        if (b->n_reports < REPORTS_MAX) memcpy(b->reports[b->n_reports++], report, BOOTSTRAP_REPORT_BYTES);
+        if (!b->reports) b->reports = calloc(REPORTS_MAX, sizeof *b->reports);
+        if (b->reports && b->n_reports < REPORTS_MAX)
+            memcpy(b->reports[b->n_reports++], report, BOOTSTRAP_REPORT_BYTES);
     } else if (parent->present && !parent->left && conn_is_flushed(&parent->conn)) { /* reports never queue up */
         (void)conn_queue_copy(&parent->conn, FRAME_REPORT, 0, report, BOOTSTRAP_REPORT_BYTES);
         conn_flush(&parent->conn);

@@ -77,7 +77,8 @@ struct bootstrap {
     struct bootstrap_watch watch;
     bool reported;
 
-    uint8_t reports[REPORTS_MAX][BOOTSTRAP_REPORT_BYTES]; /* rank 0: to be handed over at the end of the callback */
+    uint8_t (*reports)[BOOTSTRAP_REPORT_BYTES]; /* rank 0, [REPORTS_MAX]: to be handed over at the end of the callback; NULL:
+                                                   none came yet */
     uint32_t n_reports;
 
     struct bootstrap *next_expecting; /* reception.c's */
