@@ -238,6 +238,15 @@ static void introduce(struct perf_thread *thread, int argc, char **argv)
     free(own);
 }
 
+/* False: too slow, or the file could not be written. */
+static bool report(struct perf_process *process, const struct totals *totals)
+{
+    bool enough = perf_report_end(process, totals->wrong, totals->rows ? totals->busbw / (double)totals->rows : 0);
+    if (!process->json || perf_json_close(process->json)) return enough;
+    fprintf(stderr, "--output_file %s: writing failed\n", process->options->json_path);
+    return false;
+}
+
 struct thread_start { struct perf_thread *threads; int index, argc; char **argv; struct totals totals; bool enough; };
 
 static void *thread_main(void *argument)
@@ -254,9 +263,8 @@ static void *thread_main(void *argument)
     all_cases(thread, &start->totals);
     perf_side_barrier(thread);
     if (thread->index == 0) memory_line(process, "at the end");
-    if (process->printer && thread->index == 0)
-        start->enough = perf_report_end(process, start->totals.wrong,
-                                        start->totals.rows ? start->totals.busbw / (double)start->totals.rows : 0);
+    if (process->printer && thread->index == 0) start->enough = report(process, &start->totals);
+    perf_side_barrier(thread); /* a launcher may stop the others when one ends with a failure: not before the report is out */
     buffers_destroy(thread);
     perf_communicators_destroy(thread);
     return NULL;
@@ -323,10 +331,6 @@ int perf_main(const struct perf_collective *collective, int argc, char **argv)
     run_threads(&process, threads, starts);
 
     bool good = starts[0].totals.wrong == 0 && atomic_load(&process.wrong) == 0 && starts[0].enough;
-    if (process.json && !perf_json_close(process.json)) {
-        fprintf(stderr, "--output_file %s: writing failed\n", options.json_path);
-        good = false;
-    }
     for (int t = 0; t < options.threads; t++) free(threads[t].ranks);
     free(threads);
     free(starts);
