@@ -202,8 +202,8 @@ void bootstrap_close(struct bootstrap *b)
         pthread_mutex_destroy(&b->lock);
     } /* else a forked child: its descriptors were closed at the fork, and the connections are its parent's */
     for (uint32_t i = 0; i < PEERS_MAX; i++) blob_drop(b->peers[i].gathered);
-    sodium_memzero(b, sizeof *b);
     free(b->reports);
+    sodium_memzero(b, sizeof *b);
     free(b);
 }
 
