@@ -94,8 +94,8 @@ enum rail_result comm_made_check(const struct comm *comm, const char *call)
 
 enum rail_result comm_runs_check(const struct comm *comm, const char *call)
 {
-    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
-    return magic == COMM_DERIVING || magic == COMM_FINALIZING ? RAIL_OK : comm_check(comm, call);
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire); /* one look: a split may begin meanwhile */
+    return magic == COMM_MAGIC || magic == COMM_DERIVING || magic == COMM_FINALIZING ? RAIL_OK : refuse(comm, magic, call);
 }
 
 enum rail_result comm_state(struct comm *comm)
