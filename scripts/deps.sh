@@ -6,8 +6,8 @@
 set -u
 build="gcc make libc6-dev libsodium-dev libexpat1-dev"
 demo="$build iproute2 procps"
-check="$demo bc binutils clang g++ libcmocka-dev nftables pkg-config python3 python3-torch qemu-user gcc-aarch64-linux-gnu
-       libc6-dev-arm64-cross openmpi-bin mpich libpmix-dev libpmi2-0 libhwloc-dev libhwloc15"
+check="$demo bc binutils clang g++ libclang-rt-14-dev libcmocka-dev nftables pkg-config python3 python3-torch qemu-user
+       gcc-aarch64-linux-gnu libc6-dev-arm64-cross openmpi-bin mpich libpmix-dev libpmi2-0 libhwloc-dev libhwloc15"
 compare="openmpi-bin libopenmpi-dev mpich libmpich-dev python3"
 
 case "${1:-}" in
