@@ -50,7 +50,8 @@ $(BUILD)/%_avx2.o: FILE_CFLAGS += -mavx2 -mf16c
 $(BUILD)/%_avx512.o: FILE_CFLAGS += -mavx2 -mf16c -mavx512f -mavx512bw -mavx512vl -mavx512dq -mprefer-vector-width=512
 # The arithmetic is hundreds of kernels out of one template: optimised where speed counts, and without debug information,
 # which would cost half of its compile time.
-$(BUILD)/src/device/%.o: FILE_CFLAGS += -g0 $(if $(SAN),-O1,-O3)
+DEVICE_OPT ?= $(if $(SAN),-O1,-O3)
+$(BUILD)/src/device/%.o: FILE_CFLAGS += -g0 $(DEVICE_OPT)
 # One template makes all three files: under sanitizers the portable one is watched, which takes a minute to compile; the
 # others are compared with it bit by bit.
 $(BUILD)/src/device/%_avx2.o $(BUILD)/src/device/%_avx512.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
@@ -60,6 +61,13 @@ $(BUILD)/%.o: %.c
 	$(call say,CC,$<)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(CFLAGS_) $(FILE_CFLAGS) $(CFLAGS) -c $< -o $@
+
+# What is built against a header that may be missing is built again when the header comes or goes.
+OPTIONAL := $(wildcard /usr/include/hwloc.h /usr/include/infiniband/verbs.h)
+$(BUILD)/optional.list: FORCE
+	@mkdir -p $(@D)
+	@echo '$(OPTIONAL)' | cmp -s - $@ || echo '$(OPTIONAL)' >$@
+$(filter $(BUILD)/src/foreign/% $(BUILD)/src/topo/hwloc_%,$(OBJ)): $(BUILD)/optional.list
 
 # Rewritten when the list of objects changes, so that a removed file leaves the archive too.
 $(BUILD)/objects.list: FORCE
