@@ -1,13 +1,10 @@
-/* binding.c - GPU to NIC to rail.
- *
- * Each GPU has a set of nearest ports. Sharing them evenly is a matching: GPUs with the same set divide it in order;
- * one with a set of its own takes the least used port (among equals the one whose place among the ports is like the
- * GPU's among the GPUs); then GPUs are moved along chains as long as that makes the load more even. */
+/* binding.c - GPU to NIC to rail: each GPU's set of nearest ports, shared evenly (dealing.h), and the rails' numbers. */
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "topo/binding.h"
+#include "topo/dealing.h"
 
 struct matching {
     const struct topo_graph *graph;
@@ -96,103 +93,14 @@ static enum rail_result find_paths(struct matching *m)
     return result;
 }
 
-/* Nearer class, or of the same class by more than a tenth wider. */
-static bool nearer(const struct topo_path *a, const struct topo_path *b)
-{
-    if (a->class != b->class) return a->class < b->class;
-    return a->gb_per_s > b->gb_per_s * 1.1;
-}
-
 static void mark_nearest(struct matching *m)
 {
     for (uint32_t g = 0; g < m->n_gpus; g++)
         for (uint32_t n = 0; n < m->n_nets; n++) {
             bool near = path_of(m, g, n)->class < PATH_NET;
-            for (uint32_t k = 0; k < m->n_nets && near; k++) near = !nearer(path_of(m, g, k), path_of(m, g, n));
+            for (uint32_t k = 0; k < m->n_nets && near; k++) near = !topo_path_nearer(path_of(m, g, k), path_of(m, g, n));
             m->near[g * m->n_nets + n] = near;
         }
-}
-
-/* Where the port should stand if ports and GPUs were laid side by side. */
-static uint32_t distance(const struct matching *m, uint32_t g, uint32_t n)
-{
-    long want = (long)g * m->n_nets / m->n_gpus, have = (long)n;
-    return (uint32_t)labs(want - have);
-}
-
-static bool alike(const struct matching *m, uint32_t a, uint32_t b)
-{
-    return memcmp(&m->near[a * m->n_nets], &m->near[b * m->n_nets], m->n_nets * sizeof *m->near) == 0;
-}
-
-/* Of k GPUs with the same s nearest ports the p-th gets the p*s/k-th of them: neighbours share a port. TOPO_NONE when
- * no other GPU is alike. */
-static uint32_t by_blocks(const struct matching *m, uint32_t g)
-{
-    uint32_t k = 0, p = 0, s = 0;
-    for (uint32_t i = 0; i < m->n_gpus; i++) {
-        if (!alike(m, g, i)) continue;
-        p += i < g;
-        k++;
-    }
-    for (uint32_t n = 0; n < m->n_nets; n++) s += m->near[g * m->n_nets + n];
-    if (k < 2 || s == 0) return TOPO_NONE;
-    for (uint32_t n = 0, want = p * s / k; n < m->n_nets; n++)
-        if (m->near[g * m->n_nets + n] && want-- == 0) return n;
-    return TOPO_NONE;
-}
-
-static void take_ports(struct matching *m)
-{
-    for (uint32_t g = 0; g < m->n_gpus; g++) {
-        uint32_t best = by_blocks(m, g);
-        if (best != TOPO_NONE) {
-            m->port_of[g] = best;
-            m->load[best]++;
-            continue;
-        }
-        for (uint32_t n = 0; n < m->n_nets; n++) {
-            if (!m->near[g * m->n_nets + n]) continue;
-            if (best == TOPO_NONE || m->load[n] < m->load[best] ||
-                (m->load[n] == m->load[best] && distance(m, g, n) < distance(m, g, best)))
-                best = n;
-        }
-        m->port_of[g] = best;
-        if (best != TOPO_NONE) m->load[best]++;
-    }
-}
-
-/* Looks for a chain of GPUs that, each moved to another of its nearest ports, takes one from port `from` and gives one
- * to a port with at least two less. */
-static bool shift_one(struct matching *m, uint32_t from, uint32_t *queue, uint32_t *came, uint32_t *moved)
-{
-    uint32_t head = 0, tail = 0;
-    for (uint32_t n = 0; n < m->n_nets; n++) came[n] = TOPO_NONE;
-    queue[tail++] = from;
-    came[from] = from;
-    while (head < tail) {
-        uint32_t at = queue[head++];
-        if (m->load[at] + 2 <= m->load[from]) {
-            m->load[from]--;
-            m->load[at]++;
-            for (; at != from; at = came[at]) m->port_of[moved[at]] = at;
-            return true;
-        }
-        for (uint32_t g = 0; g < m->n_gpus; g++)
-            for (uint32_t n = 0; n < m->n_nets && m->port_of[g] == at; n++)
-                if (m->near[g * m->n_nets + n] && came[n] == TOPO_NONE) came[n] = at, moved[n] = g, queue[tail++] = n;
-    }
-    return false;
-}
-
-static enum rail_result even_out(struct matching *m)
-{
-    uint32_t *work = calloc(3 * (size_t)m->n_nets + 1, sizeof *work);
-    if (!work) return rail_fail(RAIL_E_SYSTEM, "out of memory for the machine's map");
-    for (uint32_t n = 0; n < m->n_nets; n++)
-        while (shift_one(m, n, work, work + m->n_nets, work + 2 * m->n_nets)) {}
-    free(work);
-    return RAIL_OK;
 }
 
 /* A port that no GPU got: the GPU nearest to it with the fewest ports. TOPO_NONE: none reaches it. */
@@ -202,8 +110,8 @@ static uint32_t gpu_for(const struct matching *m, uint32_t n, const uint32_t *po
     for (uint32_t g = 0; g < m->n_gpus; g++) {
         const struct topo_path *path = path_of(m, g, n);
         if (path->class >= PATH_NET) continue;
-        if (best == TOPO_NONE || nearer(path, path_of(m, best, n)) ||
-            (!nearer(path_of(m, best, n), path) && ports[g] < ports[best]))
+        if (best == TOPO_NONE || topo_path_nearer(path, path_of(m, best, n)) ||
+            (!topo_path_nearer(path_of(m, best, n), path) && ports[g] < ports[best]))
             best = g;
     }
     return best;
@@ -373,8 +281,8 @@ static enum rail_result build(struct matching *m, struct topo_map *map, enum top
 {
     RAIL_TRY(find_paths(m));
     mark_nearest(m);
-    take_ports(m);
-    RAIL_TRY(even_out(m));
+    const struct dealing dealing = {m->n_gpus, m->n_nets, m->near, m->port_of, m->load};
+    RAIL_TRY(dealing_run(&dealing));
     RAIL_TRY(number_rails(m, map));
     return bind_all(m, map, level);
 }

@@ -254,6 +254,12 @@ uint32_t topo_path_route(const struct topo_graph *graph, uint32_t from, uint32_t
     return n;
 }
 
+bool topo_path_nearer(const struct topo_path *a, const struct topo_path *b)
+{
+    if (a->class != b->class) return a->class < b->class;
+    return a->gb_per_s > b->gb_per_s * 1.1;
+}
+
 const char *topo_class_name(enum topo_class class)
 {
     static const char *const names[] = {"LOC", "NVL", "NVB", "C2C", "PIX", "PXB",

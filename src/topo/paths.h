@@ -35,6 +35,9 @@ enum rail_result topo_path(const struct topo_graph *graph, uint32_t from, uint32
 /* The same from a GPU to a port, where NVLink to another GPU may be better (PXN) than the way of its own. */
 enum rail_result topo_path_pxn(const struct topo_graph *graph, uint32_t gpu, uint32_t net, struct topo_path *out);
 
+/* Of a nearer class, or of the same class and by more than a tenth wider. */
+bool topo_path_nearer(const struct topo_path *a, const struct topo_path *b);
+
 /* The nodes on the path of topo_path, both ends included: returns how many, and writes the first `max`. 0: no path
  * (NET, DIS), or out of memory. */
 uint32_t topo_path_route(const struct topo_graph *graph, uint32_t from, uint32_t to, uint32_t *out, uint32_t max);
