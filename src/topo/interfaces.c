@@ -70,14 +70,15 @@ static bool is_virtual_bridge(const char *name)
     return !physical;
 }
 
-static uint32_t speed_of(const char *name)
+/* `speed` or `mtu`; 0: the driver does not know (it says -1, or nothing). */
+static uint32_t sys_number(const char *name, const char *what)
 {
-    char path[128], text[32];
-    snprintf(path, sizeof path, "/sys/class/net/%s/speed", name);
+    char path[320], text[32];
+    snprintf(path, sizeof path, "/sys/class/net/%s/%s", name, what);
     FILE *f = fopen(path, "re");
-    long speed = f && fgets(text, sizeof text, f) ? strtol(text, NULL, 10) : -1; /* -1: the driver does not know */
+    long value = f && fgets(text, sizeof text, f) ? strtol(text, NULL, 10) : -1;
     if (f) fclose(f);
-    return speed > 0 && speed < UINT32_MAX ? (uint32_t)speed : 0;
+    return value > 0 && value < UINT32_MAX ? (uint32_t)value : 0;
 }
 
 static bool is_link_local(const struct sockaddr *address)
@@ -172,7 +173,8 @@ static void judge(struct candidates *all, const char *filter, int family)
     for (int i = 0; i < all->n; i++) {
         struct candidate *c = &all->at[i];
         if (!c->admitted) continue;
-        c->interface.mbit_per_s = speed_of(c->interface.name);
+        c->interface.mbit_per_s = sys_number(c->interface.name, "speed");
+        c->interface.mtu = sys_number(c->interface.name, "mtu");
         for (int j = 0; j < all->n; j++)
             if (all->at[j].admitted && all->at[j].index == c->index && !all->at[j].link_local) c->has_routable = true;
     }

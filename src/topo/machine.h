@@ -24,6 +24,7 @@ struct machine_interface {
     char name[16];
     struct sockaddr_storage address; /* port 0 */
     uint32_t mbit_per_s;             /* 0 = unknown */
+    uint32_t mtu;                    /* bytes; 0 = unknown */
     uint8_t prefix_bits;             /* of its subnet; 0 = unknown */
     bool loopback;
     bool up;

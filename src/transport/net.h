@@ -27,7 +27,8 @@ struct net_rail_address {
     uint8_t address[16];
     uint32_t mbit_per_s;/* 0 = unknown */
     char name[16];      /* "eth0" */
-    uint32_t reserved;
+    uint16_t mtu;       /* bytes, 65535 = that or more, 0 = unknown */
+    uint16_t number;    /* among the process's NICs: those that are gone are not listed (link/presence.c) */
     uint64_t rail;      /* topo/rails.h: equal on NICs of one rail, 0 = unknown */
 };
 

@@ -65,6 +65,7 @@ static void rail_describe(const struct net_rail *rail, struct net_rail_address *
     *out = (struct net_rail_address){.port = rail->port, .mbit_per_s = rail->interface.mbit_per_s,
                                      .prefix_bits = rail->interface.prefix_bits, .rail = rail->interface.rail};
     memcpy(out->name, rail->interface.name, sizeof out->name);
+    out->mtu = rail->interface.mtu < UINT16_MAX ? (uint16_t)rail->interface.mtu : UINT16_MAX;
     if (a->address.ss_family == AF_INET) {
         out->family = 4;
         memcpy(out->address, &((const struct sockaddr_in *)(const void *)&a->address)->sin_addr, 4);
@@ -110,6 +111,7 @@ static enum rail_result watch_fd(struct net *net, int fd, uint32_t events, struc
     return rail_fail(RAIL_E_SYSTEM, "epoll_ctl for a network socket: %s", strerror(errno));
 }
 
+/* RAIL_OK without a listener where the NIC went away between being chosen and this: rail->gone. */
 static enum rail_result rail_listen(struct net *net, struct net_rail *rail)
 {
     struct handshake_address bound = rail->interface.address;
@@ -123,10 +125,12 @@ static enum rail_result rail_listen(struct net *net, struct net_rail *rail)
         getsockname(fd, (struct sockaddr *)&bound.address, &bound.bytes) < 0) {
         int error = errno;
         close(fd);
+        if (error == EADDRNOTAVAIL || error == ENODEV) return net_rail_gone(rail, strerror(error)), RAIL_OK;
         return rail_fail(RAIL_E_SYSTEM, "listening on %s (%s): %s; choose interfaces with NCCL_SOCKET_IFNAME",
                          rail->interface.name, text, strerror(error));
     }
     rail->fd = fd;
+    rail->gone = false;
     rail->port = port_of(&bound);
     enum rail_result r = watch_fd(net, fd, EPOLLIN, &rail->watch);
     if (r != RAIL_OK) {
@@ -143,7 +147,21 @@ enum rail_result net_listen(struct net *net)
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd < 0) RAIL_TRY(rail_listen(net, &net->rails[i]));
     net->listening = true;
+    for (uint32_t i = 0; i < net->config.n_rails; i++) net->listening &= net->rails[i].fd >= 0;
     return RAIL_OK;
+}
+
+/* All that are there; some must be. */
+static enum rail_result rails_describe(const struct net *net, struct net_address *out)
+{
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        if (net->rails[i].gone) continue;
+        rail_describe(&net->rails[i], &out->rails[out->n_rails]);
+        out->rails[out->n_rails++].number = (uint16_t)i;
+    }
+    if (out->n_rails > 0 || net->config.n_rails == 0) return RAIL_OK;
+    return rail_fail(RAIL_E_SYSTEM, "none of the %u NICs that this process chose for its lanes (%s, ...) is there any more: "
+                     "bring one up, or start the program anew", net->config.n_rails, net->rails[0].interface.name);
 }
 
 enum rail_result net_describe_on(struct net *net, struct net_address *out)
@@ -152,8 +170,7 @@ enum rail_result net_describe_on(struct net *net, struct net_address *out)
     pthread_mutex_lock(&net->lock);
     enum rail_result r = net_listen(net);
     memcpy(address.process, net->process, NET_PROCESS_ID_BYTES);
-    address.n_rails = net->config.n_rails;
-    for (uint32_t i = 0; i < net->config.n_rails; i++) rail_describe(&net->rails[i], &address.rails[i]);
+    if (r == RAIL_OK) r = rails_describe(net, &address);
     net_unlock(net);
     RAIL_TRY(r);
     *out = address;
@@ -353,7 +370,7 @@ static void try_connect(struct net_lane *lane)
     address_text(&to, text, sizeof text);
     snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
              net->rails[lane->rail].interface.name, text);
-    struct frame_hello hello = {.version = FRAME_VERSION, .rail = lane->there, .lane = lane->index,
+    struct frame_hello hello = {.version = FRAME_VERSION, .rail = peer->address.rails[lane->there].number, .lane = lane->index,
                                 .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
@@ -458,10 +475,14 @@ static bool is_wanted(const struct net_peer *peer)
 static uint32_t pairs_of(const struct net_peer *peer, struct rail_pair out[RAILS_NICS_MAX])
 {
     uint64_t here[NET_MAX_RAILS], there[NET_MAX_RAILS];
-    uint32_t n_here = peer->net->config.n_rails, n_there = peer->address.n_rails;
-    for (uint32_t i = 0; i < n_here; i++) here[i] = peer->net->rails[i].interface.rail;
+    uint8_t ours[NET_MAX_RAILS];
+    uint32_t n_here = 0, n_there = peer->address.n_rails;
+    for (uint32_t i = 0; i < peer->net->config.n_rails; i++)
+        if (!peer->net->rails[i].gone) here[n_here] = peer->net->rails[i].interface.rail, ours[n_here++] = (uint8_t)i;
     for (uint32_t i = 0; i < n_there; i++) there[i] = peer->address.rails[i].rail;
-    return rails_match(here, n_here, there, n_there, peer->net->config.crossing, out);
+    uint32_t n = rails_match(here, n_here, there, n_there, peer->net->config.crossing, out);
+    for (uint32_t i = 0; i < n; i++) out[i].here = ours[out[i].here];
+    return n;
 }
 
 void net_connect_peer(struct net_peer *peer)

@@ -114,6 +114,7 @@ static enum rail_result rails_find(struct net_config *config)
         rail->address.bytes = found[i].address.ss_family == AF_INET ? sizeof(struct sockaddr_in)
                                                                     : sizeof(struct sockaddr_in6);
         rail->mbit_per_s = found[i].mbit_per_s;
+        rail->mtu = found[i].mtu;
         rail->prefix_bits = found[i].prefix_bits;
         RAIL_TRY(rails_key(&found[i], &rail->rail));
     }
@@ -307,6 +308,9 @@ enum rail_result net_describe(struct net_address *out)
     struct net *net = net_default();
     if (!net) return no_memory();
     RAIL_TRY(configure(net));
+    pthread_mutex_lock(&net->lock);
+    net_look_again(net);
+    net_unlock(net);
     return net_describe_on(net, out);
 }
 

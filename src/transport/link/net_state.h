@@ -42,7 +42,7 @@ enum {
 struct net_interface {
     char name[16];
     struct handshake_address address; /* port 0 */
-    uint32_t mbit_per_s;
+    uint32_t mbit_per_s, mtu;
     uint8_t prefix_bits;
     uint64_t rail;                    /* topo/rails.h */
 };
@@ -66,6 +66,7 @@ struct net_rail {
     int fd;            /* listener, -1: none */
     bool deaf;         /* out of descriptors: not watched until hears_again_ns */
     bool complained;
+    bool gone;         /* presence.c: neither told nor used until it is back */
     uint64_t hears_again_ns;
     uint16_t port;
     struct net_interface interface;
@@ -244,6 +245,9 @@ enum rail_result net_create(const struct net_config *config, struct net **out);
 /* Tests only: everything must be closed. Blocks until the service thread is out. */
 void net_destroy(struct net *net);
 enum rail_result net_describe_on(struct net *net, struct net_address *out);
+/* presence.c, under the lock: marks what is not there any more, or again. */
+void net_look_again(struct net *net);
+void net_rail_gone(struct net_rail *rail, const char *why);
 enum rail_result net_comm_add_on(struct net *net, uint64_t comm_key, const uint8_t secret[32]);
 void net_comm_remove_on(struct net *net, uint64_t comm_key);
 enum rail_result net_link_open_on(struct net *net, const struct net_link_request *request, struct link **out);
