@@ -162,8 +162,10 @@ static void clear(struct comm *comm)
     free(comm->scratch.at);
     comm->scratch = (struct scratch){0};
     free(comm->addresses);
+    free(comm->home_nic);
     free(comm->members);
     comm->addresses = NULL;
+    comm->home_nic = NULL;
     comm->members = NULL;
 }
 

@@ -71,6 +71,7 @@ struct comm {
     struct alltoall alltoall;
     struct messages p2p; /* what ncclSend and ncclRecv move; made at first use (p2p.c) */
     struct net_address *addresses; /* [n_ranks], NULL within one node */
+    uint8_t *home_nic;   /* [n_ranks] the rank's home among its addresses' NICs (homes.h); NULL within one node */
     bool networked;      /* the listeners know this communicator */
     struct choice_table table;
     struct wait_policy policy;

@@ -16,6 +16,8 @@
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
 #include "core/collective.h"
+#include "core/homes.h"
+#include "core/hosts.h"
 #include "core/rails.h"
 #include "core/notes.h"
 #include "engine/calls.h"
@@ -155,21 +157,50 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
 
 /* ---- the wires ---- */
 
-static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline deadline)
+/* What ranks tell of their networks. */
+struct reach {
+    struct net_address address;
+    struct homes_record home;
+};
+
+static enum rail_result use_addresses(struct comm *comm, const struct reach *all)
 {
-    struct net_address *all = calloc(comm->n_ranks, sizeof *all);
-    if (!all) return rail_fail(RAIL_E_SYSTEM, "addresses of %u ranks: out of memory", comm->n_ranks);
-    comm->wires.addresses = comm->addresses = all;
-    RAIL_TRY(net_describe(&all[comm->rank]));
+    struct homes_record *homes = calloc(comm->n_ranks, sizeof *homes);
+    if (!homes) return rail_fail(RAIL_E_SYSTEM, "homes of %u ranks: out of memory", comm->n_ranks);
+    enum rail_result result = RAIL_OK;
+    for (uint32_t r = 0; r < comm->n_ranks && result == RAIL_OK; r++) {
+        comm->addresses[r] = all[r].address;
+        homes[r] = all[r].home;
+        if (all[r].address.n_rails > NET_MAX_RAILS)
+            result = rail_fail(RAIL_E_REMOTE, "rank %u told of %u NICs, at most %d are possible", r,
+                               all[r].address.n_rails, NET_MAX_RAILS);
+    }
+    if (result == RAIL_OK) result = rails_check(comm);
+    if (result == RAIL_OK) result = homes_settle(comm, homes);
+    if (result == RAIL_OK) hosts_compare(comm);
+    free(homes);
+    return result;
+}
+
+static enum rail_result exchange_addresses(struct comm *comm, struct reach *all, struct rail_deadline deadline)
+{
+    RAIL_TRY(net_describe(&all[comm->rank].address));
+    RAIL_TRY(homes_introduce(comm, &all[comm->rank].address, &all[comm->rank].home));
     RAIL_TRY(net_comm_add(comm->wires.comm_key, bootstrap_secret(comm->bootstrap)));
     comm->networked = true;
-    RAIL_TRY(bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline));
-    for (uint32_t r = 0; r < comm->n_ranks; r++)
-        if (all[r].n_rails > NET_MAX_RAILS)
-            return rail_fail(RAIL_E_REMOTE, "rank %u told of %u NICs, at most %d are possible", r, all[r].n_rails,
-                             NET_MAX_RAILS);
-    RAIL_TRY(rails_check(comm));
-    return onesided_listen(comm);
+    return bootstrap_allgather(comm->bootstrap, all, sizeof *all, deadline);
+}
+
+static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline deadline)
+{
+    struct reach *all = calloc(comm->n_ranks, sizeof *all);
+    comm->wires.addresses = comm->addresses = calloc(comm->n_ranks, sizeof *comm->addresses);
+    enum rail_result result = all && comm->addresses
+                                  ? exchange_addresses(comm, all, deadline)
+                                  : rail_fail(RAIL_E_SYSTEM, "addresses of %u ranks: out of memory", comm->n_ranks);
+    if (result == RAIL_OK) result = use_addresses(comm, all);
+    free(all);
+    return result == RAIL_OK ? onesided_listen(comm) : result;
 }
 
 enum rail_result comm_connect(struct comm *comm, struct rail_deadline deadline)
@@ -190,6 +221,7 @@ static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline
     comm->wires.net_slots = table_slots(true);
     comm->wires.net_slot_bytes = comm->table.net_slot_bytes;
     memcpy(&comm->wires.comm_key, key, sizeof comm->wires.comm_key);
+    RAIL_TRY(homes_asked(comm));
     return comm->shape.n_nodes > 1 ? gather_addresses(comm, deadline) : RAIL_OK;
 }
 
@@ -245,16 +277,19 @@ static struct wait_policy policy_of(const struct comm *comm)
 /* The last exchange: everybody got here, and everybody will choose alike. */
 static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
 {
-    uint64_t *hashes = calloc(comm->n_ranks, sizeof *hashes);
+    struct { uint64_t table, homes; } *hashes = calloc(comm->n_ranks, sizeof *hashes);
     if (!hashes) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    hashes[comm->rank] = choice_table_hash(&comm->table);
+    hashes[comm->rank].table = choice_table_hash(&comm->table);
+    hashes[comm->rank].homes = homes_hash(comm);
     enum rail_result result = bootstrap_allgather(comm->bootstrap, hashes, sizeof *hashes, deadline);
     for (uint32_t r = 1; result == RAIL_OK && r < comm->n_ranks; r++)
-        if (hashes[r] != hashes[0])
+        if (hashes[r].table != hashes[0].table)
             result = rail_fail(RAIL_E_USAGE,
                                "ranks 0 and %u gave different minCTAs or maxCTAs in ncclConfig_t: pass the same on all "
                                "ranks",
                                r);
+        else if (hashes[r].homes != hashes[0].homes)
+            result = rail_fail(RAIL_E_INTERNAL, "ranks 0 and %u have different home rails in mind: a bug", r);
     free(hashes);
     return result;
 }

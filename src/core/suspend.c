@@ -10,8 +10,8 @@
 
 struct footprint comm_footprint(const struct comm *comm)
 {
-    struct footprint f = {.kept = sizeof *comm + comm->n_ranks * (sizeof *comm->members + 4 * sizeof(uint32_t))};
-    if (comm->addresses) f.kept += comm->n_ranks * sizeof *comm->addresses;
+    struct footprint f = {.kept = sizeof *comm + comm->n_ranks * (sizeof *comm->members + 5 * sizeof(uint32_t))};
+    if (comm->addresses) f.kept += comm->n_ranks * (sizeof *comm->addresses + (comm->home_nic ? 1 : 0));
     f.kept += wires_bytes(&comm->wires);
     if (comm->node.segment.mapping) {
         f.kept += shm_segment_resident_control(&comm->node.segment, comm->node.self);

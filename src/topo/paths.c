@@ -3,11 +3,14 @@
  * "Nearest class first, widest second" is no order that a single search can follow: a path that is wider so far may
  * have to be left for a nearer one. So there is one search for the widest path per class, over the links that the class
  * admits, from near to far; the first that reaches a node has its class. */
-#include <math.h>
+#include <math.h> /* INFINITY */
 #include <stdlib.h>
 #include <string.h>
 
 #include "topo/paths.h"
+
+/* fmin() would make libm a dependency of the library. */
+static double lesser(double a, double b) { return a < b ? a : b; }
 
 struct label {
     double width;
@@ -131,7 +134,7 @@ static void relax(struct search *s, uint32_t u, uint32_t l)
     uint32_t v = link->a == u ? link->b : link->a;
     struct label *to = &s->labels[v];
     if (to->done || !admitted(s, u, link, v)) return;
-    double width = fmin(s->labels[u].width, link->rate.gb_per_s);
+    double width = lesser(s->labels[u].width, link->rate.gb_per_s);
     uint32_t hops = s->labels[u].hops + 1;
     if (to->hops && (to->width > width || (to->width == width && to->hops <= hops))) return;
     *to = (struct label){.width = width, .hops = hops, .link = l, .from = u};
@@ -227,7 +230,7 @@ enum rail_result topo_path_pxn(const struct topo_graph *graph, uint32_t gpu, uin
     for (uint32_t i = 0; result == RAIL_OK && i < graph->n_nodes; i++) {
         if (i == gpu || graph->nodes[i].kind != TOPO_GPU || all[i].class > PATH_NVL || back[i].class > PATH_P2C)
             continue;
-        double width = fmin(all[i].gb_per_s, back[i].gb_per_s);
+        double width = lesser(all[i].gb_per_s, back[i].gb_per_s);
         if (best.class < PATH_PXN || (best.class == PATH_PXN && best.gb_per_s >= width)) continue;
         bool first = all[i].gb_per_s <= back[i].gb_per_s;
         best = (struct topo_path){PATH_PXN, width, all[i].hops + back[i].hops, first ? all[i].neck : back[i].neck, i};

@@ -48,7 +48,8 @@ int shape_build(struct shape *out, uint32_t n_ranks, const uint64_t *node_key, u
     s.order = calloc(n, sizeof(uint32_t));
     s.position = calloc(n, sizeof(uint32_t));
     s.node_start = calloc(n + 1, sizeof(uint32_t));
-    if (!s.node_of || !s.peer_of || !s.order || !s.position || !s.node_start) goto undo;
+    s.rail_of = calloc(n, sizeof(uint32_t));
+    if (!s.node_of || !s.peer_of || !s.order || !s.position || !s.node_start || !s.rail_of) goto undo;
 
     uint32_t *leader = s.order; /* order is not needed yet */
     if (n_ranks > 0 && leaders_find(n_ranks, node_key, leader) != 0) goto undo;
@@ -100,5 +101,6 @@ void shape_clear(struct shape *shape)
     free(shape->order);
     free(shape->position);
     free(shape->node_start);
+    free(shape->rail_of);
     memset(shape, 0, sizeof *shape);
 }

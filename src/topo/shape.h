@@ -14,6 +14,7 @@ struct shape {
     uint32_t *order;     /* [n_ranks] the rank at each position of a ring; ranks of a node stand side by side */
     uint32_t *position;  /* [n_ranks] the inverse of order */
     uint32_t *node_start;/* [n_nodes + 1] position of each node's first rank */
+    uint32_t *rail_of;   /* [n_ranks] home rail: that of the NIC nearest to a rank (core/homes.h); 0 until it is known */
 };
 
 /* Builds the shape of ranks that carry the given node keys (equal keys = same node; nodes are numbered by first
