@@ -7,8 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "algos/family.h"
 #include "base/log.h"
 #include "base/params.h"
+#include "topo/order.h"
 #include "topo/rails.h"
 
 enum { TEXT_BYTES = 600 };
@@ -18,17 +20,66 @@ static uint32_t first_of(const struct comm *comm, uint32_t node)
     return comm->shape.order[comm->shape.node_start[node]];
 }
 
-/* What the order saves against the one in which ranks name their nodes. */
-static void log_order(uint32_t n, const struct place *places, const uint32_t *order, uint32_t unknown)
+/* Edges of channel 0's tree (the other channels' have as many) that leave a group of `tier`; `places` by node. */
+static uint32_t tree_crossings(const struct shape *shape, const struct place *places, uint32_t tier)
 {
-    uint32_t *by_rank = calloc(n, sizeof *by_rank);
-    for (uint32_t i = 0; by_rank && i < n; i++) by_rank[i] = i;
-    if (by_rank)
-        RAIL_INFO(RAIL_INIT, "fabric: a ring over %u nodes goes from leaf to leaf %u times (in rank order %u), from top "
-                  "to top %u times (%u); %u nodes are not in the file", n, place_crossings(n, places, order, PLACE_TIERS - 1),
-                  place_crossings(n, places, by_rank, PLACE_TIERS - 1), place_crossings(n, places, order, 0),
-                  place_crossings(n, places, by_rank, 0), unknown);
-    free(by_rank);
+    uint32_t crossings = 0;
+    for (uint32_t r = 0; r < shape->n_ranks; r++) {
+        struct family f = family_of(shape, r, 0);
+        if (f.has_parent)
+            crossings += place_differs(&places[shape->node_of[r]], &places[shape->node_of[f.parent]], tier);
+    }
+    return crossings;
+}
+
+static uint32_t groups(uint32_t n, const struct place *places, const uint32_t *order, uint32_t tier)
+{
+    uint32_t borders = 0;
+    for (uint32_t i = 1; i < n; i++) borders += place_differs(&places[order[i - 1]], &places[order[i]], tier);
+    return borders + 1;
+}
+
+/* A line per tier of several groups, and of the leaves always: how often rings and trees leave a group of it, against the
+ * least there can be (g groups: g in a ring, g - 1 in a tree) and the order in which ranks name their nodes. The lowest
+ * tier that the file names is that of leaves, above it are pods. `places` by the numbers that nodes had, `ordered` by those
+ * they have now. */
+static void log_crossings(const struct shape *shape, const struct place *places, const uint32_t *order,
+                          const struct place *ordered, const uint32_t *as_it_was)
+{
+    uint32_t n = shape->n_nodes, lowest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        for (uint32_t t = lowest + 1; t < PLACE_TIERS; t++)
+            if (places[i].tier[t]) lowest = t;
+    for (uint32_t tier = lowest + 1; tier-- > 0;) {
+        uint32_t g = groups(n, places, order, tier), up = lowest - tier;
+        if (g == 1 && up > 0) continue;
+        uint32_t ring = place_crossings(n, places, order, tier), tree = tree_crossings(shape, ordered, tier);
+        bool least = ring == (g > 1 ? g : 0) && tree == g - 1;
+        char name[24] = "leaf";
+        if (up == 1) snprintf(name, sizeof name, "pod");
+        if (up > 1) snprintf(name, sizeof name, "tier %u", up + 1);
+        RAIL_INFO(RAIL_INIT, "fabric: a ring goes from %s to %s %u times (in rank order %u), a tree %u times; there are "
+                  "%u%s", name, name, ring, place_crossings(n, places, as_it_was, tier), tree, g,
+                  least ? ", so no other goes less often" : "");
+    }
+}
+
+static void log_order(const struct comm *comm, const struct place *places, const uint32_t *order)
+{
+    uint32_t n = comm->shape.n_nodes, *as_it_was = calloc(n, sizeof *as_it_was), unknown = 0;
+    struct place *ordered = calloc(n, sizeof *ordered);
+    for (uint32_t i = 0; as_it_was && ordered && i < n; i++) {
+        as_it_was[i] = i;
+        ordered[i] = places[order[i]];
+        unknown += places[i].tier[0] == 0;
+    }
+    if (as_it_was && ordered) {
+        RAIL_INFO(RAIL_INIT, "fabric: a ring goes from node to node %u times, a tree %u times; %u nodes are not in the "
+                  "file", n, family_crossings(&comm->shape, 0, 0), unknown);
+        log_crossings(&comm->shape, places, order, ordered, as_it_was);
+    }
+    free(as_it_was);
+    free(ordered);
 }
 
 enum rail_result rails_order(struct comm *comm)
@@ -43,15 +94,10 @@ enum rail_result rails_order(struct comm *comm)
     if (comm->members[0].fabric == 0 || n < 2) return RAIL_OK;
     struct place *places = calloc(n, sizeof *places);
     uint32_t *order = calloc(n, sizeof *order);
-    uint32_t unknown = 0;
-    for (uint32_t node = 0; places && node < n; node++) {
-        places[node] = comm->members[first_of(comm, node)].hangs;
-        unknown += places[node].tier[0] == 0;
-    }
-    bool done = places && order && place_order(n, places, order) == 0;
-    if (done && comm->rank == 0)
-        log_order(n, places, order, unknown);
-    done = done && shape_reorder(&comm->shape, order) == 0;
+    for (uint32_t node = 0; places && node < n; node++) places[node] = comm->members[first_of(comm, node)].hangs;
+    bool done = places && order && place_order(n, places, order) == 0 && shape_reorder(&comm->shape, order) == 0 &&
+                place_tiers(&comm->shape, places, order) == 0;
+    if (done && comm->rank == 0 && rail_log_enabled(RAIL_LOG_INFO, RAIL_INIT)) log_order(comm, places, order);
     free(places);
     free(order);
     return done ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "ordering %u nodes: out of memory", n);

@@ -5,7 +5,7 @@
 #include "core/comm.h"
 
 /* With everybody's members at hand and the shape built: puts the nodes into the order in which a ring leaves each leaf
- * and pod once, by the fabric file. RAIL_E_USAGE when ranks read different files. */
+ * and pod once, by the fabric file, and gives the shape its tiers. RAIL_E_USAGE when ranks read different files. */
 enum rail_result rails_order(struct comm *comm);
 
 /* With everybody's addresses at hand. Logs the rails (rank 0) and this rank's NICs that have no partner, at INFO.

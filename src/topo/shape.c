@@ -6,7 +6,12 @@
  *
  *     rank      0  1  2  3  4  5          node_key  B  A  B  C  A  B
  *     node_of   0  1  0  2  1  0          peer_of   0  0  1  0  1  2
- *     order     0  2  5 | 1  4 | 3        node_start 0 3 5 6 */
+ *     order     0  2  5 | 1  4 | 3        node_start 0 3 5 6
+ *
+ * Tiers are the same thing once more, above the nodes: tier 0 groups nodes, tier 1 groups tier 0's groups, and so on.
+ *
+ *     node             0 1 | 2 | 3 | 4 5 6      leaves a a b c d d d    tiers[0]: start 0 2 3 4 7, group_of 0 0 1 2 3 3 3
+ *     pods             P P   P   Q   Q Q Q                              tiers[1]: start 0 2 4,     group_of 0 0 1 1 */
 #include "topo/shape.h"
 
 #include <stdlib.h>
@@ -94,8 +99,48 @@ int shape_reorder(struct shape *shape, const uint32_t *order)
     return 0;
 }
 
+uint32_t shape_group(const struct shape *shape, uint32_t tier, uint32_t node)
+{
+    uint32_t group = node;
+    for (uint32_t t = 0; t <= tier; t++) group = shape->tiers[t].group_of[group];
+    return group;
+}
+
+/* The first node of group `item` of the tiers that there are; of the node itself where there are none. */
+static uint32_t first_node(const struct shape *shape, uint32_t item)
+{
+    for (uint32_t t = shape->n_tiers; t > 0; t--) item = shape->tiers[t - 1].start[item];
+    return item;
+}
+
+int shape_add_tier(struct shape *shape, const uint32_t *group)
+{
+    uint32_t below = shape->n_tiers ? shape->tiers[shape->n_tiers - 1].n_groups : shape->n_nodes, n = 0;
+    for (uint32_t i = 0; i < below; i++)
+        n += i == 0 || group[first_node(shape, i)] != group[first_node(shape, i - 1)];
+    if (n < 2 || n == below) return 0;
+    struct shape_tier tier = {.n_groups = 0, .start = calloc(n + 1u, sizeof(uint32_t)),
+                              .group_of = calloc(below, sizeof(uint32_t))};
+    if (shape->n_tiers == SHAPE_TIERS || !tier.start || !tier.group_of) {
+        free(tier.start);
+        free(tier.group_of);
+        return -1;
+    }
+    for (uint32_t i = 0; i < below; i++) {
+        if (i == 0 || group[first_node(shape, i)] != group[first_node(shape, i - 1)]) tier.start[tier.n_groups++] = i;
+        tier.group_of[i] = tier.n_groups - 1;
+    }
+    tier.start[n] = below;
+    shape->tiers[shape->n_tiers++] = tier;
+    return 0;
+}
+
 void shape_clear(struct shape *shape)
 {
+    for (uint32_t t = 0; t < shape->n_tiers; t++) {
+        free(shape->tiers[t].start);
+        free(shape->tiers[t].group_of);
+    }
     free(shape->node_of);
     free(shape->peer_of);
     free(shape->order);

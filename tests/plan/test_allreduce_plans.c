@@ -49,9 +49,10 @@ static uint32_t log2_floor(uint32_t x)
     return k;
 }
 
-static void formulas_hold(enum plan_algorithm algorithm, uint32_t n, enum mode mode, const struct plan_check_report *r,
-                          const struct plan_check_count *counts)
+static void formulas_hold(enum plan_algorithm algorithm, const struct shape *shape, enum mode mode,
+                          const struct plan_check_report *r, const struct plan_check_count *counts)
 {
+    uint32_t n = shape->n_ranks;
     uint64_t sent = 0;
     for (uint32_t rank = 0; rank < n; rank++) {
         const struct plan_check_count *c = &counts[rank];
@@ -90,7 +91,7 @@ static void formulas_hold(enum plan_algorithm algorithm, uint32_t n, enum mode m
     if (algorithm == PLAN_RING) assert_int_equal(r->steps, 2 * (n - 1));
     if (algorithm == PLAN_TREE) {
         assert_int_equal(sent, 2 * (n - 1)); /* every edge once up, once down */
-        assert_true(r->steps <= 2 * log2_floor(n) && r->steps >= 2);
+        assert_true(r->steps <= 2 * tree_steps(shape, false) && r->steps >= 2);
     }
     if (algorithm == PLAN_RANK_TREE) {
         uint32_t up = 1 + log2_floor(n - 1);
@@ -126,7 +127,7 @@ static void prove_modes(const struct shape *shape, enum plan_algorithm algorithm
             struct plan_check_report report;
             struct plan_check_count counts[N_MAX];
             prove(&(struct plan_check){.calls = &call, .n_calls = 1}, &report, counts, n);
-            if (rounds == 1 && place == 0) formulas_hold(algorithm, n, mode, &report, counts);
+            if (rounds == 1 && place == 0) formulas_hold(algorithm, shape, mode, &report, counts);
         }
     free(plans);
 }

@@ -45,13 +45,6 @@ static void prove(const struct subject *s, const struct plan_check_call *call, s
 }
 
 /* What the files in algos/ promise, for one round. */
-static uint32_t log2_floor(uint32_t x)
-{
-    uint32_t k = 0;
-    while (x >>= 1) k++;
-    return k;
-}
-
 static void promises_hold(const struct subject *s, enum mode mode, const struct plan_check_report *report,
                           const struct plan_check_count *counts)
 {
@@ -72,7 +65,7 @@ static void promises_hold(const struct subject *s, enum mode mode, const struct 
     if (s->algorithm == PLAN_TREE) {
         assert_int_equal(sent, n - 1);
         assert_true(most <= 2 && counts[s->root].slots_sent <= 1);
-        assert_true(report->steps <= 1 + log2_floor(n - 1));
+        assert_true(report->steps <= tree_steps(s->shape, true));
     }
     if (s->algorithm == PLAN_DOUBLING) {
         uint32_t hops = 0;

@@ -47,13 +47,14 @@ static const struct {
     {PLAN_TREE, 1, 0,
      "tree, rank 1 of 4, node peer 1 of 4, channel 0: 1 piece a round, 1 slot a link\n"
      "strand 0\n"
-     "   0  MOVE    slot-in(2 <- rank 0)[0] + input[0] + slot-in(4 <- rank 2)[0] -> slot-out(1 -> rank 3)[0]\n"
+     "   0  MOVE    slot-in(2 <- rank 3)[0] + input[0] -> slot-out(1 -> rank 0)[0]\n"
      "strand 1\n"
-     "   1  MOVE    slot-in(0 <- rank 3)[0] -> output[0], slot-out(3 -> rank 0)[0], slot-out(5 -> rank 2)[0]\n"},
-    {PLAN_TREE, 0, 1, /* the mirrored tree: rank 0 is its root */
-     "tree, rank 0 of 4, node peer 0 of 4, channel 1: 1 piece a round, 1 slot a link\n"
+     "   1  MOVE    slot-in(0 <- rank 0)[0] -> output[0], slot-out(3 -> rank 3)[0]\n"},
+    {PLAN_TREE, 3, 1, /* the reversed tree: rank 3 is its root */
+     "tree, rank 3 of 4, node peer 3 of 4, channel 1: 1 piece a round, 1 slot a link\n"
      "strand 0\n"
-     "   0  MOVE    slot-in(0 <- rank 2)[0] + input[0] -> output[0], slot-out(1 -> rank 2)[0]   FINAL\n"},
+     "   0  MOVE    slot-in(0 <- rank 2)[0] + input[0] + slot-in(2 <- rank 1)[0] -> output[0], "
+     "slot-out(1 -> rank 2)[0], slot-out(3 -> rank 1)[0]   FINAL\n"},
 };
 
 static void plans_print_as_written_here(void **state)

@@ -97,7 +97,8 @@ ordered() {
         tests/rails/as_host.sh "${BUILD:-build}/bin/all_reduce_perf" -b 1M -e 1M -n 1 -c 1 2>&1)
     local status=$?
     echo "$log" | grep -E "rail|fabric|1048576"
-    [ $status -eq 0 ] && [[ $log == *"from leaf to leaf 2 times (in rank order 4)"* ]] &&
+    [ $status -eq 0 ] && [[ $log == *"from node to node 4 times, a tree 3 times; 0 nodes"* ]] &&
+        [[ $log == *"from leaf to leaf 2 times (in rank order 4), a tree 1 times; there are 2, so no other goes less"* ]] &&
         [[ $log == *"rail 0: node 0 eth0 10.77.0.1/24, node 1 eth0 10.77.0.3/24, node 2 eth0 10.77.0.2/24, node 3 eth0 10.77.0.4/24 (4"* ]]
 }
 disagree() {

@@ -276,6 +276,69 @@ static void a_shape_follows_the_order(void **state)
     shape_clear(&s);
 }
 
+/* Seven nodes: pod P with leaves a (2 nodes), b and c (1 each), pod Q with leaf d (3). All hang under one top, which is no
+ * tier, and the tiers below a leaf say nothing. */
+static void an_order_gives_a_shape_its_tiers(void **state)
+{
+    (void)state;
+    static const char names[][2] = {"Pa", "Qd", "Pb", "Pa", "Qd", "Pc", "Qd"};
+    static const uint32_t leaves[] = {0, 0, 1, 2, 3, 3, 3};
+    struct place places[7] = {{{0}}};
+    uint64_t keys[7];
+    uint32_t order[7];
+    struct shape s;
+    for (uint32_t i = 0; i < 7; i++) {
+        keys[i] = i;
+        places[i] = (struct place){{'T', (uint64_t)names[i][0], (uint64_t)names[i][1]}};
+    }
+    assert_int_equal(shape_build(&s, 7, keys, 1), 0);
+    assert_int_equal(s.n_tiers, 0);
+    assert_int_equal(place_order(7, places, order), 0);
+    assert_int_equal(shape_reorder(&s, order), 0);
+    assert_int_equal(place_tiers(&s, places, order), 0);
+    assert_int_equal(s.n_tiers, 2);
+    assert_int_equal(s.tiers[0].n_groups, 4);
+    assert_int_equal(s.tiers[1].n_groups, 2);
+    for (uint32_t node = 0; node < 7; node++) {
+        assert_int_equal(shape_group(&s, 0, node), leaves[node]);
+        assert_int_equal(shape_group(&s, 1, node), node >= 4);
+    }
+    assert_int_equal(s.tiers[0].start[4], 7);
+    assert_int_equal(s.tiers[1].start[1], 3);
+    shape_clear(&s);
+}
+
+/* Wherever a ring goes from group to group, there are as many groups in the shape; one group, or each node its own, is no
+ * tier. */
+static void a_shape_has_the_tiers_that_a_ring_crosses(void **state)
+{
+    (void)state;
+    srand(12);
+    for (int round = 0; round < 2000; round++) {
+        uint32_t n = 1 + (uint32_t)rand() % 40, depth = 1 + (uint32_t)rand() % PLACE_TIERS, order[40], tier = 0;
+        uint64_t keys[40];
+        struct place places[40] = {{{0}}};
+        struct shape s;
+        for (uint32_t i = 0; i < n; i++) {
+            keys[i] = i;
+            for (uint32_t t = 0; t < depth && rand() % 8; t++) places[i].tier[t] = 1 + (uint64_t)rand() % 2;
+        }
+        assert_int_equal(shape_build(&s, n, keys, 1), 0);
+        assert_int_equal(place_order(n, places, order), 0);
+        assert_int_equal(shape_reorder(&s, order), 0);
+        assert_int_equal(place_tiers(&s, places, order), 0);
+        uint32_t below = n;
+        for (uint32_t t = PLACE_TIERS; t-- > 0;) {
+            uint32_t crossings = place_crossings(n, places, order, t);
+            if (crossings < 2 || crossings == below) continue;
+            assert_int_equal(s.tiers[tier++].n_groups, crossings);
+            below = crossings;
+        }
+        assert_int_equal(s.n_tiers, tier);
+        shape_clear(&s);
+    }
+}
+
 /* Cut, flipped, doubled, and spliced with one another: nothing crashes, and every refusal names a line. */
 static void damaged_files_are_survived(void **state)
 {
@@ -306,6 +369,8 @@ int main(void)
         cmocka_unit_test(no_order_crosses_less_often),
         cmocka_unit_test(where_nothing_is_known_the_order_stays),
         cmocka_unit_test(a_shape_follows_the_order),
+        cmocka_unit_test(an_order_gives_a_shape_its_tiers),
+        cmocka_unit_test(a_shape_has_the_tiers_that_a_ring_crosses),
         cmocka_unit_test(damaged_files_are_survived),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
