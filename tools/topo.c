@@ -57,8 +57,8 @@ static enum rail_result look(const struct wishes *w, struct topo_view *v)
     enum rail_result result = w->file ? topo_xml_read_file(w->file, &v->graph)
                             : w->hwloc_file ? topo_discover_hwloc_xml(w->hwloc_file, &v->graph)
                             : w->synthetic ? topo_discover_synthetic(w->synthetic, &v->graph)
-                            : w->root ? topo_discover_under(w->root, &v->graph)
-                                      : topo_discover(&v->graph);
+                            : w->root ? topo_discover_under(w->root, TOPO_WHOLE, &v->graph)
+                                      : topo_discover(TOPO_WHOLE, &v->graph);
     if (result == RAIL_OK) result = derive(v, w->gdr_level);
     if (result != RAIL_OK) {
         fprintf(stderr, "railccl topo: %s\n", rail_last_error());

@@ -93,6 +93,8 @@ static void write_node(struct json *j, const struct topo_graph *g, uint32_t i)
     if (n->kind == TOPO_CPU && n->cpu.vendor[0]) text(j, "vendor", n->cpu.vendor);
     if (n->kind == TOPO_GPU && n->gpu.dev >= 0) number(j, "dev", n->gpu.dev);
     if (n->kind == TOPO_GPU && n->gpu.sm >= 0) number(j, "sm", n->gpu.sm);
+    if (n->kind == TOPO_GPU && n->gpu.minor >= 0) number(j, "minor", n->gpu.minor);
+    if (n->kind == TOPO_GPU && n->gpu.driver_origin.how != TOPO_UNKNOWN) source(j, "driver_source", n->gpu.driver_origin);
     if (n->kind == TOPO_GPU) tri(j, "gdr", n->gpu.gdr);
     if (n->kind == TOPO_NET) write_net(j, &n->net);
     close_in(j, '}');

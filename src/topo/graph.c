@@ -74,7 +74,7 @@ static void node_reset(struct topo_node *node)
 {
     switch (node->kind) {
     case TOPO_CPU: node->cpu = (struct topo_cpu){.numa = -1, .package = -1, .affinity = ""}; break;
-    case TOPO_GPU: node->gpu = (struct topo_gpu){.dev = -1, .sm = -1, .rank = -1, .gdr = TOPO_MAYBE}; break;
+    case TOPO_GPU: node->gpu = (struct topo_gpu){.dev = -1, .sm = -1, .rank = -1, .minor = -1, .gdr = TOPO_MAYBE}; break;
     case TOPO_NET:
         node->net = (struct topo_net){.dev = -1, .port = 1, .gdr = TOPO_MAYBE, .up = TOPO_MAYBE};
         break;
@@ -370,6 +370,7 @@ const char *topo_origin_text(struct topo_origin origin, char *text, size_t bytes
     case TOPO_TABLE: snprintf(text, bytes, "known figure: %s", at); break;
     case TOPO_ASSUMED: snprintf(text, bytes, "assumed: %s", at); break;
     case TOPO_HWLOC: snprintf(text, bytes, "hwloc: %s", at); break;
+    case TOPO_NVML: snprintf(text, bytes, "NVML: %s", at); break;
     default: snprintf(text, bytes, "%s", at); break;
     }
     return text;
@@ -377,7 +378,7 @@ const char *topo_origin_text(struct topo_origin origin, char *text, size_t bytes
 
 const char *topo_how_name(enum topo_how how)
 {
-    static const char *const names[] = {"unknown", "file", "sysfs", "hwloc", "kernel", "table", "assumed"};
+    static const char *const names[] = {"unknown", "file", "sysfs", "hwloc", "nvml", "kernel", "table", "assumed"};
     return names[how];
 }
 

@@ -24,7 +24,7 @@ enum topo_kind { TOPO_CPU, TOPO_PCI, TOPO_GPU, TOPO_NIC, TOPO_NET, TOPO_NVS, TOP
 enum topo_link_kind { TOPO_LINK_NVL, TOPO_LINK_C2C, TOPO_LINK_PCI, TOPO_LINK_SYS, TOPO_LINK_PORT };
 
 /* How we know a fact. From TOPO_TABLE on nobody said it of this machine. */
-enum topo_how { TOPO_UNKNOWN, TOPO_FILE, TOPO_SYSFS, TOPO_HWLOC, TOPO_KERNEL, TOPO_TABLE, TOPO_ASSUMED };
+enum topo_how { TOPO_UNKNOWN, TOPO_FILE, TOPO_SYSFS, TOPO_HWLOC, TOPO_NVML, TOPO_KERNEL, TOPO_TABLE, TOPO_ASSUMED };
 
 struct topo_origin {
     enum topo_how how;
@@ -54,6 +54,8 @@ struct topo_cpu {
 
 struct topo_gpu {
     int32_t dev, sm, rank;   /* dev: the driver's number; sm: 10 x major + minor compute capability; -1: not told */
+    int32_t minor;           /* of /dev/nvidiaN; -1: not told */
+    struct topo_origin driver_origin; /* of dev, sm and minor where another source than the node's told them */
     enum topo_tri gdr;       /* can NICs reach its memory */
 };
 

@@ -106,6 +106,7 @@ static void describe(const struct topo_node *n, FILE *out)
     if (n->kind == TOPO_CPU && n->cpu.affinity[0]) fprintf(out, ", cores %s", n->cpu.affinity);
     if (n->kind == TOPO_GPU && n->gpu.sm >= 0)
         fprintf(out, ", compute capability %d.%d", n->gpu.sm / 10, n->gpu.sm % 10);
+    if (n->kind == TOPO_GPU && n->gpu.minor >= 0) fprintf(out, ", /dev/nvidia%d", n->gpu.minor);
     if (n->kind == TOPO_NET && n->net.netdev[0]) fprintf(out, ", interface %s", n->net.netdev);
     if (n->kind == TOPO_NET && n->net.slaves > 1) fprintf(out, ", bond of %d ports", n->net.slaves);
     if (n->kind == TOPO_NET && n->net.up == TOPO_NO) fprintf(out, ", down");
@@ -118,6 +119,8 @@ static void print_tree(const struct topo_graph *g, uint32_t node, int depth, FIL
     describe(n, out);
     from(n->origin, out);
     if (n->kind == TOPO_NET) print_net_facts(n, depth + 1, out);
+    if (n->kind == TOPO_GPU && n->gpu.driver_origin.how != TOPO_UNKNOWN)
+        indent(depth + 1, out), fprintf(out, "the driver's number %d", n->gpu.dev), from(n->gpu.driver_origin, out);
     for (uint32_t k = g->first[node]; k < g->first[node + 1]; k++) {
         const struct topo_link *link = &g->links[g->at[k]];
         bool down = (link->kind == TOPO_LINK_PCI || link->kind == TOPO_LINK_PORT) && link->b == node;

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "foreign/expat.h"
+#include "topo/nvlink.h"
 #include "topo/rates.h"
 #include "topo/xml.h"
 
@@ -443,40 +444,11 @@ static struct topo_link *link_between(struct topo_graph *graph, enum topo_link_k
     return NULL;
 }
 
-/* The one node that stands for all NVSwitches of a host. */
-static uint32_t nvswitch_of(struct topo_graph *graph, uint32_t host, struct topo_origin origin)
+static enum rail_result add_nvlinks(struct reader *r, const struct pending *p, uint32_t to)
 {
-    for (uint32_t i = 0; i < graph->n_nodes; i++)
-        if (graph->nodes[i].kind == TOPO_NVS && graph->nodes[i].host == host) return i;
-    uint32_t node = topo_graph_add(graph, TOPO_NVS, TOPO_NONE, origin);
-    if (node != TOPO_NONE) graph->nodes[node].host = host;
-    return node;
-}
-
-/* A pair of GPUs is named from both ends; a line to a switch adds to the ones before. */
-static enum rail_result add_nvlinks(struct reader *r, const struct pending *p, uint32_t to, bool is_switch)
-{
-    struct topo_graph *graph = r->graph;
-    struct topo_link *old = link_between(graph, TOPO_LINK_NVL, p->from, to);
-    struct topo_rate each = topo_rate_nvlink(graph->nodes[p->from].gpu.sm);
-    uint32_t count = (uint32_t)p->count;
-    if (old && old->a == p->from) {
-        old->count += count;
-        old->rate.gb_per_s = old->count * each.gb_per_s;
-        return RAIL_OK;
-    }
-    if (old && !is_switch) { /* the other end */
-        if (old->count != count) {
-            topo_graph_remark(
-                graph, "line %u gives %u NVLinks between two GPUs, their other end %u: the smaller number is used",
-                p->line, count, old->count);
-            if (count < old->count) old->count = count, old->rate.gb_per_s = count * each.gb_per_s;
-        }
-        return RAIL_OK;
-    }
-    each.gb_per_s *= count;
-    struct topo_link link = {.kind = TOPO_LINK_NVL, .a = p->from, .b = to, .count = count, .rate = each};
-    return topo_graph_link(graph, link);
+    char where[24];
+    snprintf(where, sizeof where, "line %u", p->line);
+    return nvlink_add(r->graph, p->from, to, (uint32_t)p->count, where);
 }
 
 static enum rail_result resolve_nvlink(struct reader *r, const struct pending *p)
@@ -492,7 +464,7 @@ static enum rail_result resolve_nvlink(struct reader *r, const struct pending *p
         return RAIL_OK;
     }
     bool to_gpu = to != TOPO_NONE && graph->nodes[to].kind == TOPO_GPU;
-    if (to_gpu) return add_nvlinks(r, p, to, false);
+    if (to_gpu) return add_nvlinks(r, p, to);
     if (p->target_class >> 16 == 0x03) {
         char bus[24];
         topo_graph_remark(graph,
@@ -500,8 +472,8 @@ static enum rail_result resolve_nvlink(struct reader *r, const struct pending *p
                           p->line, topo_bus_text(p->target, bus));
         return RAIL_OK;
     }
-    to = nvswitch_of(graph, host, origin);
-    return to == TOPO_NONE ? RAIL_E_ARGUMENT : add_nvlinks(r, p, to, true);
+    to = nvlink_switch(graph, host, origin);
+    return to == TOPO_NONE ? RAIL_E_ARGUMENT : add_nvlinks(r, p, to);
 }
 
 static enum rail_result resolve_c2c(struct reader *r, const struct pending *p)

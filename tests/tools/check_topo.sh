@@ -71,6 +71,46 @@ make_root() {
 declare -a nic
 make_root
 
+# NVML as $dir/nvml.txt has it (tests/topo/fake_nvml.c).
+fake_nvml() { ${CC:-cc} -std=c11 -shared -fPIC -o "$dir/libfake-nvml.so" tests/topo/fake_nvml.c; }
+nvml() { # LINE...: what NVML says of the machine above
+    printf '%s\n' "$@" >"$dir/nvml.txt"
+    FAKE_NVML=$dir/nvml.txt RAILCCL_NVML_LIB=$dir/libfake-nvml.so topo --root "$root"
+}
+two_gpus=("gpu 00000000:13:00.0 5 9 0" "gpu 00000000:03:00.0 4 9 0")
+nvml_links() {
+    fake_nvml && nvml "${two_gpus[@]}" "link 0 0 up gpu 00000000:03:00.0" "link 0 1 up gpu 00000000:03:00.0" "link 0 2 down gpu -" \
+        "link 1 0 up gpu 00000000:13:00.0" "link 1 1 up gpu 00000000:13:00.0" || return 1
+    says 'GPU GPU 0 0000:13:00.0, compute capability 9.0, /dev/nvidia5' && says "driver's number 1  \[NVML: the driver\]" &&
+        says 'NVLink to GPU 1 x 2, 41.2 GB/s' && says 'GPU 0 .*0000:13:00.0 .*mlx5_bond_0 .*PIX' &&
+        nvml "${two_gpus[@]}" "link 0 0 up switch -" "link 0 1 up switch -" "link 1 0 up switch -" "c2c 0 10 45000" &&
+        says 'NVLink to NVSwitch x 2' && says 'NVSwitch NVSwitch  \[NVML' && says 'C2C to NUMA 1 x 10, 450.0 GB/s  \[NVML' &&
+        nvml "${two_gpus[@]}" "without nvmlDeviceGetNvLinkRemoteDeviceType" "link 0 0 up gpu 00000000:03:00.0" && says 'NVLink to GPU 1 x 1'
+}
+nvml_refuses() {
+    local call
+    nvml "fail nvmlInit_v2 9" && says 'NVML: nvmlInit of the driver: fake error 9 \(9\)' && nvml "fail nvmlDeviceGetCount_v2 3" && says 'nvmlDeviceGetCount' &&
+        nvml "count 4000000000" && says 'tells of 4000000000 GPUs' || return 1
+    for call in HandleByIndex_v2:HandleByIndex PciInfo_v3:PciInfo CudaComputeCapability:CudaComputeCapability NvLinkState:NvLinkState \
+        NvLinkRemotePciInfo_v2:NvLinkRemotePciInfo; do
+        nvml "${two_gpus[@]}" "fail nvmlDeviceGet${call%:*} 999" "link 0 0 up gpu 00000000:03:00.0" && says "NVML: nvmlDeviceGet${call#*:} of .*\(999\)" || return 1
+    done
+    nvml "${two_gpus[@]}" "fail nvmlDeviceGetMinorNumber 3" "fail nvmlDeviceGetFieldValues 3" "c2c 0 1 1" && says 'compute capability 9.0'
+}
+nvml_lies() {
+    nvml "gpu 00000000:77:00.0 0 9 0" "${two_gpus[@]}" "${two_gpus[0]}" "gpu nonsense 1 9 0" "gpu 00000000:05:00.0 1 9 0" \
+        "link 1 0 up gpu 00000000:aa:00.0" "link 1 1 up cpu 00000000:00:00.0" "link 1 2 up unknown 00000000:05:00.0" "link 1 3 up gpu 00000000:13:00.0" \
+        "link 1 4 up gpu nonsense" "c2c 2 4000000000 5" || return 1
+    says 'device 0 is 0000:77:00.0, of which sysfs knows no GPU' && says 'device 3 is 0000:13:00.0, as another one is' && says 'device 4 has no bus number' &&
+        says 'link 0 leads to a GPU 0000:aa:00.0, which is not known here' && says 'link 1 leads to a CPU' && says 'link 2 leads to something 0000:05' &&
+        says 'link 3 leads to a GPU 0000:13:00.0' && says 'link 4 leads to a device without a bus number' && says '4000000000 C2C links' &&
+        nvml "gpu 00000000:13:00.0 1 -3 700" && says 'capability -3.700, which none has'
+}
+no_nvml() {
+    RAILCCL_NVML_LIB=$dir/none.so NCCL_DEBUG=INFO topo --root "$root" && says 'INFO NVML is not asked: .*none.so: cannot open' && says 'note .*NVLinks, C2C and the driver' &&
+        RAILCCL_NVML_LIB=libc.so.6 topo --root "$root" && says 'libc.so.6 has no nvmlInit_v2' && RAILCCL_NVML_LIB=0 topo --root "$root" && ! says 'NVML' >/dev/null
+}
+
 answers() { local m; for m in "$machines"/*.xml; do
     topo --brief --paths --file "$m" || return 1
     sed "1s/^${m##*/}: //" "$dir/out" | diff - "${m%.xml}.txt" || return 1
@@ -161,10 +201,14 @@ hwloc() {
         bad 'no synthetic text' --synthetic "zebra:2" && bad 'hwloc cannot read' --hwloc $machines/seven-of-eight.xml
 }
 
-tap_plan 13
+tap_plan 17
 tap_case "every machine's answer, by the tool" answers
 tap_case "sysfs: switches, GPUs, verbs and other ports, bonds, NUMA nodes" from_sysfs
 tap_case "sysfs: different MTU, a narrow slot, ports that are down or virtual" what_is_wrong
+tap_case "NVML: driver numbers, NVLinks to GPUs and switches, C2C" nvml_links
+tap_case "NVML: every call refused" nvml_refuses
+tap_case "NVML: unknown devices, impossible counts" nvml_lies
+tap_case "NVML: no library, another library" no_nvml
 tap_case "sysfs to NCCL's XML and back" sysfs_to_xml
 tap_case "this machine, each fact with its source" itself
 tap_case "NCCL_TOPO_FILE is read" by_variable
