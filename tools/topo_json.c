@@ -60,6 +60,28 @@ static void tri(struct json *j, const char *name, enum topo_tri value)
     if (value != TOPO_MAYBE) truth(j, name, value == TOPO_YES);
 }
 
+static void hex(struct json *j, const char *name, uint64_t value)
+{
+    char words[24];
+    snprintf(words, sizeof words, "0x%016llx", (unsigned long long)value);
+    text(j, name, words);
+}
+
+static void write_gids(struct json *j, const struct topo_net *net)
+{
+    char words[64];
+    if (net->n_gids == 0) return;
+    open_in(j, "gids", '[');
+    for (uint32_t i = 0; i < net->n_gids && i < TOPO_GIDS_KEPT; i++) {
+        open_in(j, NULL, '{');
+        number(j, "index", net->gids[i].index);
+        text(j, "gid", topo_gid_text(&net->gids[i], words));
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    source(j, "gids_source", net->gids_origin);
+}
+
 static void write_net(struct json *j, const struct topo_net *net)
 {
     if (net->dev >= 0) number(j, "dev", net->dev);
@@ -69,6 +91,13 @@ static void write_net(struct json *j, const struct topo_net *net)
     if (net->slaves > 0) number(j, "bonded_ports", net->slaves);
     if (net->netdev[0]) text(j, "interface", net->netdev);
     if (net->address[0]) text(j, "address", net->address);
+    truth(j, "rdma", net->verbs);
+    if (net->type != TOPO_NET_UNKNOWN)
+        text(j, "link_layer", net->type == TOPO_NET_INFINIBAND ? "InfiniBand" : "Ethernet");
+    if (net->guid) hex(j, "guid", net->guid);
+    if (net->verbs_mtu > 0)
+        number(j, "rdma_mtu_bytes", net->verbs_mtu), source(j, "rdma_mtu_source", net->verbs_mtu_origin);
+    write_gids(j, net);
     tri(j, "up", net->up);
     tri(j, "gdr", net->gdr);
     truth(j, "virtual_function", net->virtual_function);

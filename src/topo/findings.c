@@ -249,6 +249,17 @@ static void one_subnet(struct look *l)
         }
 }
 
+static void unroutable_ports(struct look *l)
+{
+    for (uint32_t k = 0; k < l->map->n_rails; k++) {
+        const struct topo_node *n = node(l, l->map->rails[k].net);
+        if (!n->net.verbs || n->net.type != TOPO_NET_ETHERNET || n->net.n_gids == 0 || topo_gid_routable(&n->net)) continue;
+        say(l, TOPO_ODD,
+            "%s has no RoCE v2 GID with an address that is routed: RDMA would stay in its Ethernet segment; give its "
+            "interface%s%s an address", n->name, n->net.netdev[0] ? " " : "", n->net.netdev);
+    }
+}
+
 static void unused_ports(struct look *l)
 {
     for (uint32_t k = 0; k < l->map->n_unused; k++) {
@@ -299,7 +310,7 @@ enum rail_result topo_findings_collect(const struct topo_graph *graph, uint32_t 
 {
     static void (*const looks[])(struct look *) = {
         hidden_tree,  missing_rails, mixed_rates,    mixed_mtus,   one_subnet,   far_nics,      direct_refused,
-        narrow_slots, narrow_ways,   degraded_links, uneven_rails, unused_ports, assumed_rates, remarks,
+        narrow_slots, narrow_ways,   degraded_links, uneven_rails, unroutable_ports, unused_ports, assumed_rates, remarks,
     };
     *out = (struct topo_findings){0};
     struct look l = {.graph = graph, .host = host, .map = map, .found = out};

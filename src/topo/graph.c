@@ -1,4 +1,6 @@
 /* graph.c - building the graph of the machine, and finding one's way in it. */
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -380,6 +382,27 @@ const char *topo_how_name(enum topo_how how)
 {
     static const char *const names[] = {"unknown", "file", "sysfs", "hwloc", "nvml", "kernel", "table", "assumed"};
     return names[how];
+}
+
+const char *topo_gid_text(const struct topo_gid *gid, char *text)
+{
+    static const char *const names[] = {"IB", "RoCE v1", "RoCE v2"};
+    char address[INET6_ADDRSTRLEN] = "?";
+    inet_ntop(AF_INET6, gid->raw, address, sizeof address);
+    snprintf(text, 64, "%s %s", names[gid->type <= TOPO_GID_ROCE_2 ? gid->type : 0], address);
+    return text;
+}
+
+const struct topo_gid *topo_gid_routable(const struct topo_net *net)
+{
+    const struct topo_gid *routed = NULL;
+    for (uint32_t i = 0; i < net->n_gids && i < TOPO_GIDS_KEPT; i++) {
+        const struct in6_addr *address = (const void *)net->gids[i].raw;
+        if (net->gids[i].type != TOPO_GID_ROCE_2) continue;
+        if (IN6_IS_ADDR_V4MAPPED(address)) return &net->gids[i];
+        if (!routed && !IN6_IS_ADDR_LINKLOCAL(address)) routed = &net->gids[i];
+    }
+    return routed;
 }
 
 const char *topo_kind_name(enum topo_kind kind)

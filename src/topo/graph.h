@@ -59,6 +59,15 @@ struct topo_gpu {
     enum topo_tri gdr;       /* can NICs reach its memory */
 };
 
+/* An entry of a verbs port's table of addresses. */
+enum topo_gid_type { TOPO_GID_IB, TOPO_GID_ROCE_1, TOPO_GID_ROCE_2 };
+struct topo_gid {
+    uint8_t raw[16];
+    uint16_t index;
+    uint8_t type;
+};
+enum { TOPO_GIDS_KEPT = 12 };
+
 enum topo_net_type { TOPO_NET_UNKNOWN, TOPO_NET_ETHERNET, TOPO_NET_INFINIBAND };
 
 struct topo_net {
@@ -73,6 +82,10 @@ struct topo_net {
     bool bare; /* a file gave the NIC's place and no port: this one stands for it */
     bool verbs, virtual_function, keep; /* keep: NCCL's mark of a port that is to be used */
     char netdev[16];         /* the interface of a verbs port; "" if none is known */
+    uint32_t n_gids;         /* of a verbs port: that are not empty; the first ones are in `gids` */
+    struct topo_gid gids[TOPO_GIDS_KEPT];
+    int32_t verbs_mtu;       /* 0: not told */
+    struct topo_origin gids_origin, verbs_mtu_origin;
     char address[48];        /* "10.0.0.1/24"; "" if none is known */
     struct topo_origin rate_origin, gdr_origin, mtu_origin;
 };
@@ -152,6 +165,11 @@ bool topo_bus_parse(const char *text, uint64_t *out);
 /* "machine.xml:12", "/sys/...", "assumed: ...", into `text`; returns it. */
 const char *topo_origin_text(struct topo_origin origin, char *text, size_t bytes);
 const char *topo_how_name(enum topo_how how);
+/* "RoCE v2 ::ffff:10.0.0.1" into `text` (64 bytes); returns it. */
+const char *topo_gid_text(const struct topo_gid *gid, char *text);
+/* The address that RoCE traffic leaves by: the first of version 2 with an IPv4 address, else with one that is routed; NULL:
+ * there is none. */
+const struct topo_gid *topo_gid_routable(const struct topo_net *net);
 const char *topo_kind_name(enum topo_kind kind);
 const char *topo_link_name(enum topo_link_kind kind);
 

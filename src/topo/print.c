@@ -81,6 +81,15 @@ static void print_net_facts(const struct topo_node *n, int depth, FILE *out)
     if (n->net.mbit_per_s > 0)
         indent(depth, out), fprintf(out, "rate %g Gbit/s", n->net.mbit_per_s / 1000), from(n->net.rate_origin, out);
     if (n->net.mtu > 0) indent(depth, out), fprintf(out, "MTU %d bytes", n->net.mtu), from(n->net.mtu_origin, out);
+    if (n->net.verbs_mtu > 0)
+        indent(depth, out), fprintf(out, "RDMA MTU %d bytes", n->net.verbs_mtu), from(n->net.verbs_mtu_origin, out);
+    for (uint32_t i = 0; i < n->net.n_gids && i < TOPO_GIDS_KEPT; i++) {
+        char gid[64];
+        indent(depth, out), fprintf(out, "GID %u %s", n->net.gids[i].index, topo_gid_text(&n->net.gids[i], gid));
+        from(n->net.gids_origin, out);
+    }
+    if (n->net.n_gids > TOPO_GIDS_KEPT)
+        indent(depth, out), fprintf(out, "... and %u GIDs more\n", n->net.n_gids - TOPO_GIDS_KEPT);
     if (n->net.gdr != TOPO_MAYBE)
         indent(depth, out), fprintf(out, "reaches GPU memory: %s", tri_text(n->net.gdr)), from(n->net.gdr_origin, out);
 }
@@ -107,6 +116,10 @@ static void describe(const struct topo_node *n, FILE *out)
     if (n->kind == TOPO_GPU && n->gpu.sm >= 0)
         fprintf(out, ", compute capability %d.%d", n->gpu.sm / 10, n->gpu.sm % 10);
     if (n->kind == TOPO_GPU && n->gpu.minor >= 0) fprintf(out, ", /dev/nvidia%d", n->gpu.minor);
+    if (n->kind == TOPO_NET && n->net.verbs && n->net.type != TOPO_NET_UNKNOWN)
+        fprintf(out, ", %s", n->net.type == TOPO_NET_INFINIBAND ? "InfiniBand" : "RoCE");
+    if (n->kind == TOPO_NET && n->net.guid && n->net.verbs)
+        fprintf(out, ", GUID %016llx", (unsigned long long)n->net.guid);
     if (n->kind == TOPO_NET && n->net.netdev[0]) fprintf(out, ", interface %s", n->net.netdev);
     if (n->kind == TOPO_NET && n->net.slaves > 1) fprintf(out, ", bond of %d ports", n->net.slaves);
     if (n->kind == TOPO_NET && n->net.up == TOPO_NO) fprintf(out, ", down");

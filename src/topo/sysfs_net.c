@@ -31,17 +31,33 @@ static void set_rate(struct sysfs *s, struct topo_node *n, double mbit_per_s, co
     n->net.rate_origin = sysfs_origin(s, folder, name);
 }
 
+/* The name of the bond that an interface belongs to: the link `master` leads to its folder, where uevent tells it. */
+static void bond_name(const struct sysfs *s, const char *folder, char out[16])
+{
+    char path[SYSFS_PATH + 64], line[SYSFS_LINE];
+    int n = snprintf(path, sizeof path, "%s%s/master/uevent", s->root, folder);
+    FILE *f = n < (int)sizeof path ? fopen(path, "re") : NULL;
+    while (f && fgets(line, sizeof line, f))
+        if (sscanf(line, "INTERFACE=%15s", out) == 1) break;
+    if (f) fclose(f);
+}
+
 /* --- verbs -------------------------------------------------------------------------------------------------------- */
 
-/* The first interface of a verbs device, and how many of them are in one bond. */
-struct interfaces { char first[16]; int bonded; };
+/* The interface of a verbs device's port, and how many of the device's interfaces are in one bond. Interfaces that say
+ * whose port they are (dev_port, from 0) are taken at their word; else the first will do. */
+struct interfaces { char first[16]; int bonded; long port; bool sure; };
 
 static enum rail_result see_interface(struct sysfs *s, const char *folder, const char *name, void *context)
 {
     struct interfaces *seen = context;
     char path[SYSFS_PATH];
     snprintf(path, sizeof path, "%s/%s", folder, name);
-    if (!seen->first[0] && strlen(name) < sizeof seen->first) strcpy(seen->first, name);
+    bool mine = sysfs_number(s, -1, path, "dev_port") == seen->port - 1;
+    if (strlen(name) < sizeof seen->first && (!seen->first[0] || (mine && !seen->sure))) {
+        strcpy(seen->first, name);
+        seen->sure = mine;
+    }
     seen->bonded += sysfs_exists(s, path, "master");
     return RAIL_OK;
 }
@@ -58,24 +74,59 @@ static uint64_t read_guid(const struct sysfs *s, const char *folder)
     return strtoull(digits, NULL, 16);
 }
 
+/* "fe80:0000:...:0001" as 16 bytes; false for an empty entry. */
+static bool read_gid(const struct sysfs *s, const char *folder, const char *name, uint8_t raw[16])
+{
+    char text[SYSFS_LINE];
+    static const uint8_t empty[16];
+    return sysfs_read(s, text, sizeof text, folder, name) && inet_pton(AF_INET6, text, raw) == 1 &&
+           memcmp(raw, empty, 16) != 0;
+}
+
+struct gid_context { uint32_t node; const char *types; };
+
+static enum rail_result add_gid(struct sysfs *s, const char *folder, const char *name, void *context)
+{
+    const struct gid_context *c = context;
+    struct topo_net *net = &s->graph->nodes[c->node].net;
+    char type[SYSFS_LINE], *end;
+    struct topo_gid gid;
+    unsigned long index = strtoul(name, &end, 10);
+    if (*end || index > UINT16_MAX || !read_gid(s, folder, name, gid.raw)) return RAIL_OK;
+    gid.index = (uint16_t)index;
+    sysfs_read(s, type, sizeof type, c->types, name); /* "IB/RoCE v1", "RoCE v2" */
+    gid.type = strstr(type, "v2") ? TOPO_GID_ROCE_2 : net->type == TOPO_NET_INFINIBAND ? TOPO_GID_IB : TOPO_GID_ROCE_1;
+    if (net->n_gids < TOPO_GIDS_KEPT) net->gids[net->n_gids] = gid;
+    net->n_gids++;
+    return RAIL_OK;
+}
+
+static enum rail_result read_gids(struct sysfs *s, uint32_t node, const char *port)
+{
+    char folder[SYSFS_PATH + 32], types[SYSFS_PATH + 32];
+    struct gid_context c = {node, types};
+    snprintf(folder, sizeof folder, "%s/gids", port);
+    snprintf(types, sizeof types, "%s/gid_attrs/types", port);
+    s->graph->nodes[node].net.gids_origin = sysfs_origin(s, folder, NULL);
+    return sysfs_each(s, folder, add_gid, &c);
+}
+
+/* sysfs does not tell a port's active MTU. Of RoCE the kernel takes the largest of 256 to 4096 that fits into the interface's
+ * with 96 bytes of headers (iboe_get_mtu: GRH 40, UDP 8, BTH 12, XRC 4, atomic 28, ICRC 4). */
+static void derive_mtu(struct topo_net *net)
+{
+    int32_t room = net->mtu - 96;
+    if (net->type != TOPO_NET_ETHERNET || net->mtu <= 0) return;
+    for (net->verbs_mtu = 4096; net->verbs_mtu > 256 && net->verbs_mtu > room;) net->verbs_mtu /= 2;
+    net->verbs_mtu_origin = (struct topo_origin){TOPO_KERNEL, 0, "as the kernel derives it from the interface's MTU"};
+}
+
 struct port_context { const char *device, *device_folder; };
 
-static enum rail_result add_verbs_port(struct sysfs *s, const char *folder, const char *name, void *context)
+static void describe_port(struct sysfs *s, struct topo_node *n, const char *path, const char *name,
+                          const struct port_context *c)
 {
-    const struct port_context *c = context;
-    char path[SYSFS_PATH], text[SYSFS_LINE], nets[SYSFS_PATH];
-    uint32_t nic, node;
-    struct interfaces seen = {{0}, 0};
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    snprintf(nets, sizeof nets, "%s/device", c->device_folder);
-    RAIL_TRY(sysfs_pci_device(s, nets, TOPO_NIC, &nic));
-    if (nic == TOPO_NONE) { /* a software device (rxe, siw) */
-        topo_graph_remark(s->graph, "verbs device %s has no PCI device and is left out", c->device);
-        return RAIL_OK;
-    }
-    node = topo_graph_add(s->graph, TOPO_NET, nic, sysfs_origin(s, path, NULL));
-    if (node == TOPO_NONE) return RAIL_E_ARGUMENT;
-    struct topo_node *n = &s->graph->nodes[node];
+    char text[SYSFS_LINE];
     n->net.verbs = true;
     n->net.port = atoi(name);
     n->net.guid = read_guid(s, c->device_folder);
@@ -87,24 +138,55 @@ static enum rail_result add_verbs_port(struct sysfs *s, const char *folder, cons
     if (text[0]) n->net.up = atoi(text) == 4 ? TOPO_YES : TOPO_NO;
     sysfs_read(s, text, sizeof text, path, "link_layer");
     n->net.type = strcmp(text, "InfiniBand") == 0 ? TOPO_NET_INFINIBAND : TOPO_NET_ETHERNET;
-    n->net.virtual_function = sysfs_exists(s, nets, "physfn");
+}
+
+/* The interface that sends under the port's addresses: the bond, where there is one. */
+static enum rail_result find_interface(struct sysfs *s, uint32_t node, const char *path, const struct port_context *c)
+{
+    struct interfaces seen = {.port = s->graph->nodes[node].net.port};
+    char nets[SYSFS_PATH + 32], text[SYSFS_LINE];
     snprintf(nets, sizeof nets, "%s/device/net", c->device_folder);
     RAIL_TRY(sysfs_each(s, nets, see_interface, &seen));
-    n = &s->graph->nodes[node];
-    strcpy(n->net.netdev, seen.first);
+    struct topo_node *n = &s->graph->nodes[node];
+    snprintf(nets, sizeof nets, "%s/gid_attrs/ndevs", path);
+    if (!seen.sure && sysfs_read(s, text, sizeof text, nets, "0") && text[0] && strlen(text) < sizeof seen.first)
+        strcpy(seen.first, text);
     if (seen.bonded > 1 || strstr(c->device, "bond")) n->net.slaves = seen.bonded > 1 ? seen.bonded : 2;
+    strcpy(n->net.netdev, seen.first);
     if (!seen.first[0]) return RAIL_OK;
-    snprintf(nets, sizeof nets, "/sys/class/net/%s", seen.first);
+    snprintf(nets, sizeof nets, "/sys/class/net/%.15s", seen.first);
+    if (n->net.slaves > 1) bond_name(s, nets, n->net.netdev);
     long mtu = sysfs_number(s, 0, nets, "mtu");
     if (mtu > 0) n->net.mtu = (int32_t)mtu, n->net.mtu_origin = sysfs_origin(s, nets, "mtu");
     return RAIL_OK;
+}
+
+static enum rail_result add_verbs_port(struct sysfs *s, const char *folder, const char *name, void *context)
+{
+    const struct port_context *c = context;
+    char path[SYSFS_PATH], device[SYSFS_PATH];
+    uint32_t nic, node;
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    snprintf(device, sizeof device, "%s/device", c->device_folder);
+    RAIL_TRY(sysfs_pci_device(s, device, TOPO_NIC, &nic));
+    if (nic == TOPO_NONE) { /* a software device (rxe, siw) */
+        topo_graph_remark(s->graph, "verbs device %s has no PCI device and is left out", c->device);
+        return RAIL_OK;
+    }
+    node = topo_graph_add(s->graph, TOPO_NET, nic, sysfs_origin(s, path, NULL));
+    if (node == TOPO_NONE) return RAIL_E_ARGUMENT;
+    describe_port(s, &s->graph->nodes[node], path, name, c);
+    s->graph->nodes[node].net.virtual_function = sysfs_exists(s, device, "physfn");
+    RAIL_TRY(find_interface(s, node, path, c));
+    derive_mtu(&s->graph->nodes[node].net);
+    return read_gids(s, node, path);
 }
 
 static enum rail_result visit_verbs(struct sysfs *s, const char *folder, const char *name, void *context)
 {
     char device[SYSFS_PATH], ports[SYSFS_PATH];
     struct port_context c = {name, device};
-    (void)context;
+    ++*(uint32_t *)context;
     snprintf(device, sizeof device, "%s/%s", folder, name);
     snprintf(ports, sizeof ports, "%s/%s/ports", folder, name);
     return sysfs_each(s, ports, add_verbs_port, &c);
@@ -121,17 +203,6 @@ static enum rail_result count_master(struct sysfs *s, const char *folder, const 
 
 /* Whether a verbs device stands for this interface: then its PCI device has an `infiniband` folder. */
 static bool is_verbs(const struct sysfs *s, const char *folder) { return sysfs_exists(s, folder, "device/infiniband"); }
-
-/* The name of the bond that an interface belongs to: the link `master` leads to its folder, where uevent tells it. */
-static void bond_name(const struct sysfs *s, const char *folder, char out[16])
-{
-    char path[SYSFS_PATH + 64], line[SYSFS_LINE];
-    int n = snprintf(path, sizeof path, "%s%s/master/uevent", s->root, folder);
-    FILE *f = n < (int)sizeof path ? fopen(path, "re") : NULL;
-    while (f && fgets(line, sizeof line, f))
-        if (sscanf(line, "INTERFACE=%15s", out) == 1) break;
-    if (f) fclose(f);
-}
 
 static enum rail_result add_interface(struct sysfs *s, uint32_t nic, const char *name, const char *folder)
 {
@@ -259,7 +330,10 @@ static void accept_virtual_functions(struct sysfs *s)
 
 enum rail_result sysfs_ports(struct sysfs *s)
 {
-    RAIL_TRY(sysfs_each(s, "/sys/class/infiniband", visit_verbs, NULL));
+    uint32_t n_verbs = 0;
+    RAIL_TRY(sysfs_each(s, "/sys/class/infiniband", visit_verbs, &n_verbs));
+    if (n_verbs == 0)
+        topo_graph_remark(s->graph, "no RDMA device: looked in %s/sys/class/infiniband", s->root);
     RAIL_TRY(sysfs_each(s, "/sys/class/net", visit_interface, NULL));
     if (topo_graph_of_kind(s->graph, 0, TOPO_NET, NULL, 0) == 0)
         RAIL_TRY(sysfs_each(s, "/sys/class/net", visit_virtual, NULL));

@@ -28,11 +28,17 @@ interface() { # NAME PCI-FOLDER STATE SPEED MTU
     ln -s ../.. "$path/device"
     ln -s "../../devices/$2/net/$1" "$root/sys/class/net/$1"
 }
-verbs() { # NAME PCI-FOLDER RATE STATE
+verbs() { # NAME PCI-FOLDER RATE STATE [ADDRESS]: with link-local addresses, that one, and an empty entry
     local path=$root/sys/devices/$2/infiniband/$1
     mkdir -p "$path/ports/1" "$root/sys/class/infiniband"
     echo "$3" >"$path/ports/1/rate"; echo "$4" >"$path/ports/1/state"; echo Ethernet >"$path/ports/1/link_layer"
     echo b859:9f03:00ab:cdef >"$path/node_guid"
+    mkdir -p "$path/ports/1/gids" "$path/ports/1/gid_attrs/types"
+    local i=0 gid
+    for gid in "RoCE v1 fe80:0000:0000:0000:ba59:9fff:feab:cdef" "RoCE v2 fe80:0000:0000:0000:ba59:9fff:feab:cdef" ${5:+"RoCE v2 $5"} \
+        "IB/RoCE v1 0000:0000:0000:0000:0000:0000:0000:0000"; do
+        echo "${gid##* }" >"$path/ports/1/gids/$i"; echo "${gid% *}" >"$path/ports/1/gid_attrs/types/$i"; i=$((i + 1))
+    done
     ln -s ../.. "$path/device"
     ln -s "../../devices/$2/infiniband/$1" "$root/sys/class/infiniband/$1"
 }
@@ -52,7 +58,7 @@ make_root() {
         device "${nic[n]}" 0x020000 0x15b3 $n 32.0 $((16 - 8 * n)) 32.0 16
     done
     mkdir -p "$root/sys/devices/system/node/node2"; echo >"$root/sys/devices/system/node/node2/cpulist" # memory alone
-    verbs mlx5_0 "${nic[0]}" "400 Gb/sec (4X NDR)" "4: ACTIVE"
+    verbs mlx5_0 "${nic[0]}" "400 Gb/sec (4X NDR)" "4: ACTIVE" 0000:0000:0000:0000:0000:ffff:0a4d:0001
     interface ens1 "${nic[0]}" up 400000 4200
     verbs mlx5_bond_0 "${nic[1]}" "400 Gb/sec (4X NDR)" "4: ACTIVE"
     interface ens2f0 "${nic[1]}" up 200000 9000
@@ -120,6 +126,14 @@ from_sysfs() {
         says 'GPU 0 .*0000:03:00.0 .*mlx5_0 .*rail 0 .*PIX .*48.0 GB/s' &&
         says 'GPU 1 .*0000:13:00.0 .*mlx5_bond_0 .*rail 1 .*PIX .*24.0 GB/s' && says 'rail 1 .*400 Gbit/s .*bond of 2 ports' &&
         says 'SYS to NUMA 1, 22.0 GB/s .*Sapphire' && says 'rate 400 Gbit/s .*infiniband/mlx5_0/ports/1/rate'
+}
+rdma_facts() {
+    topo --root "$root" && says 'port mlx5_0, RoCE, GUID b8599f0300abcdef, interface ens1' && says 'RDMA MTU 4096 bytes .*derives' &&
+        says 'GID 0 RoCE v1 fe80::ba59:9fff:feab:cdef  \[/sys/class/infiniband/mlx5_0/ports/1/gids' && says 'GID 2 RoCE v2 ::ffff:10.77.0.1' &&
+        says 'mlx5_bond_0 has no RoCE v2 GID with an address .* ens2f0 an address' && [ "$(grep -c 'GID [0-9]' "$dir/out")" -eq 5 ] || return 1
+    topo --root "$root" --json && grep -q '"gid": "RoCE v2 ::ffff:10.77.0.1"' "$dir/out" && grep -q '"link_layer": "Ethernet"' "$dir/out" || return 1
+    mkdir -p "$dir/bare/sys/devices/system/node/node0" && echo 0-3 >"$dir/bare/sys/devices/system/node/node0/cpulist"
+    topo --root "$dir/bare" --brief && says "no RDMA device: looked in $dir/bare/sys/class/infiniband"
 }
 what_is_wrong() {
     topo --root "$root" --check && { echo "--check saw nothing"; return 1; }
@@ -201,10 +215,11 @@ hwloc() {
         bad 'no synthetic text' --synthetic "zebra:2" && bad 'hwloc cannot read' --hwloc $machines/seven-of-eight.xml
 }
 
-tap_plan 17
+tap_plan 18
 tap_case "every machine's answer, by the tool" answers
 tap_case "sysfs: switches, GPUs, verbs and other ports, bonds, NUMA nodes" from_sysfs
 tap_case "sysfs: different MTU, a narrow slot, ports that are down or virtual" what_is_wrong
+tap_case "sysfs: link layer, GUID, MTU and GIDs of verbs ports; none" rdma_facts
 tap_case "NVML: driver numbers, NVLinks to GPUs and switches, C2C" nvml_links
 tap_case "NVML: every call refused" nvml_refuses
 tap_case "NVML: unknown devices, impossible counts" nvml_lies
