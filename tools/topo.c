@@ -8,12 +8,13 @@
 #include "tool.h"
 #include "topo.h"
 #include "topo/discover.h"
+#include "topo/fabric_show.h"
 #include "topo/machine.h"
 #include "topo/print.h"
 #include "topo/xml.h"
 
 struct wishes {
-    const char *file, *hwloc_file, *synthetic, *svg, *root;
+    const char *file, *hwloc_file, *synthetic, *svg, *root, *fabric, *host;
     bool json, xml, paths, brief, check, diff;
     enum topo_class gdr_level;
 };
@@ -27,6 +28,7 @@ static void view_clear(struct topo_view *v)
     free(v->maps);
     free(v->findings);
     topo_graph_destroy(v->graph);
+    fabric_free(v->fabric);
     *v = (struct topo_view){0};
 }
 
@@ -60,6 +62,8 @@ static enum rail_result look(const struct wishes *w, struct topo_view *v)
                             : w->root ? topo_discover_under(w->root, TOPO_WHOLE, &v->graph)
                                       : topo_discover(TOPO_WHOLE, &v->graph);
     if (result == RAIL_OK) result = derive(v, w->gdr_level);
+    v->host_name = w->host ? w->host : machine_host_name();
+    if (result == RAIL_OK && w->fabric && w->fabric[0]) result = fabric_load(w->fabric, &v->fabric);
     if (result != RAIL_OK) {
         fprintf(stderr, "railccl topo: %s\n", rail_last_error());
         view_clear(v);
@@ -73,6 +77,7 @@ static int show_text(const struct wishes *w, const struct topo_view *v)
         if (v->graph->n_hosts > 1) printf("%shost %u of %u in %s\n", h ? "\n" : "", h, v->graph->n_hosts, v->title);
         else printf("%s: ", v->title);
         topo_print_answer(v->graph, h, &v->maps[h], &v->findings[h], stdout);
+        if (v->fabric) putchar('\n'), topo_print_place(v, h, stdout);
         if (w->paths) {
             putchar('\n');
             if (topo_print_matrix(v->graph, h, stdout) != RAIL_OK) return 2;
@@ -81,7 +86,8 @@ static int show_text(const struct wishes *w, const struct topo_view *v)
         putchar('\n');
         topo_print_facts(v->graph, h, stdout);
     }
-    return 0;
+    if (v->fabric && !w->brief) putchar('\n');
+    return v->fabric && !w->brief && fabric_print(v->fabric, stdout) != RAIL_OK ? 2 : 0;
 }
 
 static int write_svg_to(const char *path, const struct topo_view *v)
@@ -138,6 +144,10 @@ static int usage(FILE *out)
           "  --hwloc FILE        a machine in hwloc's XML, as `lstopo --whole-io FILE.xml` writes it\n"
           "  --synthetic TEXT    a machine as hwloc's synthetic text, such as \"numa:2 core:8 pu:2\"\n"
           "  --root DIR          the sysfs tree of a machine, copied below DIR\n\n"
+          "The network around it:\n"
+          "  --fabric FILE       a fabric file or Slurm's topology.conf (else RAILCCL_FABRIC): where the machine hangs,\n"
+          "                      switches, hosts and rails\n"
+          "  --host NAME         the machine's name in it, if not this one's\n\n"
           "How it is shown:\n"
           "  --brief             without the list of facts\n"
           "  --paths             with NCCL's class and the rate of every path between GPUs and ports\n"
@@ -151,7 +161,8 @@ static int usage(FILE *out)
     return out == stdout ? 0 : 2;
 }
 
-enum { O_FILE = 256, O_HWLOC, O_SYNTHETIC, O_ROOT, O_SVG, O_GDR, O_JSON, O_XML, O_PATHS, O_BRIEF, O_CHECK, O_DIFF };
+enum { O_FILE = 256, O_HWLOC, O_SYNTHETIC, O_ROOT, O_SVG, O_GDR, O_JSON, O_XML, O_PATHS, O_BRIEF, O_CHECK, O_DIFF,
+       O_FABRIC, O_HOST };
 
 static const struct option options[] = {
     {"file", required_argument, NULL, O_FILE},     {"hwloc", required_argument, NULL, O_HWLOC},
@@ -160,12 +171,14 @@ static const struct option options[] = {
     {"json", no_argument, NULL, O_JSON},           {"xml", no_argument, NULL, O_XML},
     {"paths", no_argument, NULL, O_PATHS},         {"brief", no_argument, NULL, O_BRIEF},
     {"check", no_argument, NULL, O_CHECK},         {"diff", no_argument, NULL, O_DIFF},
+    {"fabric", required_argument, NULL, O_FABRIC}, {"host", required_argument, NULL, O_HOST},
     {"help", no_argument, NULL, 'h'},              {0},
 };
 
 static int run(int argc, char **argv)
 {
-    struct wishes w = {.gdr_level = topo_gdr_level(rail_param_str(RAIL_PARAM_NCCL_NET_GDR_LEVEL))};
+    struct wishes w = {.gdr_level = topo_gdr_level(rail_param_str(RAIL_PARAM_NCCL_NET_GDR_LEVEL)),
+                       .fabric = rail_param_str(RAIL_PARAM_FABRIC)};
     opterr = 0;
     optind = 0;
     for (int c; (c = getopt_long(argc, argv, "h", options, NULL)) != -1;) {
@@ -176,6 +189,8 @@ static int run(int argc, char **argv)
         case O_ROOT: w.root = optarg; break;
         case O_SVG: w.svg = optarg; break;
         case O_GDR: w.gdr_level = topo_gdr_level(optarg); break;
+        case O_FABRIC: w.fabric = optarg; break;
+        case O_HOST: w.host = optarg; break;
         case O_JSON: w.json = true; break;
         case O_XML: w.xml = true; break;
         case O_PATHS: w.paths = true; break;

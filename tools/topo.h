@@ -4,6 +4,7 @@
 
 #include <stdio.h>
 
+#include "topo/fabric.h"
 #include "topo/findings.h"
 
 /* A machine with everything that is derived from it, for its first host or, in files of several, for each. */
@@ -12,7 +13,14 @@ struct topo_view {
     struct topo_map *maps;           /* [graph->n_hosts] */
     struct topo_findings *findings;  /* [graph->n_hosts] */
     char title[TOPO_TEXT_BYTES];
+    struct fabric *fabric;           /* NULL: none was named */
+    const char *host_name;           /* this machine's in it */
 };
+
+/* Who says which rail a port is on: the fabric file, its subnet, nobody. Into `text`; returns it. */
+const char *topo_rail_key_source(const struct topo_view *view, uint32_t net, char text[160]);
+/* Of one host with a fabric: GPU -> NIC -> rail -> leaf, a line per NIC. */
+void topo_print_place(const struct topo_view *view, uint32_t host, FILE *out);
 
 void topo_write_json(const struct topo_view *view, FILE *out);
 /* 0, or -1 with a message on stderr. */

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "topo.h"
+#include "topo/fabric_show.h"
 
 struct json { FILE *out; bool comma; };
 
@@ -91,6 +92,7 @@ static void write_net(struct json *j, const struct topo_net *net)
     if (net->slaves > 0) number(j, "bonded_ports", net->slaves);
     if (net->netdev[0]) text(j, "interface", net->netdev);
     if (net->address[0]) text(j, "address", net->address);
+    if (net->leaves_by[0]) text(j, "leaves_by", net->leaves_by);
     truth(j, "rdma", net->verbs);
     if (net->type != TOPO_NET_UNKNOWN)
         text(j, "link_layer", net->type == TOPO_NET_INFINIBAND ? "InfiniBand" : "Ethernet");
@@ -162,6 +164,7 @@ static void write_host(struct json *j, const struct topo_view *v, uint32_t host)
 {
     const struct topo_graph *g = v->graph;
     const struct topo_map *map = &v->maps[host];
+    char words[160];
     open_in(j, NULL, '{');
     open_in(j, "nodes", '[');
     for (uint32_t i = 0; i < g->n_nodes; i++)
@@ -180,6 +183,7 @@ static void write_host(struct json *j, const struct topo_view *v, uint32_t host)
         number(j, "rail", map->rails[i].number);
         text(j, "nic", g->nodes[map->rails[i].net].name);
         number(j, "gpus", map->rails[i].n_gpus);
+        text(j, "key_source", topo_rail_key_source(v, map->rails[i].net, words));
         close_in(j, '}');
     }
     close_in(j, ']');
@@ -189,6 +193,50 @@ static void write_host(struct json *j, const struct topo_view *v, uint32_t host)
         open_in(j, NULL, '{');
         text(j, "weight", topo_weight_name(v->findings[host].at[i].weight));
         text(j, "text", v->findings[host].at[i].text);
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    close_in(j, '}');
+}
+
+static void write_fabric(struct json *j, const struct topo_view *v)
+{
+    struct fabric_rail_facts rails[FABRIC_RAILS_SHOWN];
+    uint32_t path[PLACE_TIERS], n = fabric_path(v->fabric, v->host_name, path);
+    uint32_t n_rails = fabric_rails(v->fabric, rails, FABRIC_RAILS_SHOWN);
+    open_in(j, "fabric", '{');
+    text(j, "source", fabric_source(v->fabric));
+    text(j, "host", v->host_name);
+    open_in(j, "path", '[');
+    for (uint32_t i = 0; i < n; i++) text(j, NULL, fabric_switch_at(v->fabric, path[i]).name);
+    close_in(j, ']');
+    open_in(j, "switches", '[');
+    for (uint32_t i = 0; i < fabric_n_switches(v->fabric); i++) {
+        struct fabric_switch_facts facts = fabric_switch_at(v->fabric, i);
+        open_in(j, NULL, '{');
+        text(j, "name", facts.name);
+        number(j, "tier", facts.tier);
+        if (facts.above >= 0) text(j, "above", fabric_switch_at(v->fabric, (uint32_t)facts.above).name);
+        number(j, "line", facts.line);
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    open_in(j, "hosts", '[');
+    for (uint32_t i = 0; i < fabric_n_hosts(v->fabric); i++) {
+        int32_t under;
+        open_in(j, NULL, '{');
+        text(j, "name", fabric_host_at(v->fabric, i, &under));
+        if (under >= 0) text(j, "leaf", fabric_switch_at(v->fabric, (uint32_t)under).name);
+        close_in(j, '}');
+    }
+    close_in(j, ']');
+    open_in(j, "rails", '[');
+    for (uint32_t i = 0; i < n_rails; i++) {
+        open_in(j, NULL, '{');
+        text(j, "rail", rails[i].name);
+        number(j, "nics", rails[i].n_nics);
+        number(j, "hosts", rails[i].n_hosts);
+        number(j, "subnets", rails[i].n_subnets);
         close_in(j, '}');
     }
     close_in(j, ']');
@@ -205,6 +253,7 @@ void topo_write_json(const struct topo_view *view, FILE *out)
     open_in(&j, "hosts", '[');
     for (uint32_t h = 0; h < view->graph->n_hosts; h++) write_host(&j, view, h);
     close_in(&j, ']');
+    if (view->fabric) write_fabric(&j, view);
     close_in(&j, '}');
     fputc('\n', out);
 }

@@ -1,11 +1,12 @@
 /* topo_svg.c - a machine as a drawing.
  *
+ *   ( switches of the fabric, topo_svg_fabric.c )
  *   +-- NUMA 0 ----------------------+  SYS  +-- NUMA 1 --------------+     a column per NUMA node
  *   |      [PCI switch]   [switch]   |-------|                        |
  *   |     /    |    |        |       |       |                        |
- *   | [GPU 0][NIC][GPU 1] ...        |       |                        |     GPUs and NICs in one row, each GPU beside
- * its |   \___/  (to its NIC)          |       |                        |     NIC, in the colour of their rail | (rail
- * 0)                |       |                        |
+ *   | [GPU 0][NIC][GPU 1] ...        |       |                        |     GPUs and NICs in one row, each GPU beside its
+ *   |   \___/  (to its NIC)          |       |                        |     NIC, in the colour of their rail
+ *   |         (rail 0)               |       |                        |
  *   +--------------------------------+       +------------------------+
  *   [ NVSwitch ===================================================== ]
  *   what is wrong ...
@@ -15,27 +16,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "topo.h"
-
-enum { /* in pixels */
-    CELL = 98, BOX = 86, GAP = 26, MARGIN = 28, TOP = 84, HEADER = 46, LEVEL = 74, SWITCH_HEIGHT = 30, LEAF_HEIGHT = 62,
-    CHIP = 22, ARC = 34, BAR = 30, LINE = 21,
-};
-
-struct svg {
-    const struct topo_view *view;
-    uint32_t host;
-    FILE *out;
-    double *x, *y, *width; /* [n_nodes] middle of the box, its top, its width */
-    uint32_t *cells;       /* [n_nodes] */
-    double *order;         /* [n_nodes] where it stands among its siblings */
-    int depth;             /* of switches inside one another */
-};
+#include "topo_svg.h"
 
 static const char *const colours[] = {"#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2",
                                       "#be185d", "#65a30d", "#4338ca", "#b45309", "#0d9488", "#9f1239",
                                       "#6d28d9", "#1d4ed8", "#a21caf", "#4d7c0f"};
-static const char *colour(uint32_t rail) { return colours[rail % (sizeof colours / sizeof *colours)]; }
+const char *svg_colour(uint32_t rail) { return colours[rail % (sizeof colours / sizeof *colours)]; }
 
 static const struct topo_node *node(const struct svg *s, uint32_t i) { return &s->view->graph->nodes[i]; }
 static const struct topo_map *map(const struct svg *s) { return &s->view->maps[s->host]; }
@@ -53,7 +39,7 @@ static void escape(FILE *out, const char *text)
 }
 
 /* Text of at most `most` letters; of longer ones the end, where names differ. */
-static void write_text(const struct svg *s, double x, double y, const char *style, size_t most, const char *text)
+void svg_text(const struct svg *s, double x, double y, const char *style, size_t most, const char *text)
 {
     size_t n = strlen(text);
     fprintf(s->out, "<text x=\"%.1f\" y=\"%.1f\" %s>", x, y, style);
@@ -61,8 +47,6 @@ static void write_text(const struct svg *s, double x, double y, const char *styl
     escape(s->out, n > most ? text + n - most + 1 : text);
     fputs("</text>\n", s->out);
 }
-
-#define CENTRED "text-anchor=\"middle\""
 
 /* --- places ------------------------------------------------------------------------------------------------------- */
 
@@ -93,8 +77,8 @@ static double find_order(struct svg *s, uint32_t i)
     return s->order[i] = order;
 }
 
-static double level(int depth) { return TOP + HEADER + 14 + depth * LEVEL; }
-static double leaf_top(const struct svg *s) { return level(s->depth) + (s->depth ? 0 : 46); }
+static double level(const struct svg *s, int depth) { return s->top + HEADER + 14 + depth * LEVEL; }
+static double leaf_top(const struct svg *s) { return level(s, s->depth) + (s->depth ? 0 : 46); }
 
 static void place(struct svg *s, uint32_t i, double left, int depth)
 {
@@ -103,7 +87,7 @@ static void place(struct svg *s, uint32_t i, double left, int depth)
     s->x[i] = left + s->cells[i] * CELL / 2.0;
     s->width[i] = n->kind == TOPO_PCI ? fmax(BOX, s->cells[i] * CELL - 34.0) : BOX;
     if (n->kind == TOPO_CPU) s->width[i] = s->cells[i] * CELL + 24.0;
-    s->y[i] = n->kind == TOPO_CPU ? TOP : n->kind == TOPO_PCI ? level(depth) : leaf_top(s);
+    s->y[i] = n->kind == TOPO_CPU ? s->top : n->kind == TOPO_PCI ? level(s, depth) : leaf_top(s);
     for (double last = -1;;) { /* children in order */
         uint32_t next = TOPO_NONE;
         for (uint32_t k = i + 1; k < s->view->graph->n_nodes; k++)
@@ -122,6 +106,7 @@ static double place_all(struct svg *s)
 {
     double left = MARGIN + 12;
     s->depth = 0;
+    s->top = TOP + svg_fabric_height(s->view);
     for (uint32_t i = 0; i < s->view->graph->n_nodes; i++) {
         const struct topo_node *n = node(s, i);
         if (n->kind != TOPO_CPU || n->host != s->host) continue;
@@ -141,7 +126,7 @@ static double place_all(struct svg *s)
 
 /* --- drawing ------------------------------------------------------------------------------------------------------ */
 
-static uint32_t rail_of_net(const struct svg *s, uint32_t net)
+uint32_t svg_rail_of_net(const struct svg *s, uint32_t net)
 {
     for (uint32_t r = 0; r < map(s)->n_rails; r++)
         if (map(s)->rails[r].net == net) return map(s)->rails[r].number;
@@ -160,7 +145,7 @@ static uint32_t port_of(const struct svg *s, uint32_t nic)
     uint32_t found = TOPO_NONE;
     for (uint32_t k = nic + 1; k < s->view->graph->n_nodes; k++)
         if (node(s, k)->kind == TOPO_NET && node(s, k)->parent == nic &&
-            (found == TOPO_NONE || rail_of_net(s, found) == TOPO_NONE))
+            (found == TOPO_NONE || svg_rail_of_net(s, found) == TOPO_NONE))
             found = k;
     return found;
 }
@@ -179,8 +164,8 @@ static void draw_cpu(const struct svg *s, uint32_t i)
             s->y[i] + 32, s->width[i] - 28);
     if (n->cpu.package >= 0) snprintf(words, sizeof words, "package %d  ", n->cpu.package);
     if (s->width[i] > 240) snprintf(words + strlen(words), sizeof words - strlen(words), "%s", n->cpu.vendor);
-    write_text(s, left + 16, s->y[i] + 21, "font-size=\"15\" font-weight=\"bold\" fill=\"#fff\"", 20, n->name);
-    write_text(s, left + s->width[i] - 16, s->y[i] + 21, "text-anchor=\"end\" font-size=\"12\" fill=\"#cbd5e1\"", 40,
+    svg_text(s, left + 16, s->y[i] + 21, "font-size=\"15\" font-weight=\"bold\" fill=\"#fff\"", 20, n->name);
+    svg_text(s, left + s->width[i] - 16, s->y[i] + 21, "text-anchor=\"end\" font-size=\"12\" fill=\"#cbd5e1\"", 40,
                words);
 }
 
@@ -199,7 +184,7 @@ static void draw_link_up(const struct svg *s, uint32_t i)
     fprintf(s->out, "<path d=\"M%.1f %.1f L%.1f %.1f\" stroke=\"#64748b\" stroke-width=\"%.1f\"%s fill=\"none\"/>\n",
             from, y0, x, y1, thickness(link->rate.gb_per_s), assumed ? " stroke-dasharray=\"5 4\"" : "");
     snprintf(words, sizeof words, "%.3g%s", link->rate.gb_per_s, assumed ? "?" : "");
-    write_text(s, x + 7, y1 - 8, "font-size=\"10.5\" fill=\"#475569\"", 12, words);
+    svg_text(s, x + 7, y1 - 8, "font-size=\"10.5\" fill=\"#475569\"", 12, words);
 }
 
 static void draw_switch(const struct svg *s, uint32_t i)
@@ -211,7 +196,7 @@ static void draw_switch(const struct svg *s, uint32_t i)
             "stroke-width=\"1.5\"/>\n",
             left, s->y[i], s->width[i], SWITCH_HEIGHT);
     snprintf(words, sizeof words, s->width[i] > 150 ? "PCI switch %s" : "%s", node(s, i)->name);
-    write_text(s, s->x[i], s->y[i] + 20, CENTRED " font-size=\"12\" fill=\"#1e293b\"", 40, words);
+    svg_text(s, s->x[i], s->y[i] + 20, CENTRED " font-size=\"12\" fill=\"#1e293b\"", 40, words);
 }
 
 static void draw_gpu(const struct svg *s, uint32_t i)
@@ -220,7 +205,7 @@ static void draw_gpu(const struct svg *s, uint32_t i)
     uint32_t rail = rail_of_gpu(s, i);
     double left = s->x[i] - BOX / 2.0;
     char bus[24], words[48];
-    const char *ink = rail == TOPO_NONE ? "#64748b" : colour(rail);
+    const char *ink = rail == TOPO_NONE ? "#64748b" : svg_colour(rail);
     fprintf(s->out,
             "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"8\" fill=\"#fff\" stroke=\"%s\" "
             "stroke-width=\"3\"/>\n",
@@ -228,33 +213,33 @@ static void draw_gpu(const struct svg *s, uint32_t i)
     snprintf(words, sizeof words, "fill=\"%s\"", ink);
     char style[128];
     snprintf(style, sizeof style, CENTRED " font-size=\"15\" font-weight=\"bold\" %s", words);
-    write_text(s, s->x[i], s->y[i] + 23, style, 11, n->name);
-    write_text(s, s->x[i], s->y[i] + 39, CENTRED " font-size=\"10.5\" fill=\"#475569\"", 14,
+    svg_text(s, s->x[i], s->y[i] + 23, style, 11, n->name);
+    svg_text(s, s->x[i], s->y[i] + 39, CENTRED " font-size=\"10.5\" fill=\"#475569\"", 14,
                topo_bus_text(n->bus, bus));
     if (n->gt_per_s > 0) snprintf(words, sizeof words, "%g GT/s \xc3\x97%d", n->gt_per_s, n->lanes);
     else snprintf(words, sizeof words, "speed not told");
-    write_text(s, s->x[i], s->y[i] + 54, CENTRED " font-size=\"10.5\" fill=\"#64748b\"", 16, words);
+    svg_text(s, s->x[i], s->y[i] + 54, CENTRED " font-size=\"10.5\" fill=\"#64748b\"", 16, words);
 }
 
 static void draw_nic(const struct svg *s, uint32_t i)
 {
-    uint32_t port = port_of(s, i), rail = port == TOPO_NONE ? TOPO_NONE : rail_of_net(s, port);
+    uint32_t port = port_of(s, i), rail = port == TOPO_NONE ? TOPO_NONE : svg_rail_of_net(s, port);
     double left = s->x[i] - BOX / 2.0, chip = leaf_top(s) + LEAF_HEIGHT + ARC;
     char words[48], bus[24];
-    const char *ink = rail == TOPO_NONE ? "#94a3b8" : colour(rail);
+    const char *ink = rail == TOPO_NONE ? "#94a3b8" : svg_colour(rail);
     fprintf(s->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"8\" fill=\"%s\"/>\n", left, s->y[i],
             BOX, LEAF_HEIGHT, ink);
-    write_text(s, s->x[i], s->y[i] + 23, CENTRED " font-size=\"13\" font-weight=\"bold\" fill=\"#fff\"", 11,
+    svg_text(s, s->x[i], s->y[i] + 23, CENTRED " font-size=\"13\" font-weight=\"bold\" fill=\"#fff\"", 11,
                port == TOPO_NONE ? node(s, i)->name : node(s, port)->net.bare ? "NIC" : node(s, port)->name);
     if (node(s, i)->bus != TOPO_NO_BUS)
-        write_text(s, s->x[i], s->y[i] + 39, CENTRED " font-size=\"10.5\" fill=\"#fff\"", 14,
+        svg_text(s, s->x[i], s->y[i] + 39, CENTRED " font-size=\"10.5\" fill=\"#fff\"", 14,
                    topo_bus_text(node(s, i)->bus, bus));
     if (port == TOPO_NONE) return;
     const struct topo_net *net = &node(s, port)->net;
     if (net->mbit_per_s > 0)
         snprintf(words, sizeof words, "%s%g Gbit/s", net->slaves > 1 ? "bond " : "", net->mbit_per_s / 1000);
     else snprintf(words, sizeof words, "rate not told");
-    write_text(s, s->x[i], s->y[i] + 54, CENTRED " font-size=\"10.5\" fill=\"#fff\"", 17, words);
+    svg_text(s, s->x[i], s->y[i] + 54, CENTRED " font-size=\"10.5\" fill=\"#fff\"", 17, words);
     fprintf(s->out, "<path d=\"M%.1f %.1f V%.1f\" stroke=\"%s\" stroke-width=\"%.1f\"/>\n", s->x[i],
             s->y[i] + LEAF_HEIGHT, chip, ink, thickness(net->mbit_per_s / 8000));
     fprintf(s->out,
@@ -263,7 +248,7 @@ static void draw_nic(const struct svg *s, uint32_t i)
             s->x[i] - 33, chip, CHIP, ink);
     if (rail == TOPO_NONE) snprintf(words, sizeof words, net->up == TOPO_NO ? "down" : "no rail");
     else snprintf(words, sizeof words, "rail %u", rail);
-    write_text(s, s->x[i], chip + 15.5, CENTRED " font-size=\"12.5\" font-weight=\"bold\" fill=\"#0f172a\"", 10, words);
+    svg_text(s, s->x[i], chip + 15.5, CENTRED " font-size=\"12.5\" font-weight=\"bold\" fill=\"#0f172a\"", 10, words);
 }
 
 /* From a GPU's foot to its NIC's, with the class on it. */
@@ -276,7 +261,7 @@ static void draw_binding(const struct svg *s, const struct topo_binding *b)
     fprintf(
         s->out,
         "<path d=\"M%.1f %.1f C%.1f %.1f %.1f %.1f %.1f %.1f\" fill=\"none\" stroke=\"%s\" stroke-width=\"2.2\"%s/>\n",
-        x0, y, x0, y + drop * 1.3, x1, y + drop * 1.3, x1, y, colour(b->rail), far ? " stroke-dasharray=\"4 3\"" : "");
+        x0, y, x0, y + drop * 1.3, x1, y + drop * 1.3, x1, y, svg_colour(b->rail), far ? " stroke-dasharray=\"4 3\"" : "");
 }
 
 /* Below the GPU: how far its NIC is. */
@@ -289,7 +274,7 @@ static void draw_class(const struct svg *s, const struct topo_binding *b)
     snprintf(words, sizeof words, "%s %.3g GB/s", topo_class_name(b->pxn.class), b->pxn.gb_per_s);
     fprintf(s->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"86\" height=\"%d\" rx=\"4\" fill=\"%s\"/>\n", x - 43, y, CHIP,
             far ? "#fee2e2" : odd ? "#fef3c7" : "#e2e8f0");
-    write_text(s, x, y + 15,
+    svg_text(s, x, y + 15,
                far ? CENTRED " font-size=\"11\" fill=\"#b91c1c\" font-weight=\"bold\""
                    : CENTRED " font-size=\"11\" fill=\"#334155\"",
                16, words);
@@ -308,7 +293,7 @@ static void draw_between_cpus(const struct svg *s)
         fprintf(s->out, "<path d=\"M%.1f %.1f H%.1f\" stroke=\"#334155\" stroke-width=\"%.1f\"/>\n", x0, y, x1,
                 thickness(k->rate.gb_per_s));
         snprintf(words, sizeof words, "SYS %.3g", k->rate.gb_per_s);
-        write_text(s, (x0 + x1) / 2, s->y[k->a] - 8, CENTRED " font-size=\"11\" fill=\"#334155\"", 12, words);
+        svg_text(s, (x0 + x1) / 2, s->y[k->a] - 8, CENTRED " font-size=\"11\" fill=\"#334155\"", 12, words);
     }
 }
 
@@ -329,7 +314,7 @@ static void draw_coherent(const struct svg *s, uint32_t gpu)
     fprintf(s->out, "<path d=\"M%.1f %.1f V%.1f\" stroke=\"#16a34a\" stroke-width=\"6\"/>\n", x, y0, y1);
     snprintf(words, sizeof words, "C2C %.3g", rate);
     fprintf(s->out, "<g transform=\"rotate(-90 %.1f %.1f)\">", x - 5, (y0 + y1) / 2);
-    write_text(s, x - 5, (y0 + y1) / 2, CENTRED " font-size=\"10.5\" fill=\"#15803d\"", 12, words);
+    svg_text(s, x - 5, (y0 + y1) / 2, CENTRED " font-size=\"10.5\" fill=\"#15803d\"", 12, words);
     fputs("</g>\n", s->out);
 }
 
@@ -383,10 +368,10 @@ static double draw_nvlink(const struct svg *s, double y, double right)
                 "stroke-width=\"2\"/>\n",
                 MARGIN, y, right - 2 * MARGIN, BAR);
         snprintf(words, sizeof words, "NVSwitch: %.4g GB/s to every GPU", link ? link->rate.gb_per_s : 0);
-        write_text(s, right / 2, y + 20, CENTRED " font-size=\"13\" font-weight=\"bold\" fill=\"#166534\"", 90, words);
+        svg_text(s, right / 2, y + 20, CENTRED " font-size=\"13\" font-weight=\"bold\" fill=\"#166534\"", 90, words);
     }
     if (pairs) {
-        write_text(s, MARGIN + 8, low + 14, "font-size=\"11\" fill=\"#166534\"", 60, "green: NVLink between GPUs");
+        svg_text(s, MARGIN + 8, low + 14, "font-size=\"11\" fill=\"#166534\"", 60, "green: NVLink between GPUs");
         low += 18;
     }
     return low;
@@ -405,7 +390,7 @@ static double write_wrapped(const struct svg *s, double x, double y, size_t most
             for (n = most; n > most / 2 && text[n] != ' ';) n--;
         memcpy(line, text, n);
         line[n] = '\0';
-        write_text(s, x, y, "font-size=\"13\" fill=\"#0f172a\"", sizeof line, line);
+        svg_text(s, x, y, "font-size=\"13\" fill=\"#0f172a\"", sizeof line, line);
         y += LINE - 3;
         text += n;
         while (*text == ' ') text++;
@@ -418,16 +403,16 @@ static double write_findings(const struct svg *s, double y, double width)
     static const char *const badge[] = {"#dc2626", "#d97706", "#64748b"};
     const struct topo_findings *f = &s->view->findings[s->host];
     size_t most = (size_t)((width - 2 * MARGIN - 70) / 6.9);
-    write_text(s, MARGIN, y, "font-size=\"15\" font-weight=\"bold\" fill=\"#0f172a\"", 40, "What is wrong");
+    svg_text(s, MARGIN, y, "font-size=\"15\" font-weight=\"bold\" fill=\"#0f172a\"", 40, "What is wrong");
     y += LINE + 3;
     if (f->n == 0) {
-        write_text(s, MARGIN, y, "font-size=\"13\" fill=\"#166534\"", 40, "Nothing was found.");
+        svg_text(s, MARGIN, y, "font-size=\"13\" fill=\"#166534\"", 40, "Nothing was found.");
         return y + LINE;
     }
     for (uint32_t i = 0; i < f->n; i++) {
         fprintf(s->out, "<rect x=\"%d\" y=\"%.1f\" width=\"52\" height=\"17\" rx=\"4\" fill=\"%s\"/>\n", MARGIN, y - 13,
                 badge[f->at[i].weight]);
-        write_text(s, MARGIN + 26, y, CENTRED " font-size=\"11.5\" font-weight=\"bold\" fill=\"#fff\"", 10,
+        svg_text(s, MARGIN + 26, y, CENTRED " font-size=\"11.5\" font-weight=\"bold\" fill=\"#fff\"", 10,
                    topo_weight_name(f->at[i].weight));
         y = write_wrapped(s, MARGIN + 62, y, most, f->at[i].text);
     }
@@ -450,17 +435,18 @@ static void write_header(const struct svg *s, double width, double height, doubl
         y, width, height, width, height);
     if (s->view->graph->n_hosts > 1) snprintf(words, sizeof words, "%s, host %u", s->view->title, s->host);
     else snprintf(words, sizeof words, "%s", s->view->title);
-    write_text(s, MARGIN, 34, "font-size=\"20\" font-weight=\"bold\" fill=\"#0f172a\"", 90, words);
+    svg_text(s, MARGIN, 34, "font-size=\"20\" font-weight=\"bold\" fill=\"#0f172a\"", 90, words);
     snprintf(words, sizeof words, "GB/s beside each link, ? assumed; a GPU has the colour of its rail%s",
              any(s, TOPO_GPU) ? "; red: far from its NIC, yellow: by way of another GPU" : "");
-    write_text(s, MARGIN, 55, "font-size=\"12\" fill=\"#475569\"", 130, words);
+    svg_text(s, MARGIN, 55, "font-size=\"12\" fill=\"#475569\"", 130, words);
 }
 
-static void draw_devices(const struct svg *s)
+static void draw_devices(const struct svg *s, double width)
 {
     const struct topo_graph *g = s->view->graph;
     for (uint32_t i = 0; i < g->n_nodes; i++)
         if (node(s, i)->host == s->host && node(s, i)->kind == TOPO_CPU) draw_cpu(s, i);
+    if (s->view->fabric) svg_fabric_draw(s, width);
     draw_between_cpus(s);
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         if (node(s, i)->host != s->host || (!is_leaf(node(s, i)) && node(s, i)->kind != TOPO_PCI)) continue;
@@ -487,7 +473,7 @@ static double draw_host(struct svg *s, FILE *out, double y, double width)
     if (!(s->out = open_memstream(&body, &bytes))) return -1;
     for (uint32_t l = 0; l < s->view->graph->n_links; l++) nvlink |= s->view->graph->links[l].kind == TOPO_LINK_NVL;
     if (nvlink) bottom = draw_nvlink(s, bottom + 20, width);
-    draw_devices(s);
+    draw_devices(s, width);
     double height = write_findings(s, bottom + 36, width) + 4;
     int bad = fclose(s->out);
     s->out = out;

@@ -1,4 +1,4 @@
-/* fabric_state.h - a fabric while it is being read, shared by its readers; nobody else includes it. */
+/* fabric_state.h - a fabric while it is being read, shared by its readers and fabric_show.c; nobody else includes it. */
 #ifndef RAIL_TOPO_FABRIC_STATE_H
 #define RAIL_TOPO_FABRIC_STATE_H
 

@@ -235,16 +235,22 @@ static bool same_subnet(const char *a, const char *b)
     return true;
 }
 
+/* Rules per source address are there, and hold. */
+static bool leaves_by_itself(const struct topo_node *n)
+{
+    return n->net.leaves_by[0] && strcmp(n->net.leaves_by, n->net.netdev) == 0;
+}
+
 static void one_subnet(struct look *l)
 {
     for (uint32_t k = 0; k < l->map->n_rails; k++)
         for (uint32_t i = 0; i < k; i++) {
             const struct topo_node *a = node(l, l->map->rails[i].net), *b = node(l, l->map->rails[k].net);
-            if (!same_subnet(a->net.address, b->net.address)) continue;
+            if (!same_subnet(a->net.address, b->net.address) || (leaves_by_itself(a) && leaves_by_itself(b))) continue;
             say(l, TOPO_WRONG,
-                "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port; give "
+                "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port%s%s; give "
                 "each rail a subnet of its own, or a rule and table per address",
-                a->name, a->net.address, b->name, b->net.address);
+                a->name, a->net.address, b->name, b->net.address, a->net.leaves_by[0] ? ", " : "", a->net.leaves_by);
             return;
         }
 }

@@ -87,6 +87,7 @@ struct topo_net {
     int32_t verbs_mtu;       /* 0: not told */
     struct topo_origin gids_origin, verbs_mtu_origin;
     char address[48];        /* "10.0.0.1/24"; "" if none is known */
+    char leaves_by[16];      /* the interface by which the kernel sends from that address to its subnet; "": not told */
     struct topo_origin rate_origin, gdr_origin, mtu_origin;
 };
 

@@ -81,6 +81,9 @@ static void print_net_facts(const struct topo_node *n, int depth, FILE *out)
     if (n->net.mbit_per_s > 0)
         indent(depth, out), fprintf(out, "rate %g Gbit/s", n->net.mbit_per_s / 1000), from(n->net.rate_origin, out);
     if (n->net.mtu > 0) indent(depth, out), fprintf(out, "MTU %d bytes", n->net.mtu), from(n->net.mtu_origin, out);
+    if (n->net.address[0]) indent(depth, out), fprintf(out, "address %s", n->net.address);
+    if (n->net.address[0] && n->net.leaves_by[0]) fprintf(out, ", to whose subnet the kernel sends by %s", n->net.leaves_by);
+    if (n->net.address[0]) fputs("  [the kernel]\n", out);
     if (n->net.verbs_mtu > 0)
         indent(depth, out), fprintf(out, "RDMA MTU %d bytes", n->net.verbs_mtu), from(n->net.verbs_mtu_origin, out);
     for (uint32_t i = 0; i < n->net.n_gids && i < TOPO_GIDS_KEPT; i++) {

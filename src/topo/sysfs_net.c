@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "topo/egress.h"
 #include "topo/sysfs.h"
 
 static void read_link_state(struct sysfs *s, struct topo_node *n, const char *folder)
@@ -309,6 +310,7 @@ static void read_addresses(struct sysfs *s)
         if (six && IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)raw)) continue;
         if (inet_ntop(a->ifa_addr->sa_family, raw, text, sizeof text))
             snprintf(n->net.address, sizeof n->net.address, "%.39s/%d", text, prefix_length(a->ifa_netmask));
+        if (four) (void)egress_of(n->net.address, n->net.leaves_by);
     }
     freeifaddrs(all);
 }

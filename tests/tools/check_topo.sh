@@ -174,11 +174,45 @@ for b in host["gpus"]:
 PY
     done
 }
+cat >"$dir/fabric" <<'END'
+switch spine
+switch podA podB under spine
+switch leaf1 leaf2 under podA
+switch leaf3 under podB
+hosts  n[01-16] under leaf1
+hosts  n[17-31],login under leaf2
+hosts  m[001-004],m7 under leaf3
+nic    n[01-31]:mlx5_0 rail 0
+nic    n[01-30]:mlx5_1 rail 1
+subnet 10.77.2.0/24 rail 2
+END
+fabric() {
+    topo --file $machines/nvswitch-8gpu-8nic.xml --fabric "$dir/fabric" --host n03.cluster &&
+        says 'GPU 1 -> mlx5_1 +-> rail 1 +-> leaf1 - podA - spine  \(rail by .*fabric\)' && says 'mlx5_2 .*\(rail unknown: no address' &&
+        says '^fabric .*: 3 tiers, 6 switches, 37 hosts' && says '^ +leaf1  16 hosts: n\[01-16\]' && says 'leaf2  16 hosts: login,n\[17-31\]' &&
+        says 'leaf3  5 hosts: m\[001-004\],m7' && says 'rail 1: 30 NICs of 30 hosts  odd: others have NICs of 31' && says 'rail 2: 0 NICs .*1 subnet' &&
+        RAILCCL_FABRIC=$dir/fabric topo --file $machines/cpu-only-2numa-4eth.xml --host nobody && says 'wrong  the fabric file does not mention this host' || return 1
+    printf 'SwitchName=s1 Switches=s[2-3]\nSwitchName=s2 Nodes=a[1-3]\nSwitchName=s3 Nodes=a[4-6]\n' >"$dir/topology.conf"
+    topo --file $machines/cpu-only-2numa-4eth.xml --brief --fabric "$dir/topology.conf" --host a5 && says 'eth0 +-> rail 0 +-> s3 - s1' || return 1
+    echo 'switch leaf9 under nowhere' >"$dir/broken"
+    bad 'broken:1: ' --file $machines/cpu-only-2numa-4eth.xml --fabric "$dir/broken" && bad 'none' --fabric "$dir/none" || return 1
+    topo --json --file $machines/nvswitch-8gpu-8nic.xml --fabric "$dir/fabric" --host n17 && python3 - "$dir/out" <<'PY'
+import json, sys
+fabric = json.load(open(sys.argv[1]))["fabric"]
+assert fabric["path"] == ["leaf2", "podA", "spine"] and len(fabric["hosts"]) == 37 and len(fabric["switches"]) == 6, fabric
+assert {"name": "n20", "leaf": "leaf2"} in fabric["hosts"] and fabric["rails"][1]["hosts"] == 30, fabric
+PY
+}
 drawing() {
     local m
     for m in "$machines"/*.xml; do
         topo --svg "$dir/m.svg" --file "$m" || return 1
-        python3 - "$dir/m.svg" "$m" "${m%.xml}.txt" <<'PY' || return 1
+        drawn "$m" || return 1
+    done
+    topo --svg "$dir/m.svg" --file $machines/two-nics-8gpu.xml --fabric "$dir/fabric" --host m7 && drawn $machines/two-nics-8gpu.xml podB leaf3 spine
+}
+drawn() { # MACHINE WORD...: every device, and these words, within the drawing's bounds
+    python3 - "$dir/m.svg" "$1" "${1%.xml}.txt" "${@:2}" <<'PY'
 import re, sys, xml.etree.ElementTree as tree
 svg = tree.parse(sys.argv[1]).getroot()
 words = [t.text or "" for t in svg.iter("{http://www.w3.org/2000/svg}text")]
@@ -189,8 +223,8 @@ for net in machine.iter("net"): assert any(net.get("name")[-9:] in w for w in wo
 width, height = float(svg.get("width")), float(svg.get("height"))
 for r in svg.iter("{http://www.w3.org/2000/svg}text"):
     assert 0 <= float(r.get("x")) <= width and 0 <= float(r.get("y")) <= height, r.text
+for word in sys.argv[4:]: assert word in words, word
 PY
-    done
 }
 compared() {
     topo --diff $machines/bonded-8gpu-8nic.xml $machines/bonded-8gpu-8nic.xml && says '^alike: ' || return 1
@@ -215,7 +249,7 @@ hwloc() {
         bad 'no synthetic text' --synthetic "zebra:2" && bad 'hwloc cannot read' --hwloc $machines/seven-of-eight.xml
 }
 
-tap_plan 18
+tap_plan 19
 tap_case "every machine's answer, by the tool" answers
 tap_case "sysfs: switches, GPUs, verbs and other ports, bonds, NUMA nodes" from_sysfs
 tap_case "sysfs: different MTU, a narrow slot, ports that are down or virtual" what_is_wrong
@@ -234,9 +268,11 @@ tap_case "NCCL_NET_GDR_LEVEL and --gdr-level decide about GPUDirect" levels
 if command -v python3 >/dev/null; then
     tap_case "JSON says what the text says, each fact with its source" json
     tap_case "drawings show every GPU and port within their bounds" drawing
+    tap_case "a fabric: GPU, NIC, rail and leaf, the whole of it, the host that is not in it" fabric
 else
     tap_skip "JSON says what the text says, each fact with its source" "python3 is not installed"
     tap_skip "drawings show every GPU and port within their bounds" "python3 is not installed"
+    tap_skip "a fabric: GPU, NIC, rail and leaf, the whole of it, the host that is not in it" "python3 is not installed"
 fi
 tap_case "two machines compared, alike and not" compared
 tap_case "bad input is named, exit status 2" bad_input
