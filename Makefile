@@ -28,10 +28,12 @@ endif
 OBJ     := $(SRC:%.c=$(BUILD)/%.o)
 LIB     := $(BUILD)/lib/libnccl.so.2
 ARCHIVE := $(BUILD)/librail.a
-# libsodium and libexpat are linked in statically and hidden.
+# libsodium, libexpat and libjansson are linked in statically and hidden.
 SODIUM  ?= $(shell $(CC) -print-file-name=libsodium.a)
 EXPAT   ?= $(shell $(CC) -print-file-name=libexpat.a)
-STATIC  := $(SODIUM) $(EXPAT)
+JANSSON ?= $(shell $(CC) -print-file-name=libjansson.a)
+OBJCOPY ?= $(shell $(CC) -print-prog-name=objcopy)
+STATIC  := $(SODIUM) $(EXPAT) $(BUILD)/libjansson.a
 
 PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
@@ -77,6 +79,13 @@ $(BUILD)/objects.list: FORCE
 $(ARCHIVE): $(OBJ) $(BUILD)/objects.list
 	$(call say,AR,$@)
 	$(Q)rm -f $@ && $(AR) rcs $@ $(OBJ)
+
+# Debian's archive is position-independent but for one place: a function that we do not use compares with stdin, which a
+# shared object cannot reach so. It gets one of our own (foreign/jansson.c).
+$(BUILD)/libjansson.a: $(JANSSON)
+	@mkdir -p $(@D)
+	$(Q)$(OBJCOPY) --redefine-sym stdin=rail_jansson_stdin $< $@
+$(LIB) $(TOOL) $(TESTS) $(BUILD)/tests/device/bench_combine: | $(BUILD)/libjansson.a
 
 # nodelete: the service thread may outlive a dlclose().
 $(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
@@ -176,7 +185,7 @@ fuzz: ## each fuzz target for FUZZ_SECONDS=20 (needs clang)
 	    SAN="-fsanitize=address,undefined,fuzzer-no-link $(SANFLAGS)" $(FUZZ:%=build-fuzz/tests/fuzz/%)
 	$(Q)BUILD=build-fuzz bash tests/fuzz/run.sh $(FUZZ)
 FUZZ_CC  ?= clang
-$(FUZZ:%=$(BUILD)/tests/fuzz/%): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZOBJ)
+$(FUZZ:%=$(BUILD)/tests/fuzz/%): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZOBJ) | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(STATIC) -lm -ldl
 
@@ -188,7 +197,7 @@ fuzz-fabric: ## fuzz the readers of fabric files and topology.conf for S seconds
 	$(Q)mkdir -p $(BUILD)/fuzz
 	$(Q)clang -std=c11 -D_GNU_SOURCE -O1 -g -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=all -pthread -Isrc -Iinclude \
 	    -DRAILCCL_VERSION='"$(VERSION)"' -o $(BUILD)/fuzz/fabric tests/fuzz/fuzz_fabric.c \
-	    $(wildcard src/topo/fabric*.c) src/topo/hostlist.c src/topo/order.c $(wildcard src/base/*.c) $(SODIUM)
+	    $(wildcard src/topo/fabric*.c) src/topo/hostlist.c src/topo/order.c src/topo/rails.c $(wildcard src/base/*.c) $(SODIUM)
 	$(Q)cd $(BUILD)/fuzz && mkdir -p corpus && ./fabric -max_total_time=$(or $(S),60) -max_len=4096 -print_final_stats=1 corpus
 
 # Reaches inside the library, so it is linked with the archive and is no part of `make perf`.

@@ -16,7 +16,7 @@ BEGIN {
     may["topo"]           = "base foreign topo"
     may["bootstrap"]      = "base foreign topo/machine.h bootstrap"
     may["telemetry"]      = "base telemetry"
-    may["transport/lane"] = "base foreign bootstrap telemetry transport/lane transport/net.h"
+    may["transport/lane"] = "base foreign bootstrap telemetry topo/machine.h transport/lane transport/net.h"
     may["transport/shm"]  = "base foreign device telemetry transport/shm transport/link.h"
     may["transport"]      = "base foreign device plan bootstrap telemetry topo/shape.h topo/machine.h topo/rails.h transport"
     may["engine"]         = "base foreign device plan telemetry topo/shape.h transport engine"

@@ -113,7 +113,7 @@ enum rail_result fabric_switch_under(struct fabric *f, int32_t below, int32_t ab
 
 /* ---- hosts, NICs, subnets ---- */
 
-struct adding { struct fabric *f; int32_t under; const char *interface; const struct fabric_label *label; };
+struct adding { struct fabric *f; int32_t under; const char *interface; const struct rail_label *label; };
 
 static enum rail_result host_add(void *owner, const char *name)
 {
@@ -157,7 +157,7 @@ enum rail_result fabric_hosts_under(struct fabric *f, const char *list, int32_t 
 }
 
 enum rail_result fabric_nics_add(struct fabric *f, const char *list, const char *interface,
-                                 const struct fabric_label *label)
+                                 const struct rail_label *label)
 {
     if (strlen(interface) >= sizeof f->nics->interface)
         return fabric_wrong(f, f->line, "an interface's name has at most 15 characters, not \"%.40s\"", interface);
@@ -171,7 +171,7 @@ static bool same_network(const uint8_t *a, const uint8_t *b, uint32_t bits)
     return bits % 8 == 0 || ((a[bits / 8] ^ b[bits / 8]) >> (8 - bits % 8)) == 0;
 }
 
-enum rail_result fabric_subnet_add(struct fabric *f, const char *cidr, const struct fabric_label *label)
+enum rail_result fabric_subnet_add(struct fabric *f, const char *cidr, const struct rail_label *label)
 {
     char address[64];
     const char *slash = strchr(cidr, '/');
@@ -226,7 +226,7 @@ static int by_network(const void *a, const void *b)
     return order ? order : (x->line > y->line) - (x->line < y->line);
 }
 
-static bool same_label(const struct fabric_label *a, const struct fabric_label *b)
+static bool same_label(const struct rail_label *a, const struct rail_label *b)
 {
     return strcmp(a->rail, b->rail) == 0 && strcmp(a->plane, b->plane) == 0;
 }
@@ -363,12 +363,6 @@ static const char *short_name(const char *name, char out[FABRIC_NAME_BYTES])
     return out;
 }
 
-static uint64_t label_key(const struct fabric_label *label)
-{
-    uint64_t key = rail_hash64(label, sizeof *label, 13); /* labels are padded with zeroes */
-    return key ? key : 1;
-}
-
 static const struct fabric_nic *nic_find(const struct fabric *f, const char *host, const char *interface)
 {
     struct fabric_nic wanted = {.line = 0};
@@ -398,8 +392,8 @@ static const struct fabric_subnet *subnet_find(const struct fabric *f, const str
     return NULL;
 }
 
-enum rail_result fabric_rail(const struct fabric *f, const char *host, const char *interface,
-                             const struct sockaddr_storage *address, uint64_t *key_out)
+enum rail_result fabric_label(const struct fabric *f, const char *host, const char *interface,
+                              const struct sockaddr_storage *address, struct rail_label *out)
 {
     char part[FABRIC_NAME_BYTES];
     const struct fabric_nic *nic = nic_find(f, host, interface);
@@ -410,7 +404,16 @@ enum rail_result fabric_rail(const struct fabric *f, const char *host, const cha
                             "%s:%s is on rail %s here, and its address is in the subnet of line %u, on rail "
                             "%s; one of them is wrong",
                             host, interface, nic->label.rail, subnet->line, subnet->label.rail);
-    *key_out = nic ? label_key(&nic->label) : subnet ? label_key(&subnet->label) : 0;
+    *out = nic ? nic->label : subnet ? subnet->label : (struct rail_label){{0}, {0}};
+    return RAIL_OK;
+}
+
+enum rail_result fabric_rail(const struct fabric *f, const char *host, const char *interface,
+                             const struct sockaddr_storage *address, uint64_t *key_out)
+{
+    struct rail_label label;
+    RAIL_TRY(fabric_label(f, host, interface, address, &label));
+    *key_out = rails_label_key(&label);
     return RAIL_OK;
 }
 

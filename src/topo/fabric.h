@@ -13,6 +13,7 @@
 
 #include "base/result.h"
 #include "topo/order.h"
+#include "topo/rails.h"
 
 struct fabric;
 
@@ -26,6 +27,9 @@ void fabric_free(struct fabric *fabric); /* takes NULL */
  * its first dot. RAIL_E_ARGUMENT when the NIC's own line and its subnet's name different rails. */
 enum rail_result fabric_rail(const struct fabric *fabric, const char *host, const char *interface,
                              const struct sockaddr_storage *address, uint64_t *key_out);
+/* The same in words: an empty rail when nothing is said of it. */
+enum rail_result fabric_label(const struct fabric *fabric, const char *host, const char *interface,
+                              const struct sockaddr_storage *address, struct rail_label *out);
 /* Where a host hangs; all 0 when nothing is said of it. */
 struct place fabric_place(const struct fabric *fabric, const char *host);
 /* Of the whole text: ranks that read different files differ. Never 0. */

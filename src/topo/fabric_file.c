@@ -54,13 +54,13 @@ static enum rail_result read_hosts(struct fabric *f, const struct words *w)
 
 /* "rail LABEL [plane LABEL]" from word 2 on. */
 static enum rail_result read_label(const struct fabric *f, const struct words *w, const char *form,
-                                   struct fabric_label *out)
+                                   struct rail_label *out)
 {
     memset(out, 0, sizeof *out);
     bool plane = w->n == 6 && strcmp(w->at[4], "plane") == 0;
     if ((w->n != 4 && !plane) || strcmp(w->at[2], "rail") != 0) return fabric_wrong(f, f->line, "write: %s", form);
-    if (strlen(w->at[3]) >= FABRIC_LABEL_BYTES || (plane && strlen(w->at[5]) >= FABRIC_LABEL_BYTES))
-        return fabric_wrong(f, f->line, "a rail's or plane's label has at most %d characters", FABRIC_LABEL_BYTES - 1);
+    if (strlen(w->at[3]) >= RAIL_LABEL_BYTES || (plane && strlen(w->at[5]) >= RAIL_LABEL_BYTES))
+        return fabric_wrong(f, f->line, "a rail's or plane's label has at most %d characters", RAIL_LABEL_BYTES - 1);
     strcpy(out->rail, w->at[3]);
     if (plane) strcpy(out->plane, w->at[5]);
     return RAIL_OK;
@@ -69,7 +69,7 @@ static enum rail_result read_label(const struct fabric *f, const struct words *w
 static enum rail_result read_nic(struct fabric *f, const struct words *w)
 {
     static const char form[] = "nic HOSTLIST:INTERFACE rail LABEL [plane LABEL]";
-    struct fabric_label label;
+    struct rail_label label;
     RAIL_TRY(read_label(f, w, form, &label));
     char *colon = strchr(w->at[1], ':');
     if (!colon || !colon[1]) return fabric_wrong(f, f->line, "no interface in \"%.60s\"; write: %s", w->at[1], form);
@@ -79,7 +79,7 @@ static enum rail_result read_nic(struct fabric *f, const struct words *w)
 
 static enum rail_result read_subnet(struct fabric *f, const struct words *w)
 {
-    struct fabric_label label;
+    struct rail_label label;
     RAIL_TRY(read_label(f, w, "subnet ADDRESS/BITS rail LABEL [plane LABEL]", &label));
     return fabric_subnet_add(f, w->at[1], &label);
 }

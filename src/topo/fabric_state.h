@@ -9,7 +9,6 @@
 
 enum {
     FABRIC_NAME_BYTES = HOSTLIST_NAME_BYTES,
-    FABRIC_LABEL_BYTES = 24,
     FABRIC_SWITCHES_MAX = 65536,
     FABRIC_NICS_MAX = 1 << 20,
     FABRIC_NONE = -1,
@@ -25,9 +24,8 @@ struct fabric_switch {
 };
 
 struct fabric_host { char name[FABRIC_NAME_BYTES]; int32_t under; uint32_t line; };
-struct fabric_label { char rail[FABRIC_LABEL_BYTES], plane[FABRIC_LABEL_BYTES]; };
-struct fabric_nic { char host[FABRIC_NAME_BYTES], interface[16]; struct fabric_label label; uint32_t line; };
-struct fabric_subnet { uint8_t family, bits, network[16]; struct fabric_label label; uint32_t line; };
+struct fabric_nic { char host[FABRIC_NAME_BYTES], interface[16]; struct rail_label label; uint32_t line; };
+struct fabric_subnet { uint8_t family, bits, network[16]; struct rail_label label; uint32_t line; };
 
 struct fabric {
     char source[256];
@@ -52,8 +50,8 @@ enum rail_result fabric_switch_declare(struct fabric *f, const char *name, int32
 enum rail_result fabric_switch_under(struct fabric *f, int32_t below, int32_t above);
 enum rail_result fabric_hosts_under(struct fabric *f, const char *list, int32_t under);
 enum rail_result fabric_nics_add(struct fabric *f, const char *list, const char *interface,
-                                 const struct fabric_label *label);
-enum rail_result fabric_subnet_add(struct fabric *f, const char *cidr, const struct fabric_label *label);
+                                 const struct rail_label *label);
+enum rail_result fabric_subnet_add(struct fabric *f, const char *cidr, const struct rail_label *label);
 
 /* The readers: `text` ends with 0 and is taken apart. */
 enum rail_result fabric_read_own(struct fabric *f, char *text);

@@ -24,6 +24,12 @@ const char *machine_host_name(void)
     return host_name;
 }
 
+const char *machine_root(void)
+{
+    const char *root = rail_param_str(RAIL_PARAM_SYSFS_ROOT);
+    return root ? root : "";
+}
+
 /* The kernel's random boot id; two hosts cannot share it, containers of one host do. */
 static size_t read_boot_id(char *out, size_t bytes)
 {

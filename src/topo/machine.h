@@ -17,6 +17,9 @@ uint64_t machine_key(void);
 /* "name" of the host for messages (hostname). */
 const char *machine_host_name(void);
 
+/* RAILCCL_SYSFS_ROOT: the folder in which /sys and /run are looked for; "" is the machine itself. */
+const char *machine_root(void);
+
 /* Cores this process may use: the affinity mask, limited by the cgroup's cpu.max (rounded up). At least 1. */
 int machine_cores(void);
 
@@ -35,6 +38,21 @@ struct machine_interface {
  * when nothing else is there. One address per interface and family (IPv4 first; global IPv6 before link-local).
  * Writes up to `max` and returns how many there are, or 0 with an error text naming the variable. */
 int machine_interfaces(struct machine_interface *out, int max);
+
+/* By which interface the kernel sends from a NIC's address to `to`. */
+enum machine_egress {
+    MACHINE_EGRESS_OWN,    /* its own, or nothing could be found out */
+    MACHINE_EGRESS_BIND,   /* another one, unless the socket is bound to the device (machine_bind_device) */
+    MACHINE_EGRESS_STRAYS, /* another one, and binding would make it deaf or lead nowhere: *why_out says why */
+};
+enum machine_egress machine_egress(const struct machine_interface *nic, const struct sockaddr_storage *to,
+                                   const char **why_out);
+/* Binds a socket to the NIC's device where that is needed and does good (MACHINE_EGRESS_BIND). True when it did. */
+bool machine_bind_device(int fd, const struct machine_interface *nic, const struct sockaddr_storage *to);
+
+/* The same for a listener, which knows nobody yet: when its subnet's other addresses would be answered by another NIC. What
+ * it accepts is bound as it is. */
+bool machine_bind_listener(int fd, const struct machine_interface *nic);
 
 /* Parts of the above that tests give their own input.
  * ...cores_under: reads the cgroup files below `root` ("" is the real machine) and limits `allowed` by them.

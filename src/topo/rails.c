@@ -1,12 +1,12 @@
-/* rails.c - NICs paired by what is known of their rails, and what a subnet tells of them. */
+/* rails.c - NICs paired by their rails, and the keys by which rails are known. */
 #include "topo/rails.h"
 
 #include <netinet/in.h>
 #include <string.h>
 
 #include "base/memory.h"
-#include "topo/fabric.h"
-#include "topo/machine.h"
+
+/* ---- pairs ---- */
 
 struct matching {
     bool used_here[RAILS_NICS_MAX], used_there[RAILS_NICS_MAX];
@@ -24,6 +24,8 @@ uint32_t rails_match(const uint64_t *here, uint32_t n_here, const uint64_t *ther
                      enum rails_crossing crossing, struct rail_pair out[RAILS_NICS_MAX])
 {
     struct matching m = {.out = out};
+    for (uint32_t h = 0; h < n_here; h++) m.used_here[h] = here[h] == RAILS_LEFT_OUT;
+    for (uint32_t t = 0; t < n_there; t++) m.used_there[t] = there[t] == RAILS_LEFT_OUT;
     for (uint32_t h = 0; h < n_here; h++)
         for (uint32_t t = 0; t < n_there && !m.used_here[h]; t++)
             if (here[h] != 0 && here[h] == there[t] && !m.used_there[t]) join(&m, h, t, false);
@@ -36,6 +38,22 @@ uint32_t rails_match(const uint64_t *here, uint32_t n_here, const uint64_t *ther
         for (uint32_t t = 0; t < n_there && !m.used_here[h]; t++)
             if (!m.used_there[t]) join(&m, h, t, true);
     return m.n;
+}
+
+/* ---- keys ---- */
+
+const char *rails_source_name(enum rails_source source)
+{
+    static const char *const names[] = {"nobody", "the fabric file", "NCCL_IB_HCA", "LLDP", "its subnet", "a probe",
+                                        "the order of interfaces"};
+    return names[source <= RAILS_BY_ORDER ? source : 0];
+}
+
+uint64_t rails_label_key(const struct rail_label *label)
+{
+    if (!label->rail[0]) return 0;
+    uint64_t key = rail_hash64(label, sizeof *label, 13); /* labels are padded with zeroes */
+    return key && key != RAILS_LEFT_OUT ? key : 1;
 }
 
 uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefix_bits)
@@ -62,14 +80,4 @@ uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefi
     }
     uint64_t key = rail_hash64(&subnet, sizeof subnet, 11);
     return key ? key : 1;
-}
-
-enum rail_result rails_key(const struct machine_interface *nic, uint64_t *key_out)
-{
-    const struct fabric *fabric;
-    uint64_t key = 0;
-    RAIL_TRY(fabric_of_process(&fabric));
-    if (fabric) RAIL_TRY(fabric_rail(fabric, machine_host_name(), nic->name, &nic->address, &key));
-    *key_out = key ? key : rails_subnet_key(&nic->address, nic->prefix_bits);
-    return RAIL_OK;
 }

@@ -14,6 +14,7 @@
 
 #include "base/clock.h"
 #include "base/result.h"
+#include "topo/rails.h"
 #include "transport/link.h"
 
 enum { NET_MAX_RAILS = 16, NET_PROCESS_ID_BYTES = 16 };
@@ -30,6 +31,7 @@ struct net_rail_address {
     uint16_t mtu;       /* bytes, 65535 = that or more, 0 = unknown */
     uint16_t number;    /* among the process's NICs: those that are gone are not listed (link/presence.c) */
     uint64_t rail;      /* topo/rails.h: equal on NICs of one rail, 0 = unknown */
+    struct rail_facts facts; /* what its own host knows of its rail */
 };
 
 /* What a process tells the others at init (all-gathered by the bootstrap). Plain bytes. */
@@ -58,6 +60,7 @@ struct net_link_request {
     uint32_t n_slots;
     size_t slot_bytes;
     const struct net_address *peer; /* of the far end's process; copied */
+    const struct net_address *self; /* our own beside it: rails as all hosts agreed. NULL: as net_describe told */
     /* Called (from any thread) when the link may have made progress while its owner sleeps. */
     void (*wake)(void *owner);
     void *owner;
@@ -76,6 +79,7 @@ struct net_acceptor {
     size_t slot_bytes;
     const struct net_address *peers; /* [n_peers], alive as long as this: of each rank: who it may come from */
     uint32_t n_peers;
+    const struct net_address *self; /* as in net_link_request */
     /* Both are called with the drive lock held, from any thread, one at a time: they must not block and not call anything
      * of this header. Slots come in the order in which their sender published them; a slot is free again when deliver
      * returns. Its failure (with a text of rail_fail's) ends the link. */

@@ -43,7 +43,7 @@ old_glibc() {
     objdump -T "$lib" | grep -oE 'GLIBC_[0-9.]+.*' | sort -Vu
     ! objdump -T "$lib" | grep -oE 'GLIBC_[0-9]+\.[0-9]+' | awk -F'[_.]' '$2 > 2 || $3 > 34' | grep .
 }
-no_foreign() { ! nm -D --undefined-only "$lib" | grep -iE ' (ibv_|rdma_|cu[A-Z]|cuda|hwloc_|numa_|nvml|crypto_|sodium_|XML_)'; }
+no_foreign() { ! nm -D --undefined-only "$lib" | grep -iE ' (ibv_|rdma_|cu[A-Z]|cuda|hwloc_|numa_|nvml|crypto_|sodium_|XML_|json_)'; }
 hardened() {
     readelf -d "$lib" >"$work/dynamic"
     ! grep TEXTREL "$work/dynamic" && grep -qE 'BIND_NOW|FLAGS.*NOW' "$work/dynamic"

@@ -22,7 +22,7 @@
 static char library[PATH_MAX];
 
 static const char *const foreign[] = {"libibverbs", "librdmacm", "libcuda", "libnvidia-ml", "libhwloc", "libnuma",
-                                      "libsodium", "libexpat", "libstdc++"};
+                                      "libsodium", "libexpat", "libjansson", "libstdc++"};
 enum { N_FOREIGN = sizeof foreign / sizeof *foreign };
 static bool there_before[N_FOREIGN]; /* a sanitizer brings some of its own */
 

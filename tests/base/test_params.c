@@ -231,7 +231,7 @@ static void what_was_set_is_reported_once_without_secrets(void **state)
 static void variables_without_effect_are_named_once(void **state)
 {
     (void)state;
-    setenv("NCCL_IB_HCA", "mlx5", 1);
+    setenv("NCCL_IB_SL", "mlx5", 1);
     setenv("NCCL_FROM_THE_FUTURE", "1", 1);
     setenv("RAILCCL_WACTH_S", "1", 1);
     setenv("RAILCCL_TEST_LONG", "0", 1);
@@ -239,7 +239,7 @@ static void variables_without_effect_are_named_once(void **state)
     rail_params_reload();
     rail_params_report_ignored();
     rail_params_report_ignored();
-    assert_int_equal(times_logged("NCCL_IB_HCA (set by the environment) has no effect in railccl: "), 1);
+    assert_int_equal(times_logged("NCCL_IB_SL (set by the environment) has no effect in railccl: "), 1);
     assert_int_equal(times_logged("NCCL_FROM_THE_FUTURE is set, but"), 1);
     assert_int_equal(times_logged("RAILCCL_WACTH_S is set, but"), 1);
     assert_int_equal(times_logged("RAILCCL_TEST_LONG"), 0);
@@ -271,7 +271,7 @@ static void the_hash_sees_agreed_values_only_and_values_not_spellings(void **sta
     assert_true(changes_hash("RAILCCL_TREE_MAX_BYTES", "0"));
     assert_false(changes_hash("NCCL_SHM_DISABLE", "0"));        /* the default, said aloud */
     assert_false(changes_hash("NCCL_SOCKET_IFNAME", "eth0"));   /* local */
-    assert_false(changes_hash("NCCL_IB_HCA", "mlx5"));          /* ignored */
+    assert_false(changes_hash("NCCL_IB_SL", "mlx5"));          /* ignored */
     assert_false(changes_hash("NCCL_SHM_DISABLE", "rubbish"));  /* not understood: default */
     setenv("RAILCCL_ONESHOT_MAX_BYTES", "1M", 1);
     rail_params_reload();

@@ -64,7 +64,7 @@ static void nothing_is_said_without_being_asked(void **state)
 {
     (void)state;
     char text[8192];
-    said_by("NONE", "NCCL_IB_HCA", "mlx5", 1, text, sizeof text);
+    said_by("NONE", "NCCL_IB_SL", "mlx5", 1, text, sizeof text);
     assert_string_equal(text, "");
 }
 
@@ -72,8 +72,8 @@ static void a_variable_without_effect_is_named(void **state)
 {
     (void)state;
     char text[65536];
-    said_by("INFO", "NCCL_IB_HCA", "mlx5_0", 0, text, sizeof text);
-    assert_non_null(strstr(text, "NCCL_IB_HCA"));
+    said_by("INFO", "NCCL_IB_SL", "mlx5_0", 0, text, sizeof text);
+    assert_non_null(strstr(text, "NCCL_IB_SL"));
 }
 
 static void a_second_libnccl_is_warned_of(void **state)

@@ -15,15 +15,16 @@ tap_plan ${#cases[@]}
 why=""
 command -v aarch64-linux-gnu-gcc >/dev/null || why="aarch64-linux-gnu-gcc is not installed"
 [ -n "$why" ] || why=$(bash scripts/arm64_packages.sh $packages 2>&1 | tail -n 1)
-[ -e "$lib/libexpat.a" ] || why="no libsodium or libexpat for arm64: ${why:-unknown}"
-if [ ! -e "$lib/libexpat.a" ]; then
+[ -e "$lib/libjansson.a" ] || why="no libsodium, libexpat or libjansson for arm64: ${why:-unknown}"
+if [ ! -e "$lib/libjansson.a" ]; then
     for c in "${cases[@]}"; do tap_skip "$c" "$why"; done
     tap_end
 fi
 
 build() {
-    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j"$(nproc)" CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar BUILD=$out OPT="-O1 -g" DEVICE_OPT=-O1 \
-        CFLAGS="-isystem $PWD/$packages/usr/include" LDFLAGS="-L$PWD/$lib" SODIUM="$PWD/$lib/libsodium.a" EXPAT="$PWD/$lib/libexpat.a" all tests
+    env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j"$(nproc)" CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar BUILD=$out \
+        OPT="-O1 -g" DEVICE_OPT=-O1 CFLAGS="-isystem $PWD/$packages/usr/include" LDFLAGS="-L$PWD/$lib" \
+        SODIUM="$PWD/$lib/libsodium.a" EXPAT="$PWD/$lib/libexpat.a" JANSSON="$PWD/$lib/libjansson.a" all tests
 }
 exports() {
     aarch64-linux-gnu-nm -D --defined-only $out/lib/libnccl.so.2 | awk '{print $3}' | grep -vE '^rail[A-Z]' | sort |

@@ -6,7 +6,7 @@ set -eu
 rate=${1:-500} build=${BUILD:-build} here=$(dirname "$0") run=${RUN:-}
 bench=$build/tests/transport/bench_net
 ${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -pthread -Iinclude -Isrc -Itests -o "$bench" "$here/bench_net.c" ${OBJECTS:-"$build/librail.a"} \
-    "$(${CC:-gcc} -print-file-name=libsodium.a)" -lm -ldl
+    "$(${CC:-gcc} -print-file-name=libsodium.a)" "$build/libjansson.a" -lm -ldl
 a=rnet$$a b=rnet$$b
 trap 'ip netns del $a 2>/dev/null; ip netns del $b 2>/dev/null || true' EXIT
 ip netns add $a; ip netns add $b

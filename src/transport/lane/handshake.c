@@ -8,6 +8,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "topo/machine.h"
 #include "transport/lane/lane.h"
 
 static enum rail_result failed(struct handshake *h, enum rail_result result, const char *what, int error)
@@ -20,8 +21,8 @@ static enum rail_result failed(struct handshake *h, enum rail_result result, con
 }
 
 enum rail_result handshake_connect(struct handshake *h, const struct handshake_address *from,
-                                   const struct handshake_address *to, const uint8_t key[AUTH_KEY_BYTES],
-                                   const struct frame_hello *mine)
+                                   const struct handshake_address *to, const struct machine_interface *nic,
+                                   const uint8_t key[AUTH_KEY_BYTES], const struct frame_hello *mine)
 {
     memset(h, 0, sizeof *h);
     h->fd = -1;
@@ -35,6 +36,7 @@ enum rail_result handshake_connect(struct handshake *h, const struct handshake_a
         close(fd);
         return failed(h, RAIL_E_SYSTEM, "bind() to the rail's address", error);
     }
+    if (nic) machine_bind_device(fd, nic, &to->address);
     if (connect(fd, (const struct sockaddr *)&to->address, to->bytes) < 0 && errno != EINPROGRESS) {
         error = errno;
         close(fd);

@@ -36,10 +36,12 @@ struct handshake {
 
 struct handshake_address { struct sockaddr_storage address; socklen_t bytes; };
 
-/* A non-blocking socket bound to `from`'s address (any port), on its way to `to`. */
+/* A non-blocking socket bound to `from`'s address (any port), on its way to `to`; with `nic` it leaves by that NIC even
+ * where the kernel would send by another, if machine_bind_device sees a way. */
+struct machine_interface;
 enum rail_result handshake_connect(struct handshake *h, const struct handshake_address *from,
-                                   const struct handshake_address *to, const uint8_t key[AUTH_KEY_BYTES],
-                                   const struct frame_hello *mine);
+                                   const struct handshake_address *to, const struct machine_interface *nic,
+                                   const uint8_t key[AUTH_KEY_BYTES], const struct frame_hello *mine);
 /* Takes over a just accepted, non-blocking socket. */
 void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *owner);
 /* RAIL_OK: done, `theirs` is checked for version, the socket (h->fd) is now the caller's. RAIL_NOT_YET. Else failed, with

@@ -63,7 +63,8 @@ static void rail_describe(const struct net_rail *rail, struct net_rail_address *
 {
     const struct handshake_address *a = &rail->interface.address;
     *out = (struct net_rail_address){.port = rail->port, .mbit_per_s = rail->interface.mbit_per_s,
-                                     .prefix_bits = rail->interface.prefix_bits, .rail = rail->interface.rail};
+                                     .prefix_bits = rail->interface.prefix_bits, .rail = rail->interface.rail,
+                                     .facts = rail->interface.facts};
     memcpy(out->name, rail->interface.name, sizeof out->name);
     out->mtu = rail->interface.mtu < UINT16_MAX ? (uint16_t)rail->interface.mtu : UINT16_MAX;
     if (a->address.ss_family == AF_INET) {
@@ -101,6 +102,21 @@ static bool rail_resolve(const struct net_rail *rail, const struct net_rail_addr
     return false;
 }
 
+/* Our NIC, for a socket that should leave by it. */
+static struct machine_interface nic_of(const struct net_rail *rail)
+{
+    struct machine_interface nic = {.address = rail->interface.address.address, .prefix_bits = rail->interface.prefix_bits};
+    memcpy(nic.name, rail->interface.name, sizeof nic.name);
+    return nic;
+}
+
+void peer_address(struct net_peer *peer, const struct net_address *theirs, const struct net_address *ours)
+{
+    peer->address = *theirs;
+    for (uint32_t i = 0; i < peer->net->config.n_rails; i++)
+        peer->here[i] = ours && i < ours->n_rails ? ours->rails[i].rail : peer->net->rails[i].interface.rail;
+}
+
 /* ---- listeners ---- */
 
 static enum rail_result watch_fd(struct net *net, int fd, uint32_t events, struct net_watch *watch)
@@ -121,6 +137,8 @@ static enum rail_result rail_listen(struct net *net, struct net_rail *rail)
     if (fd < 0)
         return rail_fail(RAIL_E_SYSTEM, "socket() for the listener on %s: %s%s", rail->interface.name, strerror(errno),
                          errno == EMFILE ? "; raise the limit of open files (ulimit -n)" : "");
+    const struct machine_interface nic = nic_of(rail);
+    if (net->config.n_rails > 1) machine_bind_listener(fd, &nic);
     if (bind(fd, (const struct sockaddr *)&bound.address, bound.bytes) < 0 || listen(fd, 1024) < 0 ||
         getsockname(fd, (struct sockaddr *)&bound.address, &bound.bytes) < 0) {
         int error = errno;
@@ -214,7 +232,8 @@ static struct net_knock *knock_place(struct net *net)
 void net_listener_ready(struct net *net, struct net_rail *rail)
 {
     for (int i = 0; i < 64; i++) { /* level-triggered: what is left comes again */
-        int fd = accept4(rail->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        struct handshake_address from = {.bytes = sizeof from.address};
+        int fd = accept4(rail->fd, (struct sockaddr *)&from.address, &from.bytes, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0 && (errno == EINTR || errno == ECONNABORTED)) continue;
         if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOMEM || errno == ENOBUFS)) {
             if (!rail->complained)
@@ -228,6 +247,10 @@ void net_listener_ready(struct net *net, struct net_rail *rail)
         }
         if (fd < 0) return;
         rail->complained = false;
+        if (net->config.n_rails > 1) {
+            const struct machine_interface nic = nic_of(rail);
+            machine_bind_device(fd, &nic, &from.address);
+        }
         struct net_knock *knock = knock_place(net);
         knock->watch.kind = NET_WATCH_KNOCK;
         knock->used = true;
@@ -264,7 +287,7 @@ static void ring_heard(struct net *net, const uint8_t process[NET_PROCESS_ID_BYT
             if (memcmp(a->peers[i].process, process, NET_PROCESS_ID_BYTES) != 0) continue;
             struct net_peer *peer = peer_get(net, process, false, true);
             if (!peer) return;
-            if (peer->address.n_rails == 0) peer->address = a->peers[i];
+            if (peer->address.n_rails == 0) peer_address(peer, &a->peers[i], a->self);
             peer->called = true;
             peer->caller_key = a->comm_key;
             net_connect_peer(peer);
@@ -374,8 +397,9 @@ static void try_connect(struct net_lane *lane)
                                 .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
+    struct machine_interface nic = nic_of(&net->rails[lane->rail]);
     enum rail_result r = handshake_connect(lane->handshake, &net->rails[lane->rail].interface.address, &to,
-                                           comm->secret, &hello);
+                                           net->config.n_rails > 1 ? &nic : NULL, comm->secret, &hello);
     if (r == RAIL_OK) r = net_lane_watch(net, lane, lane->handshake->fd, false);
     if (r != RAIL_OK) {
         try_failed(lane, RAIL_E_SYSTEM, lane->handshake->why);
@@ -478,7 +502,7 @@ static uint32_t pairs_of(const struct net_peer *peer, struct rail_pair out[RAILS
     uint8_t ours[NET_MAX_RAILS];
     uint32_t n_here = 0, n_there = peer->address.n_rails;
     for (uint32_t i = 0; i < peer->net->config.n_rails; i++)
-        if (!peer->net->rails[i].gone) here[n_here] = peer->net->rails[i].interface.rail, ours[n_here++] = (uint8_t)i;
+        if (!peer->net->rails[i].gone) here[n_here] = peer->here[i], ours[n_here++] = (uint8_t)i;
     for (uint32_t i = 0; i < n_there; i++) there[i] = peer->address.rails[i].rail;
     uint32_t n = rails_match(here, n_here, there, n_there, peer->net->config.crossing, out);
     for (uint32_t i = 0; i < n; i++) out[i].here = ours[out[i].here];

@@ -116,7 +116,8 @@ static enum rail_result rails_find(struct net_config *config)
         rail->mbit_per_s = found[i].mbit_per_s;
         rail->mtu = found[i].mtu;
         rail->prefix_bits = found[i].prefix_bits;
-        RAIL_TRY(rails_key(&found[i], &rail->rail));
+        RAIL_TRY(rails_facts(&found[i], &rail->facts));
+        rail->rail = rail->facts.label ? rail->facts.label : rails_subnet_key(&found[i].address, found[i].prefix_bits);
     }
     return RAIL_OK;
 }

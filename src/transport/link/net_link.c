@@ -352,7 +352,7 @@ static enum rail_result open_locked(struct net *net, const struct net_link_reque
         if (same_link(peer->places[i].link, q))
             return rail_fail(RAIL_E_INTERNAL, "net_link_open: link %u -> %u, channel %u is open already", q->from,
                              q->to, q->channel);
-    if (q->peer->n_rails > 0) peer->address = *q->peer;
+    if (q->peer->n_rails > 0) peer_address(peer, q->peer, q->self);
     peer->rings |= q->sender && q->to_acceptor;
     l->peer = peer;
     RAIL_TRY(peer_link_add(peer, l));

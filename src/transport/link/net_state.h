@@ -19,6 +19,7 @@
 #include <stdatomic.h>
 
 #include "base/service.h"
+#include "topo/machine.h"
 #include "topo/rails.h"
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
@@ -45,6 +46,7 @@ struct net_interface {
     uint32_t mbit_per_s, mtu;
     uint8_t prefix_bits;
     uint64_t rail;                    /* topo/rails.h */
+    struct rail_facts facts;
 };
 
 struct net_config {
@@ -127,6 +129,7 @@ struct net_peer {
     bool lost;
     char why[NET_WHY_BYTES]; /* when lost */
     struct net_address address; /* n_rails 0 until a link was opened from here */
+    uint64_t here[NET_MAX_RAILS]; /* keys of our NICs that go with its */
     uint64_t session;   /* of the present set of lanes */
     struct net_lane **lanes; /* n_lanes; entries may be NULL */
     uint32_t n_lanes, n_up;
@@ -284,6 +287,8 @@ struct net_lane *peer_lane(struct net_peer *peer, uint32_t index, uint32_t rail)
 enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer);
 void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why);
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
+/* Where it is, and how our NICs are called beside it (net_link_request.self; NULL: as net_describe told). */
+void peer_address(struct net_peer *peer, const struct net_address *theirs, const struct net_address *ours);
 void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
 void peer_free_idle(struct net *net);        /* peers without lanes and links */
 bool peer_read(struct net_lane *lane);

@@ -1,0 +1,43 @@
+/* hca.h - NCCL_IB_HCA: `[^][=]hca[:port[:rail[:plane]]],...`, as far as it says which rail a NIC is on.
+ *
+ *   mlx5            devices whose name begins so      mlx5_1:2        port 2 of these alone
+ *   =mlx5_1         this name exactly                 =mlx5_1:1:3     ... is on rail 3
+ *   ^mlx5_9         all but these (no rail can be     =mlx5_1:1:3:0   ... in plane 0; planes are never joined
+ *                   said of what is excluded)
+ *
+ * The first item that names a device and port decides. A declaration holds for the network interface that belongs to the
+ * device, whatever travels over it. Rail 3 here and `rail 3` of a fabric file are the same rail. */
+#ifndef RAIL_TOPO_HCA_H
+#define RAIL_TOPO_HCA_H
+
+#include <stdbool.h>
+
+#include "base/result.h"
+#include "topo/rails.h"
+
+enum { HCA_ITEMS_MAX = 32, HCA_NAME_BYTES = 64 }; /* NCCL's limits */
+
+struct hca_item {
+    char name[HCA_NAME_BYTES];
+    int port; /* -1: any */
+    struct rail_label label; /* empty: not said */
+};
+
+struct hca_list {
+    bool exclude, exact;
+    struct hca_item at[HCA_ITEMS_MAX];
+    int n;
+};
+
+/* RAIL_E_ARGUMENT with the place in the text, what stands there, and what may. Any text will do. */
+enum rail_result hca_parse(const char *text, struct hca_list *out);
+/* What the list says of a device's port; an empty label when nothing. */
+struct rail_label hca_label(const struct hca_list *list, const char *hca, int port);
+
+/* The label of an interface: of the device and port that it belongs to, by the files below `root` ("" is the machine).
+ * hca_out, HCA_NAME_BYTES + 8: "mlx5_0:1", "" when the interface belongs to none. Planes or rails that differ between two
+ * devices of one interface (a bond): the first, with *other_out the second's label. */
+struct rail_label hca_label_of_interface(const struct hca_list *list, const char *root, const char *interface,
+                                         char *hca_out, struct rail_label *other_out);
+
+#endif

@@ -1,0 +1,101 @@
+/* rail_facts.c - what this host knows of its own NICs' rails: the fabric file, NCCL_IB_HCA, LLDP. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/params.h"
+#include "topo/fabric.h"
+#include "topo/hca.h"
+#include "topo/lldp.h"
+#include "topo/machine.h"
+#include "topo/rails.h"
+
+static void label_text(const struct rail_label *label, char out[RAILS_TEXT_BYTES])
+{
+    snprintf(out, RAILS_TEXT_BYTES, "%.10s%s%.6s", label->rail, label->plane[0] ? " plane " : "", label->plane);
+}
+
+static enum rail_result hca_says(const char *interface, char *hca, struct rail_label *out)
+{
+    const char *text = rail_param_str(RAIL_PARAM_NCCL_IB_HCA);
+    struct hca_list list;
+    struct rail_label other;
+    memset(out, 0, sizeof *out);
+    hca[0] = '\0';
+    if (!text || !text[0]) return RAIL_OK;
+    RAIL_TRY(hca_parse(text, &list));
+    *out = hca_label_of_interface(&list, machine_root(), interface, hca, &other);
+    if (other.rail[0])
+        RAIL_WARN("rails: NCCL_IB_HCA puts %s (%s) on rail %s%s%s and, by another device of it, on rail %s%s%s; the first is "
+                  "taken", interface, hca, out->rail, out->plane[0] ? " plane " : "", out->plane, other.rail,
+                  other.plane[0] ? " plane " : "", other.plane);
+    return RAIL_OK;
+}
+
+static enum rail_result labels(const struct machine_interface *nic, struct rail_facts *facts)
+{
+    const struct fabric *fabric;
+    struct rail_label by_file = {{0}, {0}}, by_hca;
+    char hca[HCA_NAME_BYTES + 8], one[RAILS_TEXT_BYTES], other[RAILS_TEXT_BYTES];
+    RAIL_TRY(fabric_of_process(&fabric));
+    if (fabric) RAIL_TRY(fabric_label(fabric, machine_host_name(), nic->name, &nic->address, &by_file));
+    RAIL_TRY(hca_says(nic->name, hca, &by_hca));
+    const struct rail_label *label = by_file.rail[0] ? &by_file : &by_hca;
+    facts->label = rails_label_key(label);
+    facts->label_from = !label->rail[0] ? RAILS_BY_NOBODY : label == &by_file ? RAILS_BY_FABRIC : RAILS_BY_HCA;
+    label_text(label, facts->label_text);
+    if (by_file.rail[0] && by_hca.rail[0] && memcmp(&by_file, &by_hca, sizeof by_file) != 0) {
+        label_text(&by_file, one);
+        label_text(&by_hca, other);
+        RAIL_WARN("rails: host %s %s is on rail %s by the fabric file and on rail %s by NCCL_IB_HCA (%s); the fabric file is "
+                  "believed, correct one of them", machine_host_name(), nic->name, one, other, hca);
+    }
+    return RAIL_OK;
+}
+
+static enum rail_result hear_leaf(const struct machine_interface *nic, struct rail_facts *facts)
+{
+    const struct lldp_table *table;
+    bool several;
+    RAIL_TRY(lldp_of_process(&table));
+    const struct lldp_neighbour *n = lldp_switch_of(table, nic->name, &several);
+    if (several)
+        RAIL_INFO(RAIL_INIT, "rails: %s hears several switches by LLDP, so it says nothing of its rail", nic->name);
+    if (!n) return RAIL_OK;
+    facts->leaf = lldp_key(n);
+    snprintf(facts->leaf_text, sizeof facts->leaf_text, "%.23s", n->name[0] ? n->name : n->chassis);
+    RAIL_INFO(RAIL_INIT, "rails: %s hangs on switch %s (%s), port %s, by LLDP", nic->name, n->name[0] ? n->name : "?",
+              n->chassis, n->port[0] ? n->port : "?");
+    return RAIL_OK;
+}
+
+enum rail_result rails_facts(const struct machine_interface *nic, struct rail_facts *out)
+{
+    struct rail_facts facts = {0};
+    RAIL_TRY(labels(nic, &facts));
+    RAIL_TRY(hear_leaf(nic, &facts));
+    *out = facts;
+    return RAIL_OK;
+}
+
+/* By the whole set of leaves: one alone might be the management network's, which all hosts share. */
+enum rail_result rails_place(struct place *out)
+{
+    struct machine_interface nics[4 * RAILS_NICS_MAX];
+    const struct lldp_table *table;
+    uint64_t set = 0;
+    *out = (struct place){{0}};
+    RAIL_TRY(lldp_of_process(&table));
+    int n = table->n ? machine_interfaces(nics, 4 * RAILS_NICS_MAX) : 0;
+    for (int i = 0; i < n && i < 4 * RAILS_NICS_MAX; i++) {
+        bool several, again = false;
+        const struct lldp_neighbour *leaf = lldp_switch_of(table, nics[i].name, &several);
+        for (int k = 0; k < i && leaf; k++) {
+            const struct lldp_neighbour *before = lldp_switch_of(table, nics[k].name, &several);
+            again |= before && strcmp(before->chassis, leaf->chassis) == 0;
+        }
+        if (leaf && !again) set += lldp_key(leaf); /* in whatever order */
+    }
+    if (set) out->tier[0] = set | 1;
+    return RAIL_OK;
+}
