@@ -52,6 +52,8 @@ static enum rail_result introduce(struct member *m, bool alone)
     if (fabric) {
         m->fabric = fabric_digest(fabric);
         m->hangs = fabric_place(fabric, machine_host_name());
+    } else if (!alone) {
+        RAIL_TRY(rails_place(&m->hangs));
     }
     return alone ? RAIL_OK : bootstrap_place_here(&m->place);
 }
@@ -163,7 +165,7 @@ struct reach {
     struct homes_record home;
 };
 
-static enum rail_result use_addresses(struct comm *comm, const struct reach *all)
+static enum rail_result use_addresses(struct comm *comm, const struct reach *all, struct rail_deadline deadline)
 {
     struct homes_record *homes = calloc(comm->n_ranks, sizeof *homes);
     if (!homes) return rail_fail(RAIL_E_SYSTEM, "homes of %u ranks: out of memory", comm->n_ranks);
@@ -175,6 +177,7 @@ static enum rail_result use_addresses(struct comm *comm, const struct reach *all
             result = rail_fail(RAIL_E_REMOTE, "rank %u told of %u NICs, at most %d are possible", r,
                                all[r].address.n_rails, NET_MAX_RAILS);
     }
+    if (result == RAIL_OK) result = rails_agree(comm, deadline);
     if (result == RAIL_OK) result = rails_check(comm);
     if (result == RAIL_OK) result = homes_settle(comm, homes);
     if (result == RAIL_OK) hosts_compare(comm);
@@ -198,7 +201,7 @@ static enum rail_result gather_addresses(struct comm *comm, struct rail_deadline
     enum rail_result result = all && comm->addresses
                                   ? exchange_addresses(comm, all, deadline)
                                   : rail_fail(RAIL_E_SYSTEM, "addresses of %u ranks: out of memory", comm->n_ranks);
-    if (result == RAIL_OK) result = use_addresses(comm, all);
+    if (result == RAIL_OK) result = use_addresses(comm, all, deadline);
     free(all);
     return result == RAIL_OK ? onesided_listen(comm) : result;
 }

@@ -115,6 +115,7 @@ enum rail_result onesided_listen(struct comm *comm)
     a->slot_bytes = comm->wires.net_slot_bytes;
     a->peers = comm->addresses;
     a->n_peers = comm->n_ranks;
+    a->self = &comm->addresses[comm->rank];
     a->deliver = deliver;
     a->ended = ended;
     a->owner = comm;
@@ -244,6 +245,7 @@ static enum rail_result open_link(struct comm *comm, uint32_t peer)
         .n_slots = comm->wires.net_slots,
         .slot_bytes = comm->wires.net_slot_bytes,
         .peer = &comm->addresses[peer],
+        .self = &comm->addresses[comm->rank],
         .wake = wake_node,
         .owner = comm,
     };

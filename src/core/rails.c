@@ -91,7 +91,9 @@ enum rail_result rails_order(struct comm *comm)
                              "ranks the same text", comm->members[0].host_name, comm->members[0].fabric ? "a file" : "none", r,
                              comm->members[r].host_name, !comm->members[r].fabric ? "none"
                              : comm->members[0].fabric ? "another one" : "a file");
-    if (comm->members[0].fabric == 0 || n < 2) return RAIL_OK;
+    bool hangs = false; /* by LLDP, without a file */
+    for (uint32_t r = 0; r < comm->n_ranks; r++) hangs |= comm->members[r].hangs.tier[0] != 0;
+    if ((comm->members[0].fabric == 0 && !hangs) || n < 2) return RAIL_OK;
     struct place *places = calloc(n, sizeof *places);
     uint32_t *order = calloc(n, sizeof *order);
     for (uint32_t node = 0; places && node < n; node++) places[node] = comm->members[first_of(comm, node)].hangs;
@@ -155,7 +157,7 @@ static void log_map(const struct comm *comm)
         const struct net_address *a = &comm->addresses[first_of(comm, node)];
         for (uint32_t i = 0; i < a->n_rails; i++) {
             uint64_t key = a->rails[i].rail;
-            bool seen = key == 0;
+            bool seen = key == 0 || key == RAILS_LEFT_OUT;
             for (uint32_t k = 0; k < node && !seen; k++) {
                 const struct net_address *before = &comm->addresses[first_of(comm, k)];
                 for (uint32_t j = 0; j < before->n_rails && !seen; j++) seen = before->rails[j].rail == key;
@@ -218,7 +220,7 @@ enum rail_result rails_check(const struct comm *comm)
     for (uint32_t i = 0; i < here->n_rails && comm->rank == first_of(comm, my_node); i++) {
         char nic[80];
         nic_text(&here->rails[i], nic, sizeof nic);
-        if (!partner[i])
+        if (!partner[i] && here->rails[i].rail != RAILS_LEFT_OUT)
             RAIL_INFO(RAIL_INIT, "rails: node %u %s has no partner on any other node: left out", my_node, nic);
     }
     return RAIL_OK;

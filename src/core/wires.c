@@ -41,6 +41,7 @@ static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, ui
         .n_slots = w->net_slots,
         .slot_bytes = w->net_slot_bytes,
         .peer = &w->addresses[far],
+        .self = &w->addresses[w->rank],
         .wake = wake_node,
         .owner = (void *)(uintptr_t)w->node,
     };
