@@ -13,6 +13,7 @@
 #include <strings.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "base/params.h"
 #include "core/probe.h"
 #include "core/rails.h"
@@ -51,7 +52,8 @@ static void take(struct fleet *f, uint32_t node, uint32_t rank, uint32_t index, 
     probe_sockaddr(nic, nic->name, 0, &address);
     f->places[f->n] = (struct nic_place){rank, index};
     f->nics[f->n++] = (struct rail_nic){.host = node, .label = nic->facts.label, .label_from = nic->facts.label_from,
-                                        .leaf = nic->facts.leaf, .subnet = rails_subnet_key(&address, nic->prefix_bits)};
+                                        .leaf = nic->facts.leaf, .probed = nic->facts.probed,
+                                        .subnet = rails_subnet_key(&address, nic->prefix_bits)};
 }
 
 static enum rail_result fleet_make(struct comm *comm, struct fleet *f)
@@ -286,14 +288,29 @@ static enum rail_result probe_and_group(struct fleet *f, struct rail_deadline de
     return result;
 }
 
+/* Communicators made later, of the same ranks or some of them, need not measure again. */
+static void remember(const struct fleet *f)
+{
+    uint64_t keys[NET_MAX_RAILS] = {0};
+    const struct comm *comm = f->comm;
+    for (uint32_t i = 0; i < comm->addresses[comm->rank].n_rails; i++) {
+        const struct rail_nic *nic = &f->nics[f->of[comm->rank * NET_MAX_RAILS + i]];
+        struct { uint64_t comm, rail; } told = {comm->wires.comm_key, nic->key};
+        if (nic->by == RAILS_BY_PROBE) keys[i] = rail_hash64(&told, sizeof told, 44) | 1;
+    }
+    net_rails_probed(keys);
+}
+
 static enum rail_result agree(struct fleet *f, struct rail_deadline deadline)
 {
     const char *probe = rail_param_str(RAIL_PARAM_PROBE);
     struct comm *comm = f->comm;
     struct rail_verdict verdict;
     RAIL_TRY(group(f, NULL, 0, &verdict));
-    if (strcmp(probe, "on") == 0 || (strcmp(probe, "auto") == 0 && verdict.undecided))
+    if (strcmp(probe, "on") == 0 || (strcmp(probe, "auto") == 0 && verdict.undecided)) {
         RAIL_TRY(probe_and_group(f, deadline, &verdict));
+        remember(f);
+    }
     if (comm->rank == 0) tell_conflicts(f, &verdict);
     RAIL_TRY(limit_netdevs(f));
     for (uint32_t r = 0; r < comm->n_ranks; r++)

@@ -4,7 +4,7 @@
  *      equal labels       join, whatever else is known
  *      equal leaf         join \
  *      equal subnet       join  > unless that joined two labels, or two NICs of one host
- *      near by a probe    join /
+ *      near by a probe    join /     (an earlier communicator's, then this one's)
  *   what is left           by its subnet or leaf, several to a key: paired in order
  *
  * A group is a list of NICs; each NIC knows its group by the first of them. Joining walks the lists, so a source costs
@@ -85,7 +85,12 @@ static void join_all(struct grouping *g, const uint32_t *nics, uint32_t n, enum 
 
 static uint64_t fact(const struct rail_nic *nic, enum rails_source source)
 {
-    return source == RAILS_BY_LLDP ? nic->leaf : source == RAILS_BY_SUBNET ? nic->subnet : nic->label;
+    switch (source) {
+    case RAILS_BY_LLDP: return nic->leaf;
+    case RAILS_BY_SUBNET: return nic->subnet;
+    case RAILS_BY_PROBE: return nic->probed;
+    default: return nic->label;
+    }
 }
 
 /* Sorted by the fact, then by place; ties cannot be, so the result is the same with every sort. */
@@ -179,8 +184,9 @@ int rails_group(struct rail_nic *nics, uint32_t n, const struct rail_near *near,
         nics[i].by = RAILS_BY_NOBODY;
         nics[i].key = 0;
     }
-    if (n > 0 && (join_by(&g, RAILS_BY_FABRIC) != 0 || join_by(&g, RAILS_BY_LLDP) != 0 || join_by(&g, RAILS_BY_SUBNET) != 0))
-        goto done;
+    static const enum rails_source sources[] = {RAILS_BY_FABRIC, RAILS_BY_LLDP, RAILS_BY_SUBNET, RAILS_BY_PROBE};
+    for (size_t i = 0; n > 0 && i < sizeof sources / sizeof *sources; i++)
+        if (join_by(&g, sources[i]) != 0) goto done;
     for (uint32_t i = 0; i < n_near; i++)
         if (near[i].a < n && near[i].b < n) join_all(&g, (const uint32_t[]){near[i].a, near[i].b}, 2, RAILS_BY_PROBE);
     write_keys(&g);

@@ -62,6 +62,7 @@ uint64_t rails_label_key(const struct rail_label *label); /* 0 of an empty one *
 /* What a host knows of one of its NICs. Keys are equal where the facts are; 0: not known. */
 struct rail_facts {
     uint64_t label, leaf;
+    uint64_t probed;                    /* what an earlier communicator's probe made of it: need not be done again */
     uint8_t label_from;                 /* enum rails_source */
     char label_text[RAILS_TEXT_BYTES];  /* "3", "3 plane A"; for messages, may be cut */
     char leaf_text[RAILS_TEXT_BYTES];   /* the switch's name, else its chassis id */
@@ -86,7 +87,7 @@ uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefi
 struct rail_nic {
     uint32_t host;
     uint8_t label_from;
-    uint64_t label, leaf, subnet;
+    uint64_t label, leaf, subnet, probed;
     uint64_t key; /* equal on NICs of one rail, 0: nothing is known */
     enum rails_source by;
 };

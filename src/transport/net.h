@@ -48,6 +48,9 @@ enum rail_result net_describe(struct net_address *out);
 /* The process id alone, without starting anything. */
 void net_process_id(uint8_t out[NET_PROCESS_ID_BYTES]);
 
+/* What a probe found of this process's NICs: net_describe tells it from now on. keys[i], 0: nothing. */
+void net_rails_probed(const uint64_t keys[NET_MAX_RAILS]);
+
 /* Makes a communicator known to the listeners: connections must prove `secret`. net_comm_remove drops it. */
 enum rail_result net_comm_add(uint64_t comm_key, const uint8_t secret[32]);
 void net_comm_remove(uint64_t comm_key);

@@ -10,6 +10,7 @@
 . tests/rails/rig.sh
 bin=${BUILD:-build}/bin
 cases=("rails of /31s that only routers join are found by hops: no byte crosses the spine"
+       "what was measured once holds for communicators made of this one"
        "with RAILCCL_PROBE=off they are paired in order, and bytes do cross it"
        "rails of /31s that nothing joins are found by reach"
        "NCCL_NETDEVS_POLICY=MAX:1 keeps one rail, the same on all hosts"
@@ -124,6 +125,13 @@ all_sent() {
 by_hops() {
     RAILS=3 && routed 3 spine && run A=1 && all_sent && want "on the spine" "$(spine)" "<" 300000 &&
         [[ $log == *"others are behind more routers"* && $log == *"by a probe"* ]]
+}
+# Of three ranks' communicator two are made, or one with several hosts: that one is told what was measured before.
+once() {
+    HOSTS=3 RAILS=3
+    log=$(NCCL_DEBUG=INFO "$bin/railccl" run -n 6 --netns "$(rig_hosts "$rig" 2)" --timeout 60 "$bin/examples/07_split" 2>&1) || { echo "$log"; return 1; }
+    echo "$log" | grep rail
+    want "probes" "$(grep -c 'probing took' <<<"$log")" == 3 && want "NICs on rails by a probe" "$(grep -c 'by a probe' <<<"$log")" ">" 9
 }
 in_order() { local before; HOSTS=3 RAILS=3; before=$(spine); run RAILCCL_PROBE=off && want "on the spine" "$(spine)" ">" $((before + 1000000)); }
 by_reach() { RAILS=2 && routed 3 && run A=1 && all_sent && [[ $log == *"others are not reached"* ]]; }
@@ -257,7 +265,7 @@ bond() {
 # Asked for in a namespace of its own: nothing of it is seen outside.
 has_bonding() { unshare -n ip link add bondtest type bond 2>/dev/null; }
 
-steps=(by_hops in_order by_reach limited declared heard contradicted over_v6 link_local apart one_port bond)
+steps=(by_hops once in_order by_reach limited declared heard contradicted over_v6 link_local apart one_port bond)
 for i in "${!cases[@]}"; do
     if [ "${steps[$i]}" = bond ] && ! has_bonding; then tap_skip "${cases[$i]}" "this kernel has no bonding"; continue; fi
     [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" ${steps[$i]} "* ]] || { tap_skip "${cases[$i]}" "not asked for"; continue; }

@@ -12,7 +12,7 @@
 #include "topo/nearest.h"
 #include "topo/rails.h"
 
-/* A NIC is three letters: label, leaf, subnet; "-" unknown. Hosts are apart by "|", NICs by blanks. */
+/* A NIC is three letters: label, leaf, subnet, and perhaps an earlier probe's; "-" unknown. Hosts are apart by "|", NICs by blanks. */
 static uint32_t read_nics(const char *text, struct rail_nic *nics)
 {
     uint32_t n = 0, host = 0;
@@ -23,8 +23,9 @@ static uint32_t read_nics(const char *text, struct rail_nic *nics)
         if (text[0] != '-') nics[n].label = (uint64_t)text[0], nics[n].label_from = RAILS_BY_FABRIC;
         if (text[1] != '-') nics[n].leaf = (uint64_t)text[1];
         if (text[2] != '-') nics[n].subnet = (uint64_t)text[2];
-        n++;
         text += 2;
+        if (text[1] && text[1] != ' ' && text[1] != '|' && *++text != '-') nics[n].probed = (uint64_t)*text;
+        n++;
     }
     return n;
 }
@@ -77,6 +78,9 @@ static void sources_decide_in_their_order(void **state)
         {"probes that agree with subnets", "--a --b|--a --b", "0 2 1 3", "AsBs|AsBs", 0, false},
         {"a NIC that nobody shares", "--a --b|--a", "", "AsBs|As", 0, false},
         {"a management network beside rails of which nothing is known", "--m --- ---|--- --m ---", "", "As.o.o|.oAs.o", 0, true},
+        {"probed by an earlier communicator", "---1 ---2|---2 ---1", "", "ApBp|BpAp", 0, false},
+        {"a host more than when it was probed", "---1 ---2|---2 ---1|---- ----", "", "ApBp|BpAp|.o.o", 0, true},
+        {"the same, probed again", "---1 ---2|---2 ---1|---- ----", "0 5 1 4 3 5", "ApBp|BpAp|BpAp", 0, false},
         {"no NIC", "", "", "", 0, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -110,7 +114,8 @@ static void a_rail_has_one_nic_of_each_host(void **state)
         for (uint32_t host = 0; host < 8; host++)
             for (int k = rand() % 8; k > 0; k--)
                 nics[n++] = (struct rail_nic){.host = host, .label = labels ? (uint64_t)(rand() % 5) : 0, .leaf = (uint64_t)(rand() % 7),
-                                              .label_from = RAILS_BY_HCA, .subnet = (uint64_t)(rand() % 9)};
+                                              .label_from = RAILS_BY_HCA, .subnet = (uint64_t)(rand() % 9),
+                                              .probed = (uint64_t)(rand() % 9)};
         for (uint32_t i = 0; i < n_near; i++) near[i] = (struct rail_near){(uint32_t)rand() % 64, (uint32_t)rand() % 64};
         memcpy(again, nics, sizeof nics);
         assert_int_equal(rails_group(nics, n, near, n_near, &verdict), 0);

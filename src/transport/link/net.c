@@ -315,6 +315,16 @@ enum rail_result net_describe(struct net_address *out)
     return net_describe_on(net, out);
 }
 
+void net_rails_probed(const uint64_t keys[NET_MAX_RAILS])
+{
+    struct net *net = atomic_load(&process_net);
+    if (!net) return;
+    pthread_mutex_lock(&net->lock);
+    for (uint32_t i = 0; i < net->config.n_rails; i++)
+        if (keys[i]) net->rails[i].interface.facts.probed = keys[i];
+    net_unlock(net);
+}
+
 void net_process_id(uint8_t out[NET_PROCESS_ID_BYTES])
 {
     const struct net *net = net_default();
