@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "topo/findings.h"
+#include "topo/machine.h"
 
 struct look {
     const struct topo_graph *graph;
@@ -241,16 +242,51 @@ static bool leaves_by_itself(const struct topo_node *n)
     return n->net.leaves_by[0] && strcmp(n->net.leaves_by, n->net.netdev) == 0;
 }
 
+/* Of a port with such an address, if this machine has it; a machine from a file has not. */
+static enum machine_egress egress_of(const struct topo_node *n, const char **why)
+{
+    struct machine_interface nic = {.up = true};
+    uint8_t bytes[16] = {0};
+    int family;
+    *why = "";
+    nic.prefix_bits = (uint8_t)parse_address(n->net.address, bytes, &family);
+    if (nic.prefix_bits == 0) return MACHINE_EGRESS_UNKNOWN;
+    memcpy(nic.name, n->net.netdev, sizeof nic.name);
+    nic.address.ss_family = (sa_family_t)family;
+    if (family == AF_INET) memcpy(&((struct sockaddr_in *)(void *)&nic.address)->sin_addr, bytes, 4);
+    else memcpy(&((struct sockaddr_in6 *)(void *)&nic.address)->sin6_addr, bytes, 16);
+    return machine_subnet_egress(&nic, why);
+}
+
+/* Two ports in one subnet: fine with a rule per address; else one of them sends what is the other's. */
+static void say_one_subnet(struct look *l, const struct topo_node *a, const struct topo_node *b)
+{
+    const char *why_a, *why_b;
+    enum machine_egress x = egress_of(a, &why_a), y = egress_of(b, &why_b);
+    const struct topo_node *stray = y == MACHINE_EGRESS_STRAYS ? b : a;
+    if (x == MACHINE_EGRESS_OWN && y == MACHINE_EGRESS_OWN) return;
+    if (x == MACHINE_EGRESS_STRAYS || y == MACHINE_EGRESS_STRAYS)
+        say(l, TOPO_WRONG,
+            "%s (%s) and %s (%s) are in one subnet, and what %s should send leaves by another port (%s): give each rail a "
+            "subnet of its own, or a rule and table per address, or set arp_ignore=1, arp_announce=2 and rp_filter=2",
+            a->name, a->net.address, b->name, b->net.address, stray->name, stray == b ? why_b : why_a);
+    else if (x == MACHINE_EGRESS_BIND || y == MACHINE_EGRESS_BIND)
+        say(l, TOPO_SAID, "%s (%s) and %s (%s) are in one subnet: railccl binds its sockets to their devices, other programs "
+            "send out of one port", a->name, a->net.address, b->name, b->net.address);
+    else
+        say(l, TOPO_WRONG,
+            "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port; give "
+            "each rail a subnet of its own, or a rule and table per address",
+            a->name, a->net.address, b->name, b->net.address);
+}
+
 static void one_subnet(struct look *l)
 {
     for (uint32_t k = 0; k < l->map->n_rails; k++)
         for (uint32_t i = 0; i < k; i++) {
             const struct topo_node *a = node(l, l->map->rails[i].net), *b = node(l, l->map->rails[k].net);
             if (!same_subnet(a->net.address, b->net.address) || (leaves_by_itself(a) && leaves_by_itself(b))) continue;
-            say(l, TOPO_WRONG,
-                "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port%s%s; give "
-                "each rail a subnet of its own, or a rule and table per address",
-                a->name, a->net.address, b->name, b->net.address, a->net.leaves_by[0] ? ", " : "", a->net.leaves_by);
+            say_one_subnet(l, a, b);
             return;
         }
 }

@@ -41,12 +41,15 @@ int machine_interfaces(struct machine_interface *out, int max);
 
 /* By which interface the kernel sends from a NIC's address to `to`. */
 enum machine_egress {
-    MACHINE_EGRESS_OWN,    /* its own, or nothing could be found out */
+    MACHINE_EGRESS_UNKNOWN, /* it is no address of this host's, or `to` is one, or nothing could be found out */
+    MACHINE_EGRESS_OWN,    /* its own */
     MACHINE_EGRESS_BIND,   /* another one, unless the socket is bound to the device (machine_bind_device) */
     MACHINE_EGRESS_STRAYS, /* another one, and binding would make it deaf or lead nowhere: *why_out says why */
 };
 enum machine_egress machine_egress(const struct machine_interface *nic, const struct sockaddr_storage *to,
                                    const char **why_out);
+/* The same towards its subnet, whoever is there. */
+enum machine_egress machine_subnet_egress(const struct machine_interface *nic, const char **why_out);
 /* Binds a socket to the NIC's device where that is needed and does good (MACHINE_EGRESS_BIND). True when it did. */
 bool machine_bind_device(int fd, const struct machine_interface *nic, const struct sockaddr_storage *to);
 

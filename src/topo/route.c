@@ -114,11 +114,12 @@ enum machine_egress machine_egress(const struct machine_interface *nic, const st
 {
     unsigned own = if_nametoindex(nic->name);
     *why_out = "";
-    if (!own || nic->loopback || nic->address.ss_family != to->ss_family) return MACHINE_EGRESS_OWN;
+    if (!own || nic->loopback || nic->address.ss_family != to->ss_family) return MACHINE_EGRESS_UNKNOWN;
     if (to->ss_family == AF_INET6 && IN6_IS_ADDR_LINKLOCAL(&((const struct sockaddr_in6 *)(const void *)to)->sin6_addr))
         return MACHINE_EGRESS_OWN; /* its scope names the device */
     struct answer free = ask(&nic->address, to, 0);
-    if (!free.known || free.local || free.device == own) return MACHINE_EGRESS_OWN;
+    if (!free.known || free.local) return MACHINE_EGRESS_UNKNOWN;
+    if (free.device == own) return MACHINE_EGRESS_OWN;
     if (!same_network(&nic->address, to, nic->prefix_bits)) {
         struct answer bound = ask(&nic->address, to, own);
         *why_out = "there is no route through it";
@@ -134,11 +135,15 @@ enum machine_egress machine_egress(const struct machine_interface *nic, const st
     return MACHINE_EGRESS_BIND;
 }
 
+static bool bind_device(int fd, const struct machine_interface *nic)
+{
+    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, nic->name, (socklen_t)strlen(nic->name)) == 0;
+}
+
 bool machine_bind_device(int fd, const struct machine_interface *nic, const struct sockaddr_storage *to)
 {
     const char *why;
-    if (machine_egress(nic, to, &why) != MACHINE_EGRESS_BIND) return false;
-    return setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, nic->name, (socklen_t)strlen(nic->name)) == 0;
+    return machine_egress(nic, to, &why) == MACHINE_EGRESS_BIND && bind_device(fd, nic);
 }
 
 /* An address next to the NIC's own in its subnet, the k-th; false when there is none. */
@@ -152,10 +157,19 @@ static bool neighbour(const struct machine_interface *nic, uint32_t k, struct so
     return true;
 }
 
-bool machine_bind_listener(int fd, const struct machine_interface *nic)
+enum machine_egress machine_subnet_egress(const struct machine_interface *nic, const char **why_out)
 {
     struct sockaddr_storage near;
-    for (uint32_t k = 0; k < 8 && neighbour(nic, k, &near); k++)
-        if (machine_bind_device(fd, nic, &near)) return true; /* one may be an address of this host's, which says nothing */
-    return false;
+    *why_out = "";
+    for (uint32_t k = 0; k < 8 && neighbour(nic, k, &near); k++) { /* one may be an address of this host's */
+        enum machine_egress egress = machine_egress(nic, &near, why_out);
+        if (egress != MACHINE_EGRESS_UNKNOWN) return egress;
+    }
+    return MACHINE_EGRESS_UNKNOWN;
+}
+
+bool machine_bind_listener(int fd, const struct machine_interface *nic)
+{
+    const char *why;
+    return machine_subnet_egress(nic, &why) == MACHINE_EGRESS_BIND && bind_device(fd, nic);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Which NIC is on which rail where subnets do not say it: measured, from LLDP, from NCCL_IB_HCA; over IPv6; and NICs of one
-# subnet that the kernel would all send out of one port. Counters of interfaces prove where bytes went. 15 s, root.
+# subnet that the kernel would all send out of one port. Counters of interfaces prove where bytes went. Root.
 #
 #   routed(H, R)   NIC r of every host has a /31 with its leaf; leaves route to one another over a spine (or do not)
 #        h0 eth0 ── leaf 0 (a namespace that routes) ── h1 ethX       hosts count their NICs from another one on
@@ -16,6 +16,7 @@ cases=("rails of /31s that only routers join are found by hops: no byte crosses 
        "NCCL_NETDEVS_POLICY=MAX:1 keeps one rail, the same on all hosts"
        "NCCL_IB_HCA's rails are believed where subnets say nothing, without probing"
        "switches heard by LLDP make rails, and hosts hang where they hear"
+       "lldpd is asked, and one that does not answer delays nothing for long"
        "what LLDP and subnets say against one another is told, with both NICs"
        "IPv6 subnets are rails: bytes stay on them"
        "NICs with link-local addresses alone are told apart by reach"
@@ -203,6 +204,23 @@ heard() {
     hears 0 0 1 && hears 1 0 1 && hears 2 0 1 && with_lldp && [[ $log == *"on rail 0 by LLDP"* && $log != *"probing took"* ]] &&
         [[ $log == *"hangs on switch leaf1 (mac 00:00:00:00:00:01)"* && $log == *"a ring over 3 nodes goes from leaf to leaf 0 times"* ]]
 }
+# An lldpctl of our own, in a mount namespace; on machines that have one that is asked, and there is nothing to see.
+slow_daemon() {
+    local out
+    [ ! -e /usr/sbin/lldpctl ] && [ ! -e /usr/bin/lldpctl ] || return 0
+    HOSTS=3 RAILS=2
+    printf '#!/bin/sh\nexec sleep 20\n' >"$files/slow"
+    printf '#!/bin/sh\n[ -z "$LD_PRELOAD" ] && sed s/eth0/lo/ "%s"\n' "$files/h0.json" >"$files/quick"
+    chmod +x "$files/slow" "$files/quick"
+    out=$(unshare -m bash -c 'mount -t tmpfs none /usr/local/sbin && export NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=ALL || exit 1
+        for how in slow quick; do
+            cp "$1/$how" /usr/local/sbin/lldpctl && ip netns exec "$3" env LD_PRELOAD="$PWD/$2/../lib/libnccl.so.2" "$2/railccl" run \
+                -n 2 --hosts-emulate 2 --timeout 60 "$2/all_reduce_perf" -b 8 -e 8 -n 1 || exit 1
+        done' x "$files" "$bin" "$rig-h0" 2>&1) || { echo "$out"; return 1; }
+    echo "$out" | grep -E 'LLDP|ready after'
+    [[ $out == *"/usr/local/sbin/lldpctl did not answer within 300 ms"*"lo hangs on switch leaf0"* ]] &&
+        want "slowest init, ms" "$(sed -n 's/.*ready after \([0-9.]*\) ms.*/\1/p' <<<"$out" | sort -g | tail -n 1)" "<" 5000
+}
 v4() { echo "10.50.$2.$(($1 + 1))/24"; }
 contradicted() {
     RAILS=2 && bridged 3 v4 && hears 0 0 1 && hears 1 0 1 && hears 2 1 0 || return 1
@@ -236,6 +254,12 @@ quiet_arp() {
     done
 }
 apart() { RAILS=2 && bridged 2 flat && quiet_arp 1 2 && run A=1 && all_sent && [[ $log == *"others are not reached"* ]]; }
+topo() { # WORDS
+    local said
+    said=$(ip netns exec "$rig-h0" "$bin/railccl" topo --brief)
+    echo "$said"
+    [[ $said == *"$1"* ]]
+}
 # The two leaves become one network.
 one_port() {
     HOSTS=2 RAILS=2
@@ -243,10 +267,11 @@ one_port() {
     ip link add trunk netns "$rig-l0" type veth peer name trunk netns "$rig-l1" && ip -n "$rig-l0" link set trunk master leaf up &&
         ip -n "$rig-l1" link set trunk master leaf up || return 1
     for _ in $(seq 50); do ip -n "$rig-l0" link show trunk | grep -q 'state UP' && break; sleep 0.05; done
-    run A=1 && [[ $log == *"by another NIC, and binding to the device does not help (arp_ignore is 0"* ]] || return 1
+    run A=1 && [[ $log == *"by another NIC, and binding to the device does not help (arp_ignore is 0"* ]] &&
+        topo "are in one subnet, and what eth1 should send leaves by another port (arp_ignore is 0" || return 1
     before=$(sent 0 eth1)
     quiet_arp 1 2
-    run A=1 && want "more by eth1" "$(($(sent 0 eth1) - before))" ">" 2000000 && [[ $log == *"its sockets are bound to the device"* ]]
+    topo "are in one subnet: railccl binds its sockets" && run A=1 && want "more by eth1" "$(($(sent 0 eth1) - before))" ">" 2000000 && [[ $log == *"its sockets are bound to the device"* ]]
 }
 bond() {
     local h
@@ -265,7 +290,7 @@ bond() {
 # Asked for in a namespace of its own: nothing of it is seen outside.
 has_bonding() { unshare -n ip link add bondtest type bond 2>/dev/null; }
 
-steps=(by_hops once in_order by_reach limited declared heard contradicted over_v6 link_local apart one_port bond)
+steps=(by_hops once in_order by_reach limited declared heard slow_daemon contradicted over_v6 link_local apart one_port bond)
 for i in "${!cases[@]}"; do
     if [ "${steps[$i]}" = bond ] && ! has_bonding; then tap_skip "${cases[$i]}" "this kernel has no bonding"; continue; fi
     [ -z "${ONLY:-}" ] || [[ " $ONLY " == *" ${steps[$i]} "* ]] || { tap_skip "${cases[$i]}" "not asked for"; continue; }
