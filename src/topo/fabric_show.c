@@ -59,7 +59,7 @@ uint32_t fabric_path(const struct fabric *f, const char *host, uint32_t out[PLAC
 
 struct rails { struct fabric_rail_facts *at; uint32_t n, max; const char *last_host[FABRIC_RAILS_SHOWN]; };
 
-static uint32_t rail_of(struct rails *r, const struct fabric_label *label)
+static uint32_t rail_of(struct rails *r, const struct rail_label *label)
 {
     struct fabric_rail_facts rail = {.n_nics = 0};
     uint32_t i = 0;
