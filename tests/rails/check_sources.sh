@@ -202,7 +202,7 @@ END
 heard() {
     HOSTS=3 RAILS=2
     hears 0 0 1 && hears 1 0 1 && hears 2 0 1 && with_lldp && [[ $log == *"on rail 0 by LLDP"* && $log != *"probing took"* ]] &&
-        [[ $log == *"hangs on switch leaf1 (mac 00:00:00:00:00:01)"* && $log == *"a ring over 3 nodes goes from leaf to leaf 0 times"* ]]
+        [[ $log == *"hangs on switch leaf1 (mac 00:00:00:00:00:01)"* && $log == *"a ring goes from leaf to leaf 0 times"* ]]
 }
 # An lldpctl of our own, in a mount namespace; on machines that have one that is asked, and there is nothing to see.
 slow_daemon() {
