@@ -171,16 +171,20 @@ static uint32_t channels_choose(const struct choice_table *table, const struct s
 /* The longest piece of a ring or tree.
  * A ring in lockstep keeps all ranks busy at every step, and a round of p-byte pieces takes 2(n-1)(h + p): T = S/(n p)
  * rounds of that, which only shrinks as p grows. So pieces are as long as a slot; channels do the overlapping.
- * A tree is a pipeline D = 2 log2 n hops deep: the first piece takes D (h + p), the S/p - 1 others h + p each. With
- * T(p) = D p + S h / p + constants, the best p is sqrt(S h / D); longer pieces drain badly, shorter ones pay hops. */
+ * A tree is a pipeline D = 2 log2 n hops deep (with tiers a few more, which weigh little under the root): the first piece
+ * takes D (h + p), the S/p - 1 others h + p each. With T(p) = D p + S h / p + constants, the best p is sqrt(S h / D);
+ * longer pieces drain badly, shorter ones pay hops. Where C channels share a wire, each is C times as slow and hides the
+ * others' hops: sqrt(S h / (D C)). It does not hide what a hop costs the processor, so not for pieces below h. */
 static uint64_t link_piece(const struct choice_table *table, const struct shape *shape, enum plan_algorithm algorithm,
-                           uint64_t channel_bytes)
+                           uint32_t n_channels, uint64_t channel_bytes)
 {
     uint64_t slot = shape->n_nodes > 1 ? table->net_slot_bytes : table->shm_slot_bytes;
     if (algorithm == PLAN_RING || algorithm == PLAN_DOUBLING || algorithm == PLAN_HIERARCHY) return line_floor(slot);
-    uint64_t hop = hop_bytes(shape), depth = 2 * (uint64_t)log2_floor(shape->n_ranks);
-    if (depth == 0 || channel_bytes / depth >= slot * slot / hop) return line_floor(slot);
-    uint64_t best = line_floor(square_root(channel_bytes * hop / depth));
+    uint64_t hop = hop_bytes(shape), depth = 2 * (uint64_t)log2_floor(shape->n_ranks), shared = depth * n_channels;
+    if (depth == 0 || channel_bytes / shared >= slot * slot / hop) return line_floor(slot);
+    uint64_t many = line_floor(square_root(channel_bytes / shared * hop));
+    uint64_t alone = channel_bytes / depth >= slot * slot / hop ? slot : square_root(channel_bytes * hop / depth);
+    uint64_t best = many >= hop ? many : line_floor(alone < hop ? alone : hop);
     return best < slot ? best : line_floor(slot);
 }
 
@@ -196,7 +200,7 @@ struct choice choose_allreduce(const struct choice_table *table, const struct sh
         c.piece_bytes = line_floor(table->window_bytes / shape->n_ranks);
         break;
     default:
-        c.piece_bytes = link_piece(table, shape, c.algorithm, bytes / c.n_channels);
+        c.piece_bytes = link_piece(table, shape, c.algorithm, c.n_channels, bytes / c.n_channels);
         break;
     }
     return c;

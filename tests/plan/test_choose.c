@@ -129,9 +129,15 @@ static void pieces_are_whole_lines_and_fit_their_window_or_slot(void **state)
 static void a_tree_cuts_a_medium_message_into_several_pieces(void **state)
 {
     (void)state;
-    struct choice c = choose(NODES(4, 4), PLAN_TREE, 4 * MIB); /* 4 channels of 1 MiB, 6 hops: sqrt(2^20 2^16 / 6) */
+    struct choice c = choose(NODES(4, 4), PLAN_TREE, 16 * MIB); /* 4 channels of 4 MiB, 6 hops: sqrt(2^22 2^16 / (6 4)) */
     assert_int_equal(c.n_channels, 4);
-    assert_in_range(c.piece_bytes, 104 * KIB, 108 * KIB);
+    assert_in_range(c.piece_bytes, 104 * KIB, 105 * KIB);
+    c = choose(NODES(4, 4), PLAN_TREE, 4 * MIB); /* half of that would be below a hop's worth */
+    assert_int_equal(c.n_channels, 4);
+    assert_int_equal(c.piece_bytes, 64 * KIB);
+    c = choose(NODES(4, 4), PLAN_TREE, 256 * KIB); /* 4 channels of 64 KiB: sqrt(2^16 2^16 / 6) */
+    assert_int_equal(c.n_channels, 4);
+    assert_in_range(c.piece_bytes, 26 * KIB, 27 * KIB);
 }
 
 static void the_hash_sees_every_field(void **state)
