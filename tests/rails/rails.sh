@@ -76,6 +76,61 @@ short_of_one() {
     return 1
 }
 
+# SLOTS BYTES CALLS FORMULA: AllReduce by trees. In every run the host that sends most sends FORMULA times S (algos/family.c),
+# beside headers, acknowledgements and what begins and ends a run; in one of the tries its NICs reach the bar.
+tree() {
+    local line try
+    for ((try = 0; try < tries; try++)); do
+        line=$(RAILCCL_ALGO=tree rail_share "$rig" "$1" "$2" "$3") || return 1
+        echo "$line"
+        rail_holds "$(rail_value spine "$line")" "<" 0.1 && rail_holds "$(rail_value most "$line")" ">=" "$4" &&
+            rail_holds "$(rail_value most "$line")" "<" "$(awk "BEGIN { print 1.03 * $4 }")" ||
+            { echo "wanted $4 S from the busiest host, nothing on the spine"; return 1; }
+        rail_holds "$(rail_value host "$line")" ">=" "$mean" && return 0
+    done
+    echo "wanted host >= $mean in one of $tries tries"
+    return 1
+}
+trees_of() { fresh "$1" "$2" "$3" && tree "$4" "$5" "$6" "$7"; } # HOSTS RAILS MBIT SLOTS BYTES CALLS FORMULA
+
+# Bytes from h0 and h3, which stand under one leaf, to h1 and h2, which stand under the other.
+count_leaf() {
+    local h r to=""
+    for ((r = 0; r < 4; r++)); do to="$to, 10.77.$r.2, 10.77.$r.3"; done
+    for h in 0 3; do
+        ip netns exec "$rig-h$h" nft "delete table inet leaf" 2>/dev/null
+        ip netns exec "$rig-h$h" nft -f - <<END || return 1
+table inet leaf {
+    counter across { }
+    chain out { type filter hook output priority 0; ip daddr { ${to#, } } counter name across; }
+}
+END
+    done
+}
+leaf_bytes() {
+    local h
+    for h in 0 3; do ip netns exec "$rig-h$h" nft list counter inet leaf across; done |
+        awk '{ for (i = 1; i < NF; i++) if ($i == "bytes") sum += $(i + 1) } END { printf "%.0f\n", sum }'
+}
+# FILE ALGORITHM TIMES: 4 calls of 16 MiB send that many times S from leaf to leaf, one way.
+across() {
+    local log times
+    count_leaf || return 1
+    log=$(NCCL_DEBUG=INFO RAILCCL_FABRIC=$1 RAILCCL_ALGO=$2 "${BUILD:-build}/bin/railccl" run -n 4 --timeout 60 --netns "$(rig_hosts "$rig" 1)" \
+        tests/rails/as_host.sh "${BUILD:-build}/bin/all_reduce_perf" -b 16M -e 16M -n 1 -w 1 -c 0 2>&1) || { echo "$log"; return 1; }
+    times=$(awk -v b="$(leaf_bytes)" 'BEGIN { printf "%.3f\n", b / 4 / (16 * 1048576) }')
+    echo "$log" | grep fabric:
+    echo "$2${1:+ with the file}: $times S from leaf to leaf, wanted $3"
+    [ -z "$1" ] || [[ $log == *"from leaf to leaf 2 times (in rank order 2), a tree 1 times; there are 2, so no other"* ]] || return 1
+    rail_holds "$times" ">=" "$3" && rail_holds "$times" "<" "$(awk "BEGIN { print 1.03 * $3 }")"
+}
+two_leaves() {
+    fresh 4 4 200 || return 1
+    printf 'switch left right under top\nswitch top\nhosts h[0,3] under left\nhosts h[1,2] under right\n' >"/run/$rig.fabric"
+    # One edge of each tree, half of S each way; without the file it is all three. Two edges of a ring, one each way.
+    across "" tree 3 && across "/run/$rig.fabric" tree 1 && across "/run/$rig.fabric" ring 1.5
+}
+
 cases=(); steps=()
 add() { cases+=("$1"); shift; steps+=("$*"); }
 add "4 hosts x 4 rails x 500 Mbit/s, 1 rank a host, 16 MiB"  shape 4 4 500 1 16M 5
@@ -88,6 +143,12 @@ add "2 hosts x 8 rails"                                     shape 2 8 200 1 32M 
 add "hosts with shuffled interfaces"                        shuffled
 add "a host short of one rail"                              short_of_one
 add "one NIC at half rate: the others take over"            half_rate
+add "trees: 4 hosts x 4 rails, 1 rank a host, 16 MiB"        trees_of 4 4 200 1 16M 3 1.5
+add "trees: the same, 64 MiB"                               tree 1 64M 2 1.5
+add "trees: the same with 4 ranks a host, 16 MiB"           tree 4 16M 3 1.5
+add "trees: the same with 4 ranks a host, 64 MiB"           tree 4 64M 2 1.5
+add "trees: 5 hosts x 2 rails, 2 ranks a host"              trees_of 5 2 200 2 32M 2 2
+add "trees and ring go from leaf to leaf as seldom as can be" two_leaves
 
 tap_plan ${#cases[@]}
 refused=$(rig_refused)

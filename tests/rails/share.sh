@@ -7,6 +7,8 @@
 #   time_us      of one call, the slower of out of place and in place
 #   mean, worst  per cent of the rate that the NICs sent, averaged over all NICs, and of the NIC that sent least
 #   low, high    per cent of the bytes of its host that the least and the most used rail carried
+#   host         per cent of the rate of all its NICs that the host sent which sent most: where hosts have different parts
+#   most         bytes that this host sent per call, as a multiple of S
 #   formula      what 2 S (n-1)/n per host and call, divided by the rails, would be in the same time: a plan that sends
 #                more than a ring shows as mean > formula
 #   spine        per cent of all bytes that climbed to the spine
@@ -48,8 +50,10 @@ rail_share() {
                 n++
                 mean += share
             }
-            printf "time_us=%.0f mean=%.2f worst=%.2f low=%.2f high=%.2f formula=%.2f spine=%.4f wrong=%s\n", time, mean / n, worst,
-                low, high, 2 * bytes * (ranks - 1) / ranks / (n / hosts) / time * 800 / rate,
+            for (h in of_host) if (of_host[h] > busiest) busiest = of_host[h]
+            printf "time_us=%.0f mean=%.2f worst=%.2f low=%.2f high=%.2f host=%.2f most=%.3f formula=%.2f spine=%.4f wrong=%s\n",
+                time, mean / n, worst, low, high, busiest / calls / time * 800 / rate / (n / hosts), busiest / calls / bytes,
+                2 * bytes * (ranks - 1) / ranks / (n / hosts) / time * 800 / rate,
                 (sum > 0 ? 100 * (spine - before_spine) / sum : 0), wrong
         }' "$work/before" "$work/after" "$work/out"
     local status=$?
