@@ -184,6 +184,14 @@ static void log_map(const struct comm *comm)
     }
 }
 
+/* NICs that may be used at all. */
+static uint32_t usable(const struct net_address *a)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < a->n_rails; i++) n += a->rails[i].rail != RAILS_LEFT_OUT;
+    return n;
+}
+
 static enum rail_result check_node(const struct comm *comm, uint32_t node, bool partner[RAILS_NICS_MAX])
 {
     uint32_t rank = first_of(comm, node), common = 0;
@@ -198,7 +206,7 @@ static enum rail_result check_node(const struct comm *comm, uint32_t node, bool 
         return refuse(comm, rank, "no rail in common",
                       "Set NCCL_CROSS_NIC=2 to let NIC r reach NIC r all the same, or put the NICs of a rail into one "
                       "subnet");
-    if (!rail_param_bool(RAIL_PARAM_NCCL_IGNORE_NET_MISMATCH) && (n < here->n_rails || n < there->n_rails))
+    if (!rail_param_bool(RAIL_PARAM_NCCL_IGNORE_NET_MISMATCH) && (n < usable(here) || n < usable(there)))
         return refuse(comm, rank, "not all NICs have a partner and NCCL_IGNORE_NET_MISMATCH=0",
                       "Choose interfaces with NCCL_SOCKET_IFNAME, or set NCCL_IGNORE_NET_MISMATCH=1 to use what they "
                       "share");

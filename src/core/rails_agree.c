@@ -187,8 +187,12 @@ static enum rail_result limit_netdevs(struct fleet *f)
             if (!slots[i].kept && (!best || slots[i].hosts > best->hosts)) best = &slots[i];
         best->kept = true;
     }
-    for (uint32_t i = 0; result == RAIL_OK && i < f->n; i++) {
+    for (uint32_t i = 0; result == RAIL_OK && i < f->n; i++)
         keys[i] = slot_of(slots, n, f->nics[i].key, nth_of_key(f, i))->kept ? f->nics[i].key : RAILS_LEFT_OUT;
+    for (uint32_t from = 0, to; result == RAIL_OK && from < f->n; from = to) {
+        bool any = false;
+        for (to = from; to < f->n && f->nics[to].host == f->nics[from].host; to++) any |= keys[to] != RAILS_LEFT_OUT;
+        for (uint32_t i = from; i < to && !any && i < from + most; i++) keys[i] = f->nics[i].key; /* it has none of these rails */
     }
     for (uint32_t i = 0; result == RAIL_OK && i < f->n; i++) f->nics[i].key = keys[i];
     free(slots);

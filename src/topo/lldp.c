@@ -24,6 +24,7 @@
 #include "foreign/jansson.h"
 #include "topo/lldp_state.h"
 #include "topo/machine.h"
+#include "topo/sysfs.h"
 
 /* ---- the table ---- */
 
@@ -62,6 +63,64 @@ uint64_t lldp_key(const struct lldp_neighbour *neighbour)
 {
     uint64_t key = rail_hash64(neighbour->chassis, strlen(neighbour->chassis), 37);
     return key ? key : 1;
+}
+
+/* ---- where an interface hangs ---- */
+
+enum { LAYERS_MAX = 3, LEAVES_MAX = 8 }; /* a VLAN on a bond of two; no bond has more than 8 ports here */
+
+struct descent {
+    const struct lldp_table *table;
+    const struct lldp_neighbour *leaves[LEAVES_MAX];
+    uint32_t n, layer;
+    bool several;
+};
+
+static void descend(struct descent *d, struct sysfs *s, const char *interface);
+
+static enum rail_result see_lower(struct sysfs *s, const char *folder, const char *name, void *context)
+{
+    (void)folder;
+    if (strncmp(name, "lower_", 6) == 0) descend(context, s, name + 6);
+    return RAIL_OK;
+}
+
+static void descend(struct descent *d, struct sysfs *s, const char *interface)
+{
+    char folder[64 + 256];
+    bool several;
+    const struct lldp_neighbour *leaf = lldp_switch_of(d->table, interface, &several);
+    d->several |= several;
+    for (uint32_t i = 0; i < d->n && leaf; i++)
+        if (strcmp(d->leaves[i]->chassis, leaf->chassis) == 0) return; /* known */
+    if (leaf && d->n < LEAVES_MAX) d->leaves[d->n++] = leaf;
+    if (leaf || several || d->layer == LAYERS_MAX) return;
+    snprintf(folder, sizeof folder, "/sys/class/net/%.255s", interface);
+    d->layer++;
+    (void)sysfs_each(s, folder, see_lower, d);
+    d->layer--;
+}
+
+static void append(char *text, size_t room, const char *what)
+{
+    size_t n = strlen(text);
+    snprintf(text + n, room - n, "%s%s", n ? "+" : "", what);
+}
+
+void lldp_leaf_of(const struct lldp_table *table, const char *root, const char *interface, struct lldp_leaf *out)
+{
+    struct sysfs s = {NULL, root};
+    struct descent d = {.table = table};
+    memset(out, 0, sizeof *out);
+    if (table->n > 0) descend(&d, &s, interface);
+    out->several = d.several;
+    for (uint32_t i = 0; i < d.n && !d.several; i++) {
+        const struct lldp_neighbour *leaf = d.leaves[i];
+        out->key += lldp_key(leaf); /* in whatever order */
+        append(out->name, sizeof out->name, leaf->name[0] ? leaf->name : leaf->chassis);
+        append(out->port, sizeof out->port, leaf->port[0] ? leaf->port : "?");
+    }
+    if (d.n > 0 && !d.several && out->key == 0) out->key = 1;
 }
 
 /* ---- files ---- */

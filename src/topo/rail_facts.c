@@ -56,16 +56,15 @@ static enum rail_result labels(const struct machine_interface *nic, struct rail_
 static enum rail_result hear_leaf(const struct machine_interface *nic, struct rail_facts *facts)
 {
     const struct lldp_table *table;
-    bool several;
+    struct lldp_leaf leaf;
     RAIL_TRY(lldp_of_process(&table));
-    const struct lldp_neighbour *n = lldp_switch_of(table, nic->name, &several);
-    if (several)
-        RAIL_INFO(RAIL_INIT, "rails: %s hears several switches by LLDP, so it says nothing of its rail", nic->name);
-    if (!n) return RAIL_OK;
-    facts->leaf = lldp_key(n);
-    snprintf(facts->leaf_text, sizeof facts->leaf_text, "%.23s", n->name[0] ? n->name : n->chassis);
-    RAIL_INFO(RAIL_INIT, "rails: %s hangs on switch %s (%s), port %s, by LLDP", nic->name, n->name[0] ? n->name : "?",
-              n->chassis, n->port[0] ? n->port : "?");
+    lldp_leaf_of(table, machine_root(), nic->name, &leaf);
+    if (leaf.several)
+        RAIL_INFO(RAIL_INIT, "rails: %s hears several switches on one port by LLDP, so it says nothing of its rail", nic->name);
+    if (!leaf.key) return RAIL_OK;
+    facts->leaf = leaf.key;
+    snprintf(facts->leaf_text, sizeof facts->leaf_text, "%.23s", leaf.name);
+    RAIL_INFO(RAIL_INIT, "rails: %s hangs on switch %s, port %s, by LLDP", nic->name, leaf.name, leaf.port);
     return RAIL_OK;
 }
 
@@ -82,19 +81,18 @@ enum rail_result rails_facts(const struct machine_interface *nic, struct rail_fa
 enum rail_result rails_place(struct place *out)
 {
     struct machine_interface nics[4 * RAILS_NICS_MAX];
+    uint64_t keys[4 * RAILS_NICS_MAX], set = 0;
     const struct lldp_table *table;
-    uint64_t set = 0;
     *out = (struct place){{0}};
     RAIL_TRY(lldp_of_process(&table));
     int n = table->n ? machine_interfaces(nics, 4 * RAILS_NICS_MAX) : 0;
     for (int i = 0; i < n && i < 4 * RAILS_NICS_MAX; i++) {
-        bool several, again = false;
-        const struct lldp_neighbour *leaf = lldp_switch_of(table, nics[i].name, &several);
-        for (int k = 0; k < i && leaf; k++) {
-            const struct lldp_neighbour *before = lldp_switch_of(table, nics[k].name, &several);
-            again |= before && strcmp(before->chassis, leaf->chassis) == 0;
-        }
-        if (leaf && !again) set += lldp_key(leaf); /* in whatever order */
+        struct lldp_leaf leaf;
+        bool again = false;
+        lldp_leaf_of(table, machine_root(), nics[i].name, &leaf);
+        keys[i] = leaf.key;
+        for (int k = 0; k < i; k++) again |= keys[k] == leaf.key;
+        if (!again) set += leaf.key; /* in whatever order */
     }
     if (set) out->tier[0] = set | 1;
     return RAIL_OK;

@@ -113,6 +113,14 @@ static int make_root(void **state)
     lay("/sys/class/infiniband/mlx5_bond_0/ports/1/gid_attrs/ndevs/0", "bond0\n");
     lay("/sys/class/infiniband/mlx5_3/ports/1/gid_attrs/ndevs/0", "eth9\n");
     lay("/sys/class/infiniband/mlx5_4/ports/1/gid_attrs/ndevs/0", "eth9\n");
+    lay("/sys/class/net/bond0/lower_p0/x", "");
+    lay("/sys/class/net/bond0/lower_p1/x", "");
+    lay("/sys/class/net/bond0.7/lower_bond0/x", "");
+    lay("/sys/class/net/bond1/lower_p2/x", "");
+    lay("/sys/class/net/bond1/lower_p3/x", "");
+    lay("/sys/class/net/bond2/lower_p4/x", "");
+    lay("/sys/class/net/bond3/lower_p5/x", "");
+    lay("/sys/class/net/bond3/lower_p6/x", "");
     return 0;
 }
 
@@ -203,6 +211,35 @@ static void all_daemons_tell_of_one_switch_alike(void **state)
     }
 }
 
+/* As mlx5 ports bonded over two leaves, a VLAN on that, and a bond on one leaf. */
+static void a_bond_hangs_where_its_ports_hang(void **state)
+{
+    (void)state;
+    static const struct { const char *interface, *name; } cases[] = {
+        {"p0", "leaf0"}, {"bond0", "leaf0+leaf1"}, {"bond0.7", "leaf0+leaf1"}, {"bond1", "leaf0"}, {"bond2", ""}, {"none", ""},
+        {"bond3", "leaf1+leaf0"},
+    };
+    static const char *const heard[][2] = {{"p0", "leaf0"}, {"p1", "leaf1"}, {"p2", "leaf0"}, {"p3", "leaf0"}, {"p5", "leaf1"},
+                                           {"p6", "leaf0"}};
+    struct lldp_table t = {.n = 0};
+    uint64_t keys[7];
+    for (size_t i = 0; i < sizeof heard / sizeof *heard; i++) {
+        struct lldp_neighbour *n = &t.at[t.n++];
+        memset(n, 0, sizeof *n);
+        snprintf(n->interface, sizeof n->interface, "%s", heard[i][0]);
+        snprintf(n->name, sizeof n->name, "%s", heard[i][1]);
+        snprintf(n->chassis, sizeof n->chassis, "local %s", heard[i][1]);
+    }
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct lldp_leaf leaf;
+        lldp_leaf_of(&t, root, cases[i].interface, &leaf);
+        if (strcmp(leaf.name, cases[i].name) != 0) fail_msg("%s hangs on %s", cases[i].interface, leaf.name);
+        assert_int_equal(leaf.key != 0, leaf.name[0] != 0);
+        keys[i] = leaf.key;
+    }
+    assert_true(keys[1] == keys[2] && keys[1] == keys[6] && keys[0] == keys[3] && keys[0] != keys[1]);
+}
+
 static void two_switches_on_one_interface_say_nothing(void **state)
 {
     (void)state;
@@ -264,11 +301,12 @@ int main(void)
         cmocka_unit_test(a_list_means_what_it_means_to_nccl),
         cmocka_unit_test(planes_are_other_rails),
         cmocka_unit_test(nonsense_is_refused_with_its_place),
-        cmocka_unit_test_setup_teardown(an_interface_is_found_below_its_device, make_root, remove_root),
+        cmocka_unit_test(an_interface_is_found_below_its_device),
         cmocka_unit_test(all_daemons_tell_of_one_switch_alike),
+        cmocka_unit_test(a_bond_hangs_where_its_ports_hang),
         cmocka_unit_test(two_switches_on_one_interface_say_nothing),
         cmocka_unit_test(what_is_cut_off_is_refused),
         cmocka_unit_test(mutated_texts_are_survived),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    return cmocka_run_group_tests(tests, make_root, remove_root);
 }
