@@ -69,7 +69,8 @@ static uint32_t first_of(const struct comm *comm, uint32_t node)
 
 /* ---- sockets ---- */
 
-socklen_t probe_sockaddr(const struct net_rail_address *nic, const char *own, uint16_t port, struct sockaddr_storage *out)
+socklen_t probe_sockaddr(const struct net_rail_address *nic, const char *own, uint16_t port,
+                         struct sockaddr_storage *out)
 {
     memset(out, 0, sizeof *out);
     if (nic->family == 4) {
@@ -142,7 +143,8 @@ static void send_to(struct probe *p, uint32_t rank, const struct probe_datagram 
 
 static bool may_reach(const struct probe *p, const struct reference *r, uint32_t i, uint32_t j)
 {
-    return p->fd[i] >= 0 && p->doors[r->rank].port[j] && p->comm->addresses[r->rank].rails[j].family == p->own->rails[i].family;
+    const struct net_rail_address *there = &p->comm->addresses[r->rank].rails[j];
+    return p->fd[i] >= 0 && p->doors[r->rank].port[j] && there->family == p->own->rails[i].family;
 }
 
 static void ask(struct probe *p, const struct reference *r, uint32_t i, uint32_t j, uint32_t number)
@@ -170,7 +172,8 @@ static void queue_ties(struct probe *p, uint32_t reference)
     for (int t = 0; t < TRIES; t++)
         for (uint32_t i = 0; i < m->n; i++)
             for (uint32_t j = 0; j < m->m; j++)
-                if (near_tie(m, i, j)) p->queue[p->queued++] = (struct timed){(uint8_t)reference, (uint8_t)i, (uint8_t)j};
+                if (near_tie(m, i, j))
+                    p->queue[p->queued++] = (struct timed){(uint8_t)reference, (uint8_t)i, (uint8_t)j};
 }
 
 static void step_reference(struct probe *p, uint32_t k, uint64_t now_ns)
@@ -208,8 +211,9 @@ static void say_done(struct probe *p, struct reference *r)
     for (uint32_t i = 0; i < r->matrix.n; i++)
         for (uint32_t j = 0; j < r->matrix.m; j++)
             if (r->matrix.at[i][j].heard)
-                send_to(p, r->rank, &(struct probe_datagram){.kind = PROBE_DONE, .nic_from = (uint8_t)i, .nic_to = (uint8_t)j,
-                                                             .node_from = p->node, .node_to = r->node});
+                send_to(p, r->rank, &(struct probe_datagram){.kind = PROBE_DONE, .nic_from = (uint8_t)i,
+                                                             .nic_to = (uint8_t)j, .node_from = p->node,
+                                                             .node_to = r->node});
 }
 
 /* ---- hearing ---- */
@@ -225,8 +229,8 @@ static void answered(struct probe *p, const struct probe_datagram *d, uint8_t ho
         if (d->hops > cell->hops) cell->hops = d->hops; /* the longer of the two ways */
         cell->heard = true;
         const struct timed *t = p->at < p->queued ? &p->queue[p->at] : NULL;
-        if (!p->on_its_way || d->number != p->number || !t || t->reference != k || t->i != d->nic_to || t->j != d->nic_from)
-            return;
+        if (!p->on_its_way || d->number != p->number || !t) return;
+        if (t->reference != k || t->i != d->nic_to || t->j != d->nic_from) return;
         uint64_t took_ns = now_ns - p->sent_ns;
         p->on_its_way = false;
         p->at++;
@@ -279,7 +283,8 @@ static void hear(struct probe *p, uint32_t nic)
         uint8_t bytes[PROBE_BYTES + 1];
         union { struct cmsghdr align; uint8_t bytes[128]; } control;
         struct iovec part = {bytes, sizeof bytes};
-        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+        struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+                                 .msg_controllen = sizeof control};
         struct probe_datagram d;
         ssize_t n = recvmsg(p->fd[nic], &message, MSG_DONTWAIT);
         if (n < 0 && errno == ECONNREFUSED) continue; /* an earlier question met nobody */
@@ -355,7 +360,8 @@ static void reckon(struct probe *p, struct told *out)
 {
     memset(out->near, NEAR_NONE, sizeof out->near);
     for (uint32_t k = 0; k < p->n_references; k++) {
-        struct reference *r = &p->references[k];
+        const struct reference *r = &p->references[k];
+        const struct net_rail_address *there = p->comm->addresses[r->rank].rails;
         enum near_how how = near_assign(&r->matrix, out->near[k]);
         out->how[k] = (uint8_t)how;
         char text[160] = "";
@@ -363,7 +369,7 @@ static void reckon(struct probe *p, struct told *out)
         for (uint32_t i = 0; i < r->matrix.n && used < sizeof text - 40; i++)
             if (out->near[k][i] != NEAR_NONE)
                 used += (size_t)snprintf(text + used, sizeof text - used, "%s%.15s-%.15s", used ? ", " : "",
-                                         p->own->rails[i].name, p->comm->addresses[r->rank].rails[out->near[k][i]].name);
+                                         p->own->rails[i].name, there[out->near[k][i]].name);
         RAIL_INFO(RAIL_INIT, "rails: probe of node %u from node %u: %s: %s", r->node, p->node,
                   used ? text : "no pair told", near_how_name(how));
     }
@@ -371,9 +377,11 @@ static void reckon(struct probe *p, struct told *out)
 
 /* ---- collective ---- */
 
-static enum rail_result pairs_of(const struct comm *comm, const struct told *told, struct probe_pair **out, uint32_t *n_out)
+static enum rail_result pairs_of(const struct comm *comm, const struct told *told, struct probe_pair **out,
+                                 uint32_t *n_out)
 {
-    struct probe_pair *pairs = malloc(((size_t)comm->shape.n_nodes * REFERENCES_MAX * RAILS_NICS_MAX + 1) * sizeof *pairs);
+    size_t most = (size_t)comm->shape.n_nodes * REFERENCES_MAX * RAILS_NICS_MAX;
+    struct probe_pair *pairs = malloc((most + 1) * sizeof *pairs);
     uint32_t n = 0;
     if (!pairs) return rail_fail(RAIL_E_SYSTEM, "probing %u nodes: out of memory", comm->shape.n_nodes);
     for (uint32_t node = 0; node < comm->shape.n_nodes; node++) {

@@ -4,8 +4,8 @@
  * joined by two ways at least, a NIC that is missing on one host does not part the others, and a node answers five at
  * most: R x R datagrams each, all nodes at once, none of them a hub.
  *
- *   node v, NIC i ── ask ──> reference w, NIC j        reachable? routers between (time to live 64, minus what came);
- *                 <─ answer ──                          where two are as far, the shortest of several round trips
+ *   node v, NIC i ── ask ──> reference w, NIC j     reachable? routers between (time to live 64, minus what came);
+ *                 <─ answer ──                       where two are as far, the shortest of several round trips
  *
  * Datagrams carry a MAC under the communicator's secret and go only to addresses of its members; an answer is no longer
  * than its question, and there are no more of them than a member has reason to ask. */
@@ -24,9 +24,10 @@ enum { PROBE_MS = 500 }; /* all of it, whatever happens; 2 to 10 ms when everybo
  * what cannot be measured is not in the list. `log` tells what was found. */
 enum rail_result probe_run(struct comm *comm, struct rail_deadline deadline, struct probe_pair **out, uint32_t *n_out);
 
-/* A NIC of a member as a socket's address; `own` is the name of our NIC that leads there (a link-local address's scope).
- * Returns its length; 0: no address. */
-socklen_t probe_sockaddr(const struct net_rail_address *nic, const char *own, uint16_t port, struct sockaddr_storage *out);
+/* A NIC of a member as a socket's address; `own` is the name of our NIC that leads there (a link-local address's
+ * scope). Returns its length; 0: no address. */
+socklen_t probe_sockaddr(const struct net_rail_address *nic, const char *own, uint16_t port,
+                         struct sockaddr_storage *out);
 
 /* ---- the datagram, apart for its test ---- */
 

@@ -8,9 +8,9 @@
  * and pod once, by the fabric file, and gives the shape its tiers. RAIL_E_USAGE when ranks read different files. */
 enum rail_result rails_order(struct comm *comm);
 
-/* With everybody's addresses at hand, on every rank: writes into them which NICs are on one rail, from what all hosts know
- * of theirs and, where that does not tell, from probes (docs/RAILS.md). Logs for each of this node's NICs which rail and who
- * says so, and (rank 0) what contradicts itself. RAIL_E_ARGUMENT: NCCL_NETDEVS_POLICY. */
+/* With everybody's addresses at hand, on every rank: writes into them which NICs are on one rail, from what all hosts
+ * know of theirs and, where that does not tell, from probes (docs/RAILS.md). Logs for each of this node's NICs which rail
+ * and who says so, and (rank 0) what contradicts itself. RAIL_E_ARGUMENT: NCCL_NETDEVS_POLICY. */
 enum rail_result rails_agree(struct comm *comm, struct rail_deadline deadline);
 
 /* After that. Logs the rails (rank 0) and this rank's NICs that have no partner, at INFO.

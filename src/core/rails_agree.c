@@ -1,4 +1,4 @@
-/* rails_agree.c - what all hosts know of their NICs becomes one answer, the same everywhere: which NIC is on which rail.
+/* rails_agree.c - what all hosts know of their NICs becomes one answer, the same everywhere: which is on which rail.
  *
  *   addresses of all ranks --> NICs of all nodes --> rails_group --undecided?--> probe_run --> rails_group
  *                                                         |                                      |
@@ -61,7 +61,9 @@ static enum rail_result fleet_make(struct comm *comm, struct fleet *f)
     const struct shape *shape = &comm->shape;
     uint32_t n = 0;
     for (uint32_t r = 0; r < comm->n_ranks; r++) n += comm->addresses[r].n_rails;
-    *f = (struct fleet){.comm = comm, .nics = calloc(n + 1, sizeof *f->nics), .places = calloc(n + 1, sizeof *f->places),
+    *f = (struct fleet){.comm = comm,
+                        .nics = calloc(n + 1, sizeof *f->nics),
+                        .places = calloc(n + 1, sizeof *f->places),
                         .of = calloc((size_t)comm->n_ranks * NET_MAX_RAILS, sizeof *f->of)};
     if (!f->nics || !f->places || !f->of) return rail_fail(RAIL_E_SYSTEM, "rails of %u NICs: out of memory", n);
     for (uint32_t node = 0; node < shape->n_nodes; node++)
@@ -111,8 +113,8 @@ static void tell_conflict(const struct fleet *f, const struct rail_conflict *c)
     if (c->twin == UINT32_MAX) {
         said(f, c->a, RAILS_BY_FABRIC, strong_a, sizeof strong_a);
         said(f, c->b, RAILS_BY_FABRIC, strong_b, sizeof strong_b);
-        RAIL_WARN("rails: contradiction: %s and %s are %s by %s; but the first is %s by %s, the second %s by %s, and that is "
-                  "believed. Check the cables and what was written down", a, b, weak_a, rails_source_name(c->weaker),
+        RAIL_WARN("rails: contradiction: %s and %s are %s by %s; but the first is %s by %s, the second %s by %s, and that "
+                  "is believed. Check the cables and what was written down", a, b, weak_a, rails_source_name(c->weaker),
                   at(f, c->a)->facts.label ? strong_a : "with such", rails_source_name(by_a),
                   at(f, c->b)->facts.label ? strong_b : "with such", rails_source_name(by_b));
         return;
@@ -120,8 +122,9 @@ static void tell_conflict(const struct fleet *f, const struct rail_conflict *c)
     char twin[160], doubled[160];
     nic_words(f, c->twin, twin, sizeof twin);
     nic_words(f, c->doubled, doubled, sizeof doubled);
-    RAIL_WARN("rails: contradiction: %s (%s) and %s (%s) belong together by %s; but then %s and %s, which %s and %s put on "
-              "different rails, would be on one. The stronger sources are believed. Check the cables and what was written down",
+    RAIL_WARN("rails: contradiction: %s (%s) and %s (%s) belong together by %s; but then %s and %s, which %s and %s put "
+              "on different rails, would be on one. The stronger sources are believed. Check the cables and what was "
+              "written down",
               a, weak_a, b, weak_b, rails_source_name(c->weaker), twin, doubled, rails_source_name(f->nics[c->twin].by),
               rails_source_name(f->nics[c->doubled].by));
 }
@@ -144,7 +147,8 @@ static enum rail_result netdevs_most(uint32_t *out)
     if (strcasecmp(text, "AUTO") == 0 || strcasecmp(text, "ALL") == 0) return RAIL_OK;
     long n = strncasecmp(text, "MAX:", 4) == 0 && text[4] >= '0' && text[4] <= '9' ? strtol(text + 4, &end, 10) : 0;
     if (n < 1 || n > 1000 || *end != '\0')
-        return rail_fail(RAIL_E_ARGUMENT, "NCCL_NETDEVS_POLICY=\"%.60s\": must be AUTO, ALL or MAX:N with N from 1 to 1000", text);
+        return rail_fail(RAIL_E_ARGUMENT, "NCCL_NETDEVS_POLICY=\"%.60s\": must be AUTO, ALL or MAX:N with N from 1 to 1000",
+                         text);
     *out = (uint32_t)n;
     return RAIL_OK;
 }
@@ -155,7 +159,8 @@ struct slot { uint64_t key; uint32_t k, hosts; bool kept; };
 static uint32_t nth_of_key(const struct fleet *f, uint32_t nic)
 {
     uint32_t k = 0;
-    for (uint32_t i = nic; i > 0 && f->nics[i - 1].host == f->nics[nic].host; i--) k += f->nics[i - 1].key == f->nics[nic].key;
+    for (uint32_t i = nic; i > 0 && f->nics[i - 1].host == f->nics[nic].host; i--)
+        k += f->nics[i - 1].key == f->nics[nic].key;
     return k;
 }
 
@@ -192,7 +197,8 @@ static enum rail_result limit_netdevs(struct fleet *f)
     for (uint32_t from = 0, to; result == RAIL_OK && from < f->n; from = to) {
         bool any = false;
         for (to = from; to < f->n && f->nics[to].host == f->nics[from].host; to++) any |= keys[to] != RAILS_LEFT_OUT;
-        for (uint32_t i = from; i < to && !any && i < from + most; i++) keys[i] = f->nics[i].key; /* it has none of these rails */
+        if (any) continue;
+        for (uint32_t i = from; i < to && i < from + most; i++) keys[i] = f->nics[i].key; /* it has none of these rails */
     }
     for (uint32_t i = 0; result == RAIL_OK && i < f->n; i++) f->nics[i].key = keys[i];
     free(slots);
@@ -229,8 +235,8 @@ static void tell_own(const struct fleet *f)
         else if (n->key == 0)
             RAIL_INFO(RAIL_INIT, "rails: %s is on no known rail: nothing says it, NICs are paired in order", words);
         else
-            RAIL_INFO(RAIL_INIT, "rails: %s is on rail %u by %s%s%.23s", words, number_of(f, nic), rails_source_name(n->by),
-                      at(f, nic)->facts.label ? ", called " : "", at(f, nic)->facts.label_text);
+            RAIL_INFO(RAIL_INIT, "rails: %s is on rail %u by %s%s%.23s", words, number_of(f, nic),
+                      rails_source_name(n->by), at(f, nic)->facts.label ? ", called " : "", at(f, nic)->facts.label_text);
     }
 }
 
@@ -256,18 +262,20 @@ static void tell_strays(const struct fleet *f)
         inet_ntop(own->rails[i].family == 4 ? AF_INET : AF_INET6, own->rails[i].address, address, sizeof address);
         enum machine_egress egress = machine_egress(&nic, &to, &why);
         if (egress == MACHINE_EGRESS_BIND)
-            RAIL_INFO(RAIL_INIT, "rails: %s: the kernel would send by another NIC; its sockets are bound to the device", words);
+            RAIL_INFO(RAIL_INIT, "rails: %s: the kernel would send by another NIC; its sockets are bound to the device",
+                      words);
         if (egress == MACHINE_EGRESS_STRAYS)
-            RAIL_WARN("rails: %s: the kernel sends what comes from it by another NIC, and binding to the device does not help "
-                      "(%s). Set net.ipv4.conf.all.arp_ignore=1, arp_announce=2 and rp_filter=2 by sysctl, or give the address "
-                      "a rule and a table (ip rule add from %s table 101; ip route add ... dev %s table 101)", words, why,
-                      address, nic.name);
+            RAIL_WARN("rails: %s: the kernel sends what comes from it by another NIC, and binding to the device does not "
+                      "help (%s). Set net.ipv4.conf.all.arp_ignore=1, arp_announce=2 and rp_filter=2 by sysctl, or give "
+                      "the address a rule and a table (ip rule add from %s table 101; ip route add ... dev %s table 101)",
+                      words, why, address, nic.name);
     }
 }
 
 /* ---- the whole ---- */
 
-static enum rail_result group(struct fleet *f, const struct rail_near *near, uint32_t n_near, struct rail_verdict *verdict)
+static enum rail_result group(struct fleet *f, const struct rail_near *near, uint32_t n_near,
+                              struct rail_verdict *verdict)
 {
     if (rails_group(f->nics, f->n, near, n_near, verdict) == 0) return RAIL_OK;
     return rail_fail(RAIL_E_SYSTEM, "rails of %u NICs: out of memory", f->n);

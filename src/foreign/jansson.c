@@ -19,7 +19,8 @@ enum rail_result jansson_read(const char *text, size_t bytes, const char *source
         return rail_fail(RAIL_E_ARGUMENT, "%s: %zu bytes; at most %d are read", source, bytes, JANSSON_MOST_BYTES);
     json_t *root = json_loadb(text, bytes, JSON_ALLOW_NUL, &error);
     if (!root)
-        return rail_fail(RAIL_E_ARGUMENT, "%s:%d: %.100s; this is no JSON, or it was cut off", source, error.line, error.text);
+        return rail_fail(RAIL_E_ARGUMENT, "%s:%d: %.100s; this is no JSON, or it was cut off", source, error.line,
+                         error.text);
     *out = root;
     return RAIL_OK;
 }

@@ -1,7 +1,7 @@
 /* jansson.h - reading JSON as a tree. The one door to libjansson, which is linked statically and hidden.
  *
- * Bounds, for texts that anybody may have written: JANSSON_MOST_BYTES, and jansson's own 2048 values inside one another.
- * What exceeds them, or is no JSON, fails with source, line and remedy. Values belong to the tree. */
+ * Bounds, for texts that anybody may have written: JANSSON_MOST_BYTES, and jansson's own 2048 values inside one
+ * another. What exceeds them, or is no JSON, fails with source, line and remedy. Values belong to the tree. */
 #ifndef RAIL_FOREIGN_JANSSON_H
 #define RAIL_FOREIGN_JANSSON_H
 

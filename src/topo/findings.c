@@ -267,12 +267,13 @@ static void say_one_subnet(struct look *l, const struct topo_node *a, const stru
     if (x == MACHINE_EGRESS_OWN && y == MACHINE_EGRESS_OWN) return;
     if (x == MACHINE_EGRESS_STRAYS || y == MACHINE_EGRESS_STRAYS)
         say(l, TOPO_WRONG,
-            "%s (%s) and %s (%s) are in one subnet, and what %s should send leaves by another port (%s): give each rail a "
-            "subnet of its own, or a rule and table per address, or set arp_ignore=1, arp_announce=2 and rp_filter=2",
+            "%s (%s) and %s (%s) are in one subnet, and what %s should send leaves by another port (%s): give each rail "
+            "a subnet of its own, or a rule and table per address, or set arp_ignore=1, arp_announce=2 and rp_filter=2",
             a->name, a->net.address, b->name, b->net.address, stray->name, stray == b ? why_b : why_a);
     else if (x == MACHINE_EGRESS_BIND || y == MACHINE_EGRESS_BIND)
-        say(l, TOPO_SAID, "%s (%s) and %s (%s) are in one subnet: railccl binds its sockets to their devices, other programs "
-            "send out of one port", a->name, a->net.address, b->name, b->net.address);
+        say(l, TOPO_SAID,
+            "%s (%s) and %s (%s) are in one subnet: railccl binds its sockets to their devices, other programs send "
+            "out of one port", a->name, a->net.address, b->name, b->net.address);
     else
         say(l, TOPO_WRONG,
             "%s (%s) and %s (%s) are in one subnet: the kernel sends everything for it out of one port; give "

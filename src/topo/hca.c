@@ -19,7 +19,8 @@ static enum rail_result wrong(const char *text, const char *at, const char *what
     snprintf(seen, sizeof seen, "%.*s", (int)(n < sizeof seen ? n : sizeof seen - 1), at);
     for (char *c = seen; *c; c++)
         if ((unsigned char)*c < ' ' || (unsigned char)*c > '~') *c = '?';
-    return rail_fail(RAIL_E_ARGUMENT, "NCCL_IB_HCA, character %zu, \"%s\": %s; write [^][=]hca[:port[:rail[:plane]]],...",
+    return rail_fail(RAIL_E_ARGUMENT,
+                     "NCCL_IB_HCA, character %zu, \"%s\": %s; write [^][=]hca[:port[:rail[:plane]]],...",
                      (size_t)(at - text) + 1, seen, what);
 }
 
@@ -48,7 +49,8 @@ static enum rail_result read_item(struct hca_list *list, const char *text, const
         const char *colon = memchr(at, ':', bytes);
         if (colon) bytes = (size_t)(colon - at);
         if (f == FIELDS) return wrong(text, at, "a fifth field");
-        if (f == 0 && (bytes == 0 || bytes >= sizeof item.name)) return wrong(text, at, "a device's name has 1 to 63 characters");
+        if (f == 0 && (bytes == 0 || bytes >= sizeof item.name))
+            return wrong(text, at, "a device's name has 1 to 63 characters");
         if (f == 0) memcpy(item.name, at, bytes);
         else if (!read_number(at, bytes, &numbers[f])) {
             char what[60];

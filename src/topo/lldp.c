@@ -155,8 +155,8 @@ static enum rail_result read_named(const char *path, struct lldp_table *table)
     char source[320], *text = slurp(path, &bytes);
     snprintf(source, sizeof source, "RAILCCL_LLDP=%.250s", path);
     if (!text)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: %s; name a file that `lldpctl -f json0` wrote, or say auto or off", source,
-                         strerror(errno));
+        return rail_fail(RAIL_E_ARGUMENT, "%s: %s; name a file that `lldpctl -f json0` wrote, or say auto or off",
+                         source, strerror(errno));
     enum rail_result r = lldp_read_json(text, bytes, source, table);
     free(text);
     return r;
@@ -184,7 +184,8 @@ static void read_networkd(struct lldp_table *table)
 
 static const char *lldpctl_path(void)
 {
-    static const char *const places[] = {"/usr/sbin/lldpctl", "/usr/bin/lldpctl", "/sbin/lldpctl", "/usr/local/sbin/lldpctl"};
+    static const char *const places[] = {"/usr/sbin/lldpctl", "/usr/bin/lldpctl", "/sbin/lldpctl",
+                                         "/usr/local/sbin/lldpctl"};
     for (size_t i = 0; i < sizeof places / sizeof *places; i++)
         if (access(places[i], X_OK) == 0) return places[i];
     return NULL;
@@ -197,7 +198,8 @@ static char *hear(int fd, struct rail_deadline deadline, size_t *bytes_out)
     char *text = malloc(room);
     while (text) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
-        if (rail_deadline_passed(deadline) || (poll(&p, 1, rail_deadline_left_ms(deadline)) < 0 && errno != EINTR)) break;
+        if (rail_deadline_passed(deadline)) break;
+        if (poll(&p, 1, rail_deadline_left_ms(deadline)) < 0 && errno != EINTR) break;
         if (!p.revents) continue;
         ssize_t n = read(fd, text + have, room - have);
         if (n < 0 && (errno == EINTR || errno == EAGAIN)) continue;
@@ -256,9 +258,11 @@ static void ask_lldpctl(const char *path, struct lldp_table *table)
     if (failed) return;
     if (!text) kill(child, SIGKILL);
     int status = reap(child);
-    if (!text) RAIL_INFO(RAIL_GRAPH, "LLDP: %s did not answer within %d ms; its neighbours are not used", path, LLDP_ASK_MS);
+    if (!text)
+        RAIL_INFO(RAIL_GRAPH, "LLDP: %s did not answer within %d ms; its neighbours are not used", path, LLDP_ASK_MS);
     else if (status != 0)
-        RAIL_INFO(RAIL_GRAPH, "LLDP: %s failed (is lldpd running, may this user ask it?); its neighbours are not used", path);
+        RAIL_INFO(RAIL_GRAPH, "LLDP: %s failed (is lldpd running, may this user ask it?); its neighbours are not used",
+                  path);
     else if (lldp_read_json(text, bytes, path, table) != RAIL_OK) RAIL_INFO(RAIL_GRAPH, "LLDP: %s", rail_last_error());
     free(text);
 }

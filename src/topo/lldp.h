@@ -5,8 +5,8 @@
  *   systemd-networkd /run/systemd/netif/lldp/IFINDEX: the frames themselves, each behind its length
  *   a file           RAILCCL_LLDP=FILE: what lldpctl said, with -f json or json0
  *
- * A switch is known by its chassis id, "mac 00:1c:73:aa:bb:01"; NICs that hear one chassis hang on one leaf. Announcements
- * come from outside: every length is checked, texts are made printable. */
+ * A switch is known by its chassis id, "mac 00:1c:73:aa:bb:01"; NICs that hear one chassis hang on one leaf.
+ * Announcements come from outside: every length is checked, texts are made printable. */
 #ifndef RAIL_TOPO_LLDP_H
 #define RAIL_TOPO_LLDP_H
 
@@ -44,8 +44,8 @@ const struct lldp_neighbour *lldp_switch_of(const struct lldp_table *table, cons
 uint64_t lldp_key(const struct lldp_neighbour *neighbour);
 
 /* Where an interface hangs: on the switch that is heard there, else on those that are heard on what it is made of, as
- * the kernel shows it below `root` (the ports of a bond, the port under a VLAN). Two ports of a bond may hang on two leaves:
- * NICs that hang on the same two are on one rail. key 0: nothing is heard, or (several) two switches on one port. */
+ * the kernel shows it below `root` (the ports of a bond, the port under a VLAN). Two ports of a bond may hang on two
+ * leaves: NICs that hang on the same two are on one rail. key 0: nothing is heard, or (several) two switches on one port. */
 struct lldp_leaf {
     uint64_t key;
     char name[LLDP_NAME_BYTES], port[LLDP_NAME_BYTES]; /* "leaf0", "leaf0+leaf1"; ports likewise */
@@ -53,8 +53,8 @@ struct lldp_leaf {
 };
 void lldp_leaf_of(const struct lldp_table *table, const char *root, const char *interface, struct lldp_leaf *out);
 
-/* As RAILCCL_LLDP says, read once in a process; never waits longer than LLDP_ASK_MS. Fails only on a FILE that cannot be
- * read: a daemon that is silent, slow or talks nonsense says nothing. */
+/* As RAILCCL_LLDP says, read once in a process; never waits longer than LLDP_ASK_MS. Fails only on a FILE that cannot
+ * be read: a daemon that is silent, slow or talks nonsense says nothing. */
 enum { LLDP_ASK_MS = 300 };
 enum rail_result lldp_of_process(const struct lldp_table **out);
 

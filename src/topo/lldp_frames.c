@@ -2,7 +2,7 @@
  *
  *   | length, 8 bytes, little-endian | frame | length | frame | ...
  *   frame: destination 6, source 6, 0x88cc | TLV | TLV | ...       TLV: type 7 bits, length 9 bits, that many bytes
- *          1 chassis id (kind, id)   2 port id (kind, id)   5 system name   7 capabilities (which, which enabled)   0 end */
+ *          1 chassis id (kind, id)   2 port id (kind, id)   5 system name   7 capabilities (which, which are on)   0 end */
 #include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
@@ -19,7 +19,8 @@ enum {
 };
 
 /* lldpctl's words for the kinds, so that hosts with either daemon know a switch by the same text. */
-static const char *const chassis_kinds[] = {"unhandled", "unhandled", "ifalias", "unhandled", "mac", "ip", "ifname", "local"};
+static const char *const chassis_kinds[] = {"unhandled", "unhandled", "ifalias", "unhandled",
+                                            "mac",       "ip",        "ifname",  "local"};
 
 static void copy_text(char *out, size_t room, const uint8_t *from, size_t bytes)
 {
@@ -52,7 +53,8 @@ static void read_tlv(struct lldp_neighbour *n, uint32_t type, const uint8_t *val
     char id[64];
     if (type == TLV_CHASSIS && bytes > 1) {
         id_text(id, sizeof id, value[0], KIND_MAC_CHASSIS, KIND_ADDRESS_CHASSIS, value + 1, bytes - 1);
-        const char *kind = value[0] < sizeof chassis_kinds / sizeof *chassis_kinds ? chassis_kinds[value[0]] : "unhandled";
+        bool known = value[0] < sizeof chassis_kinds / sizeof *chassis_kinds;
+        const char *kind = known ? chassis_kinds[value[0]] : "unhandled";
         snprintf(n->chassis, sizeof n->chassis, "%s %.60s", kind, id);
     } else if (type == TLV_PORT && bytes > 1) {
         id_text(n->port, sizeof n->port, value[0], KIND_MAC_PORT, KIND_ADDRESS_PORT, value + 1, bytes - 1);
@@ -89,8 +91,8 @@ enum rail_result lldp_read_frames(const void *frames, size_t bytes, const char *
         size_t offset = bytes - left;
         for (int i = 7; i >= 0 && left >= 8; i--) length = length << 8 | at[i];
         if (left < 8 || length > FRAME_BYTES_MAX || length > left - 8)
-            return rail_fail(RAIL_E_ARGUMENT, "%s: byte %zu: a frame that is cut off or longer than %d bytes; is this a file "
-                             "of systemd-networkd's?", source, offset, FRAME_BYTES_MAX);
+            return rail_fail(RAIL_E_ARGUMENT, "%s: byte %zu: a frame that is cut off or longer than %d bytes; is this a "
+                             "file of systemd-networkd's?", source, offset, FRAME_BYTES_MAX);
         struct lldp_neighbour n = {.station = false};
         snprintf(n.interface, sizeof n.interface, "%.15s", interface);
         if (!read_frame(&n, at + 8, length))

@@ -29,8 +29,8 @@ static void see_ability(void *context, const char *name, const struct json_t *va
     (void)name;
     if (!type) return;
     seen->any = true;
-    if ((strcmp(type, "Bridge") == 0 || strcmp(type, "Router") == 0) && jansson_is_true(jansson_member(value, "enabled")))
-        seen->switches = true;
+    bool switches = strcmp(type, "Bridge") == 0 || strcmp(type, "Router") == 0;
+    seen->switches |= switches && jansson_is_true(jansson_member(value, "enabled"));
 }
 
 /* A chassis that stands under its name is the only member of an object. */
@@ -59,7 +59,7 @@ static void read_neighbour(struct lldp_table *table, const char *interface, cons
     if (!interface || !kind || !value || strlen(interface) >= sizeof n.interface) return;
     struct abilities seen = {false, false};
     const struct json_t *abilities = jansson_member(chassis, "capability");
-    if (jansson_member(abilities, "type") && jansson_text(jansson_member(abilities, "type"))) see_ability(&seen, NULL, abilities);
+    see_ability(&seen, NULL, abilities); /* a list of one is its only item */
     jansson_each(abilities, see_ability, &seen);
     n.station = seen.any && !seen.switches;
     strcpy(n.interface, interface);

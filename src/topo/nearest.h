@@ -33,9 +33,9 @@ enum { NEAR_NONE = 255 };
 /* Whether round trips are worth measuring: two NICs are as many routers away from one. */
 bool near_tie(const struct near_matrix *m, uint32_t i, uint32_t j);
 
-/* out[i]: the NIC j that is i's, and whose i is, or NEAR_NONE. A pair counts when no other pair of the two hosts is fewer
- * routers apart and each is the other's only such one; among several, when its second shortest round trip is shorter than
- * any of theirs and theirs are half as long again. Returns how the last pair was told, or why there is none. Pure. */
+/* out[i]: the NIC j that is i's, and whose i is, or NEAR_NONE. A pair counts when no other pair of the two hosts is
+ * fewer routers apart and each is the other's only such one; among several, when its second shortest round trip is shorter
+ * than any of theirs and theirs are half as long again. Returns how the last pair was told, or why there is none. Pure. */
 enum near_how near_assign(const struct near_matrix *m, uint8_t out[RAILS_NICS_MAX]);
 
 #endif

@@ -26,8 +26,8 @@ static enum rail_result hca_says(const char *interface, char *hca, struct rail_l
     RAIL_TRY(hca_parse(text, &list));
     *out = hca_label_of_interface(&list, machine_root(), interface, hca, &other);
     if (other.rail[0])
-        RAIL_WARN("rails: NCCL_IB_HCA puts %s (%s) on rail %s%s%s and, by another device of it, on rail %s%s%s; the first is "
-                  "taken", interface, hca, out->rail, out->plane[0] ? " plane " : "", out->plane, other.rail,
+        RAIL_WARN("rails: NCCL_IB_HCA puts %s (%s) on rail %s%s%s and, by another device of it, on rail %s%s%s; the first "
+                  "is taken", interface, hca, out->rail, out->plane[0] ? " plane " : "", out->plane, other.rail,
                   other.plane[0] ? " plane " : "", other.plane);
     return RAIL_OK;
 }
@@ -47,8 +47,8 @@ static enum rail_result labels(const struct machine_interface *nic, struct rail_
     if (by_file.rail[0] && by_hca.rail[0] && memcmp(&by_file, &by_hca, sizeof by_file) != 0) {
         label_text(&by_file, one);
         label_text(&by_hca, other);
-        RAIL_WARN("rails: host %s %s is on rail %s by the fabric file and on rail %s by NCCL_IB_HCA (%s); the fabric file is "
-                  "believed, correct one of them", machine_host_name(), nic->name, one, other, hca);
+        RAIL_WARN("rails: host %s %s is on rail %s by the fabric file and on rail %s by NCCL_IB_HCA (%s); the fabric file "
+                  "is believed, correct one of them", machine_host_name(), nic->name, one, other, hca);
     }
     return RAIL_OK;
 }
@@ -60,7 +60,8 @@ static enum rail_result hear_leaf(const struct machine_interface *nic, struct ra
     RAIL_TRY(lldp_of_process(&table));
     lldp_leaf_of(table, machine_root(), nic->name, &leaf);
     if (leaf.several)
-        RAIL_INFO(RAIL_INIT, "rails: %s hears several switches on one port by LLDP, so it says nothing of its rail", nic->name);
+        RAIL_INFO(RAIL_INIT, "rails: %s hears several switches on one port by LLDP, so it says nothing of its rail",
+                  nic->name);
     if (!leaf.key) return RAIL_OK;
     facts->leaf = leaf.key;
     snprintf(facts->leaf_text, sizeof facts->leaf_text, "%.23s", leaf.name);

@@ -73,8 +73,8 @@ struct rail_facts {
 struct machine_interface;
 enum rail_result rails_facts(const struct machine_interface *nic, struct rail_facts *out);
 
-/* Where this host hangs, by the switches that its NICs hear (LLDP): hosts that hear the same ones are in one place. All 0
- * when none is heard. */
+/* Where this host hangs, by the switches that its NICs hear (LLDP): hosts that hear the same ones are in one place. All
+ * 0 when none is heard. */
 struct place;
 enum rail_result rails_place(struct place *out);
 
@@ -110,7 +110,7 @@ struct rail_verdict {
 };
 
 /* Writes key and by of every NIC. A rail holds at most one NIC of each host, unless a label says otherwise; a leaf or a
- * subnet that some host has twice tells nothing. The same input gives the same output on every host. -1: out of memory. */
+ * subnet that some host has twice tells nothing. The same input gives the same output everywhere. -1: out of memory. */
 int rails_group(struct rail_nic *nics, uint32_t n, const struct rail_near *near, uint32_t n_near,
                 struct rail_verdict *verdict);
 

@@ -3,8 +3,8 @@
  * Two NICs in one subnet, and NICs whose peers are behind a router, have one thing in common: without a rule per source
  * address the kernel picks the device by the destination alone, and one NIC carries all. A socket that is bound to its
  * device leaves by it whatever the table says. But it also hears only what comes in by it, so this is good only where
- * answers do come back that way: IPv4 neighbours ask by ARP, and Linux answers for all its addresses on every NIC unless
- * arp_ignore says otherwise; a strict rp_filter drops what comes in on a NIC that the table would not answer by. */
+ * answers do come back that way: IPv4 neighbours ask by ARP, and Linux answers for all its addresses on every NIC
+ * unless arp_ignore says otherwise; a strict rp_filter drops what comes in on a NIC that the table would not answer by. */
 #include <errno.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
