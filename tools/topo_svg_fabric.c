@@ -82,7 +82,8 @@ static void draw_switch(const struct svg *s, const struct band *b, uint32_t tier
              letters, fabric_switch_at(s->view->fabric, row->at[k]).name);
     if (!hosts) return;
     snprintf(words, sizeof words, "%u host%s", hosts, hosts == 1 ? "" : "s");
-    svg_text(s, x, y + 30, mine ? CENTRED " font-size=\"10.5\" fill=\"#cbd5e1\"" : CENTRED " font-size=\"10.5\" fill=\"#64748b\"",
+    svg_text(s, x, y + 30, mine ? CENTRED " font-size=\"10.5\" fill=\"#cbd5e1\""
+                                : CENTRED " font-size=\"10.5\" fill=\"#64748b\"",
              letters + 4, words);
 }
 
@@ -96,13 +97,15 @@ static void draw_ports(const struct svg *s, double x0, double y0, const char *le
         double x = s->x[nic] + BOX / 2.0 - 14;
         char words[40];
         if (y0 > 0)
-            fprintf(s->out, "<path d=\"M%.1f %.1f C%.1f %.1f %.1f %.1f %.1f %.1f\" fill=\"none\" stroke=\"%s\" stroke-width=\"2\"/>\n",
+            fprintf(s->out,
+                    "<path d=\"M%.1f %.1f C%.1f %.1f %.1f %.1f %.1f %.1f\" fill=\"none\" stroke=\"%s\" "
+                    "stroke-width=\"2\"/>\n",
                     x0, y0, x0, y0 + 16, s->x[nic], y - 18, s->x[nic], y, svg_colour(number));
         fprintf(s->out, /* behind the NUMA node's title */
                 "<path d=\"M%.1f %.1f V%.1f M%.1f %.1f V%.1f\" stroke=\"%s\" stroke-width=\"2.5\" opacity=\"0.75\"/>\n", x,
                 y + CHIP, s->top, x, s->top + 32, s->y[nic], svg_colour(number));
-        fprintf(s->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"11\" fill=\"%s\"/>\n", s->x[nic] - BOX / 2.0, y,
-                BOX, CHIP, svg_colour(number));
+        fprintf(s->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%d\" height=\"%d\" rx=\"11\" fill=\"%s\"/>\n",
+                s->x[nic] - BOX / 2.0, y, BOX, CHIP, svg_colour(number));
         snprintf(words, sizeof words, "rail %u", number);
         svg_text(s, s->x[nic], y + 15.5, CENTRED " font-size=\"12\" font-weight=\"bold\" fill=\"#fff\"", 12, words);
     }
@@ -132,6 +135,7 @@ void svg_fabric_draw(const struct svg *s, double width)
         for (uint32_t k = 0; k < row->n; k++) draw_switch(s, &b, t, k, width);
         snprintf(words, sizeof words, "%u of %u switches shown", row->n, row->all);
         if (row->all > row->n)
-            svg_text(s, width - MARGIN, TOP + t * (double)ROW - 4, "text-anchor=\"end\" font-size=\"10.5\" fill=\"#64748b\"", 48, words);
+            svg_text(s, width - MARGIN, TOP + t * (double)ROW - 4,
+                     "text-anchor=\"end\" font-size=\"10.5\" fill=\"#64748b\"", 48, words);
     }
 }

@@ -12,13 +12,13 @@
 
 enum { LINES = 8, RAILS_MAX = 4 * NET_MAX_RAILS };
 
-static const uint32_t *ranks_of(const struct shape *shape, uint32_t node, uint32_t *n)
+/* The first rank of its host looks. */
+static bool leads(const struct comm *comm)
 {
-    *n = shape->node_start[node + 1] - shape->node_start[node];
-    return &shape->order[shape->node_start[node]];
+    for (uint32_t k = 0; k < comm->rank; k++)
+        if (comm->members[k].host == comm->members[comm->rank].host) return false;
+    return true;
 }
-
-static bool leads(const struct comm *comm) { return comm->shape.peer_of[comm->rank] == 0; }
 
 /* ---- looking ---- */
 
@@ -142,22 +142,20 @@ static void log_homes(const struct comm *comm, const struct homes_record *leader
                   home_place_text(records[ranks[i]].place, place), comm->shape.rail_of[ranks[i]],
                   nic < a->n_rails ? a->rails[nic].name : "no NIC", home_why_text(&leader->view, &homes[i], why));
     }
-    if (n > LINES) RAIL_INFO(RAIL_INIT, "... and %u more ranks of this node", n - LINES);
+    if (n > LINES) RAIL_INFO(RAIL_INIT, "... and %u more ranks of this host", n - LINES);
 }
 
-static enum rail_result settle_node(struct comm *comm, const struct homes_record *records, const struct numbering *all,
-                                    uint32_t node)
+static enum rail_result settle_host(struct comm *comm, const struct homes_record *records, const struct numbering *all,
+                                    const uint32_t *ranks, uint32_t n)
 {
-    uint32_t n;
-    const uint32_t *ranks = ranks_of(&comm->shape, node, &n);
     const struct homes_record *leader = &records[ranks[0]];
     struct home_place *places = calloc(n, sizeof *places);
     struct home *homes = calloc(n, sizeof *homes);
     enum rail_result result = places && homes ? RAIL_OK
                                               : rail_fail(RAIL_E_SYSTEM, "home NICs of %u ranks: out of memory", n);
     for (uint32_t i = 0; i < n && result == RAIL_OK; i++) places[i] = records[ranks[i]].place;
-    if (result == RAIL_OK) result = home_deal(&leader->view, usable(comm, &comm->addresses[ranks[0]], node), n, places,
-                                                 homes);
+    uint16_t nics = usable(comm, &comm->addresses[ranks[0]], comm->shape.node_of[ranks[0]]);
+    if (result == RAIL_OK) result = home_deal(&leader->view, nics, n, places, homes);
     for (uint32_t i = 0; i < n && result == RAIL_OK; i++) {
         const struct net_address *own = &comm->addresses[ranks[i]];
         uint32_t nic = homes[i].nic;
@@ -172,15 +170,34 @@ static enum rail_result settle_node(struct comm *comm, const struct homes_record
     return result;
 }
 
+/* The ranks of rank r's host in rank order, if r is their first; else none. A host may be several nodes (NCCL_SHM_DISABLE),
+ * whose ranks share its NICs all the same. */
+static uint32_t host_of_first(const struct comm *comm, uint32_t r, uint32_t *ranks)
+{
+    uint32_t n = 0;
+    for (uint32_t k = 0; k < r; k++)
+        if (comm->members[k].host == comm->members[r].host) return 0;
+    for (uint32_t k = r; k < comm->n_ranks; k++)
+        if (comm->members[k].host == comm->members[r].host) ranks[n++] = k;
+    return n;
+}
+
 enum rail_result homes_settle(struct comm *comm, const struct homes_record *records)
 {
     struct numbering all;
     if (comm->shape.n_nodes < 2) return RAIL_OK;
     comm->home_nic = calloc(comm->n_ranks, sizeof *comm->home_nic);
-    if (!comm->home_nic) return rail_fail(RAIL_E_SYSTEM, "home NICs of %u ranks: out of memory", comm->n_ranks);
-    number_rails(comm, &all);
-    for (uint32_t node = 0; node < comm->shape.n_nodes; node++) RAIL_TRY(settle_node(comm, records, &all, node));
-    return RAIL_OK;
+    uint32_t *ranks = calloc(comm->n_ranks, sizeof *ranks);
+    enum rail_result result = comm->home_nic && ranks ? RAIL_OK
+                                                      : rail_fail(RAIL_E_SYSTEM, "home NICs of %u ranks: out of memory",
+                                                                  comm->n_ranks);
+    if (result == RAIL_OK) number_rails(comm, &all);
+    for (uint32_t r = 0; r < comm->n_ranks && result == RAIL_OK; r++) {
+        uint32_t n = host_of_first(comm, r, ranks);
+        if (n) result = settle_host(comm, records, &all, ranks, n);
+    }
+    free(ranks);
+    return result;
 }
 
 uint64_t homes_hash(const struct comm *comm)

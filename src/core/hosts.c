@@ -50,8 +50,8 @@ static int end_text(const struct comm *comm, const struct end *end, enum hosts_d
     uint32_t rank = leader_of(comm, end->node);
     const char *host = comm->members[rank].host_name;
     if (kind == HOSTS_NICS) return snprintf(out, bytes, "node %u (host %s) has %u", end->node, host, end->value);
-    return snprintf(out, bytes, "%.15s of node %u (host %s) has %u %s", comm->addresses[rank].rails[end->nic].name, end->node,
-                    host, end->value, unit[kind]);
+    return snprintf(out, bytes, "%.15s of node %u (host %s) has %u %s", comm->addresses[rank].rails[end->nic].name,
+                    end->node, host, end->value, unit[kind]);
 }
 
 static const char *say(const struct comm *comm, const struct span *s, enum hosts_difference kind, uint32_t more, char *text,

@@ -43,8 +43,8 @@ struct nvml_functions {
     nvml_result (*device_get_field_values)(nvml_device, int n, struct nvml_field *);
 };
 
-/* NULL when the library is not here, or is not one; *why_out then says so. `path`: NULL for libnvidia-ml.so.1. Any thread; the
- * first call of the process loads, and what it loaded stays. */
+/* NULL when the library is not here, or is not one; *why_out then says so. `path`: NULL for libnvidia-ml.so.1. Any thread;
+ * the first call of the process loads, and what it loaded stays. */
 const struct nvml_functions *nvml_functions(const char *path, const char **why_out);
 
 #endif

@@ -254,9 +254,11 @@ const char *home_place_text(struct home_place place, char text[48])
     char bus[24];
     uint64_t id = place.id;
     if (place.kind == HOME_NUMA) snprintf(text, 48, "NUMA node %u", place.id);
-    else if (place.kind == HOME_GPU)
-        snprintf(text, 48, "GPU %s", topo_bus_text((id >> 16) << 24 | (id >> 8 & 0xff) << 16 | (id >> 3 & 0x1f) << 8 | (id & 7), bus));
-    else snprintf(text, 48, "any NUMA node");
+    else if (place.kind != HOME_GPU) snprintf(text, 48, "any NUMA node");
+    else {
+        id = (id >> 16) << 24 | (id >> 8 & 0xff) << 16 | (id >> 3 & 0x1f) << 8 | (id & 7); /* home_gpu()'s inverse */
+        snprintf(text, 48, "GPU %s", topo_bus_text(id, bus));
+    }
     return text;
 }
 
@@ -266,7 +268,9 @@ const char *home_why_text(const struct home_view *view, const struct home *home,
     switch ((enum home_why)home->why) {
     case HOME_NEAREST: n = snprintf(text, 128, "%s", topo_class_name((enum topo_class)home->class)); break;
     case HOME_FLOATS: n = snprintf(text, 128, "no NIC is nearer to a rank that may run on several NUMA nodes"); break;
-    case HOME_UNKNOWN: n = snprintf(text, 128, "its NUMA node or GPU is not described, or its nearest NICs have no partner"); break;
+    case HOME_UNKNOWN:
+        n = snprintf(text, 128, "its NUMA node or GPU is not described, or its nearest NICs have no partner");
+        break;
     case HOME_IN_TURN:
         n = snprintf(text, 128, "in turn, as %s", view->sight == HOME_NOT_LOOKED ? "nobody looked (RAILCCL_TOPO)"
                                                   : "its NICs have no PCI device (veth, tunnel, container)");

@@ -32,11 +32,13 @@ enum rail_result nvlink_add(struct topo_graph *graph, uint32_t gpu, uint32_t to,
     }
     if (old && graph->nodes[to].kind == TOPO_GPU) { /* the other end */
         if (old->count == count) return RAIL_OK;
-        topo_graph_remark(graph, "%s gives %u NVLinks between two GPUs, their other end %u: the smaller number is used", where,
+        topo_graph_remark(graph,
+                          "%s gives %u NVLinks between two GPUs, their other end %u: the smaller number is used", where,
                           count, old->count);
         if (count < old->count) old->count = count, old->rate.gb_per_s = count * each.gb_per_s;
         return RAIL_OK;
     }
     each.gb_per_s *= count;
-    return topo_graph_link(graph, (struct topo_link){.kind = TOPO_LINK_NVL, .a = gpu, .b = to, .count = count, .rate = each});
+    struct topo_link link = {.kind = TOPO_LINK_NVL, .a = gpu, .b = to, .count = count, .rate = each};
+    return topo_graph_link(graph, link);
 }

@@ -236,7 +236,8 @@ enum rail_result nvml_gpus(struct sysfs *s)
     struct asking a = {s, nvml_functions(path, &why), {TOPO_NVML, 0, "the driver"}};
     if (!a.nvml) {
         RAIL_INFO(RAIL_INIT, "NVML is not asked: %s", why);
-        topo_graph_remark(s->graph, "NVML is not asked, so NVLinks, C2C and the driver's GPU numbers are not known: %s", why);
+        topo_graph_remark(s->graph, "NVML is not asked, so NVLinks, C2C and the driver's GPU numbers are not known: %s",
+                          why);
         return RAIL_OK;
     }
     if (refused(&a, "nvmlInit", "the driver", a.nvml->init())) return RAIL_OK;

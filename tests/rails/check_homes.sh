@@ -5,6 +5,7 @@
 . tests/rails/rig.sh
 cases=("virtual NICs have no place: ranks take them in turn, and it is said"
        "NCCL_TOPO_FILE: home NICs are those of the ranks' NUMA node, evenly"
+       "processes of one host that share no memory share its NICs all the same"
        "RAILCCL_TOPO=0: nobody looks"
        "hosts of one NIC less, of another MTU are named"
        "NCCL_TOPO_DUMP_FILE: the rank that is asked for writes what railccl topo reads"
@@ -43,6 +44,9 @@ by_file() {
     says 'rank 0: NUMA node 0, home rail 0 \(eth0\), PHB, one of 2 as near, shared by 2 ranks' && says 'rank 1: .*home rail 0' &&
         says 'rank 2: .*home rail 1 \(eth1\), PHB' && says 'rank 7: .*home rail 1'
 }
+processes_apart() {
+    NCCL_SHM_DISABLE=1 reduce 8 "$(hosts 4)" && says 'rank 3: .*home rail 3 \(eth3\)' && says 'rank 6: .*home rail 2'
+}
 not_looked() { RAILCCL_TOPO=0 NCCL_TOPO_FILE=$dir/machine.xml reduce 4 "$(hosts 2)" && says 'rank 1: .*home rail 1 .*nobody looked' && silent 'machine:'; }
 unlike() {
     ip netns exec "$rig-h1" ip link set eth1 mtu 1500 && ip netns exec "$rig-h1" ip link set eth3 down || return 1
@@ -74,9 +78,10 @@ tap_rig() {
 tap_rig "${cases[0]}" in_turn
 if [ "$numa" -gt 1 ]; then tap_skip "${cases[1]}" "ranks of this machine are on $numa NUMA nodes"; else tap_rig "${cases[1]}" by_file; fi
 unset NCCL_TOPO_FILE
-tap_rig "${cases[2]}" not_looked
-tap_rig "${cases[3]}" unlike
-tap_case "${cases[4]}" dumped
-tap_case "${cases[5]}" one_host
-tap_case "${cases[6]}" refused
+tap_rig "${cases[2]}" processes_apart
+tap_rig "${cases[3]}" not_looked
+tap_rig "${cases[4]}" unlike
+tap_case "${cases[5]}" dumped
+tap_case "${cases[6]}" one_host
+tap_case "${cases[7]}" refused
 tap_end

@@ -393,7 +393,8 @@ static void try_connect(struct net_lane *lane)
     address_text(&to, text, sizeof text);
     snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
              net->rails[lane->rail].interface.name, text);
-    struct frame_hello hello = {.version = FRAME_VERSION, .rail = peer->address.rails[lane->there].number, .lane = lane->index,
+    struct frame_hello hello = {.version = FRAME_VERSION, .rail = peer->address.rails[lane->there].number,
+                                .lane = lane->index,
                                 .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);

@@ -39,7 +39,8 @@ static const char *trouble(struct net_rail *rail, const struct ifaddrs *all)
 
 void net_rail_gone(struct net_rail *rail, const char *why)
 {
-    if (!rail->gone) RAIL_WARN("NIC %s was chosen and is gone: %s; new communicators do without it", rail->interface.name, why);
+    if (!rail->gone)
+        RAIL_WARN("NIC %s was chosen and is gone: %s; new communicators do without it", rail->interface.name, why);
     rail->gone = true;
 }
 
