@@ -2,12 +2,17 @@
 # rig.sh - hosts x rails out of network namespaces: what the library's network is proven on. docs/RAILS.md has the drawing.
 #
 #   tests/rails/rig.sh up NAME HOSTS RAILS [RATE_MBIT=500] [spine]     RIG_SHUFFLE=1, RIG_MISSING="H:R ...", RIG_MTU=9000
+#   tests/rails/rig.sh up NAME HOSTS RAILS RATE_MBIT routes    two pods, RIG_ROUTES=4 equal routes of RIG_ROUTE_MBIT each,
+#                                              the leaves' hash from RIG_SEED (random)
 #   tests/rails/rig.sh down NAME
 #   tests/rails/rig.sh hosts NAME [SLOTS]      NAME-h0:SLOTS,NAME-h1:SLOTS ... as `railccl run --netns` wants them
 #   tests/rails/rig.sh exec NAME HOST COMMAND...
-#   tests/rails/rig.sh counters NAME           one line per NIC: "nic HOST RAIL TX RX", per uplink: "spine RAIL BYTES"
+#   tests/rails/rig.sh counters NAME           one line per NIC: "nic HOST RAIL TX RX", per uplink: "spine RAIL BYTES",
+#                                              per route: "route RAIL POD ROUTE BYTES", sent by the leaf in POD
 #   tests/rails/rig.sh cut|silent|heal NAME HOST RAIL ;  slow NAME HOST RAIL MBIT ;  lossy NAME HOST RAIL PERCENT
 #   tests/rails/rig.sh deaf NAME HOST RAIL     one way: what the host sends arrives, what is sent to it does not
+#   tests/rails/rig.sh route-slow NAME RAIL ROUTE MBIT     one of the equal routes, both ways
+#   tests/rails/rig.sh seed NAME SEED          another hash in all leaves: every route of every connection is drawn anew
 #
 # Sourced, it gives the same as functions: rig_up NAME 4 4 500 spine. rig_name prints a name that no other rig has and
 # sweeps away rigs whose script died. Everything lives in namespaces called NAME-...: nothing of it is seen outside.
@@ -43,10 +48,26 @@ rig_nic() { # NAME HOST RAIL
     if [ "$shuffle" = 1 ]; then echo "eth$((($3 - $2 % rails + rails) % rails))"; else echo "eth$3"; fi
 }
 
-rig_bucket() { # MBIT: burst holds a 64 KiB packet and a millisecond; limit is the switch's buffer, 20 ms
+# Where the cable of HOST on RAIL ends: its pod's leaf. The second half of the hosts is pod 1, where there are pods.
+rig_leaf_of() { # NAME HOST RAIL
+    local hosts routes
+    read -r hosts _ _ _ _ routes <"/run/$1.rig"
+    if [ "${routes:-0}" -gt 0 ] && [ "$2" -ge $(((hosts + 1) / 2)) ]; then echo "$1-l$3p1"; else echo "$1-l$3"; fi
+}
+
+# Its address on rail R is 10.77.R.this. Pods are halves of the subnet.
+rig_address() { # NAME HOST RAIL
+    local hosts
+    read -r hosts _ <"/run/$1.rig"
+    if [[ $(rig_leaf_of "$@") == *p1 ]]; then echo $((129 + $2 - (hosts + 1) / 2)); else echo $(($2 + 1)); fi
+}
+
+rig_bucket() { # MBIT [MS]: burst holds a 64 KiB packet and a millisecond; limit is the switch's buffer, 20 ms or 1 MiB, or MS
     local burst=$(($1 * 125)) limit=$(($1 * 2500))
     [ $burst -ge 131072 ] || burst=131072
     [ $limit -ge 1048576 ] || limit=1048576
+    [ -z "${2:-}" ] || limit=$(($1 * 125 * $2))
+    [ $limit -ge 131072 ] || limit=131072
     echo "tbf rate $1mbit burst ${RIG_BURST:-$burst} limit $limit"
 }
 
@@ -61,7 +82,7 @@ rig_space() { # NAME: a namespace without IPv6, so that an idle fabric counts no
 
 # The cables of a host. Order matters: the kernel numbers interfaces as they are made.
 rig_host() { # NAME HOST RAILS MBIT SPINE SHUFFLE
-    local name=$1 h=$2 rails=$3 bucket k r nic net first=1 mtu=${RIG_MTU:-9000}
+    local name=$1 h=$2 rails=$3 bucket k r nic net leaf at first=1 mtu=${RIG_MTU:-9000}
     bucket=$(rig_bucket "$4")
     rig_space "$name-h$h" 0 || return 1
     ip netns exec "$name-h$h" sysctl -qw net.ipv4.tcp_congestion_control="${RIG_CC:-reno}" || return 1
@@ -69,20 +90,20 @@ rig_host() { # NAME HOST RAILS MBIT SPINE SHUFFLE
         r=$k
         [ "$6" = 0 ] || r=$(((k + h) % rails))
         rig_is_missing "$h" $r && continue
-        nic=eth$k net=10.77.$r
-        ip link add $nic netns "$name-h$h" mtu "$mtu" type veth peer name "h$h" netns "$name-l$r" mtu "$mtu" || return 1
-        ip -n "$name-l$r" link set "h$h" master leaf up || return 1
+        nic=eth$k net=10.77.$r leaf=$(rig_leaf_of "$name" "$h" $r) at=$(rig_address "$name" "$h" $r)
+        ip link add $nic netns "$name-h$h" mtu "$mtu" type veth peer name "h$h" netns "$leaf" mtu "$mtu" || return 1
+        ip -n "$leaf" link set "h$h" master leaf up || return 1
         # A socket bound to a rail's address leaves by that rail, whoever it talks to.
         ip -n "$name-h$h" -batch - <<END || return 1
-addr add $net.$((h + 1))/24 dev $nic
+addr add $net.$at/24 dev $nic
 link set $nic up
-rule add from $net.$((h + 1)) table $((100 + r))
-route add $net.0/24 dev $nic src $net.$((h + 1)) table $((100 + r))
+rule add from $net.$at table $((100 + r))
+route add $net.0/24 dev $nic src $net.$at table $((100 + r))
 route add $([ "$5" = 1 ] && echo "default via $net.254 dev $nic" || echo "unreachable default") table $((100 + r))
 $([ "$5" = 1 ] && [ $first = 1 ] && echo "route add default via $net.254 dev $nic")
 END
         first=0
-        tc -n "$name-h$h" qdisc add dev $nic root handle 1: $bucket && tc -n "$name-l$r" qdisc add dev "h$h" root handle 1: $bucket ||
+        tc -n "$name-h$h" qdisc add dev $nic root handle 1: $bucket && tc -n "$leaf" qdisc add dev "h$h" root handle 1: $bucket ||
             return 1
     done
 }
@@ -107,6 +128,51 @@ END2
         tc -n "$name-s" qdisc add dev "leaf$r" root handle 1: $bucket
 }
 
+# Acknowledgements share a route with the data of the other direction: behind a buffer of 1 MiB they would come 40 ms late.
+rig_route_bucket() { rig_bucket "$1" "${RIG_ROUTE_QUEUE_MS:-10}"; }
+
+# A leaf of a pod. It answers ARP for the other pod's half of the subnet at once, and routes there over all spines alike:
+# by the hash of addresses and ports, whose seed nobody knows.
+rig_pod_leaf() { # NAME RAIL POD ROUTES MBIT
+    local name=$1 r=$2 p=$3 leaf=$1-l$2 k uplink bucket hops="" mtu=${RIG_MTU:-9000} halves=(0 128)
+    [ "$p" = 0 ] || leaf=${leaf}p1
+    bucket=$(rig_route_bucket "$5")
+    rig_space "$leaf" 1 && ip -n "$leaf" link add leaf mtu "$mtu" type bridge && ip -n "$leaf" link set leaf up &&
+        ip netns exec "$leaf" sysctl -qw net.ipv4.fib_multipath_hash_policy=1 net.ipv4.conf.leaf.proxy_arp=1 \
+            net.ipv4.neigh.leaf.proxy_delay=0 && ip -n "$leaf" addr add "10.77.$r.$((halves[p] + 126))/25" dev leaf || return 1
+    for ((k = 0; k < $4; k++)); do
+        uplink=10.$((80 + p)).$((r * 8 + k))
+        ip link add "route$k" netns "$leaf" mtu "$mtu" type veth peer name "r${r}p$p" netns "$name-s$k" mtu "$mtu" &&
+            ip -n "$leaf" -batch - <<END && ip -n "$name-s$k" -batch - <<END2 &&
+addr add $uplink.1/30 dev route$k
+link set route$k up
+END
+addr add $uplink.2/30 dev r${r}p$p
+link set r${r}p$p up
+route add 10.77.$r.${halves[p]}/25 via $uplink.1
+END2
+            tc -n "$leaf" qdisc add dev "route$k" root handle 1: $bucket || return 1
+        hops="$hops nexthop via $uplink.2 weight 1"
+    done
+    ip -n "$leaf" route add "10.77.$r.${halves[1 - p]}/25" $hops
+}
+
+rig_pods() { # NAME RAILS ROUTES MBIT
+    local r p k
+    for ((k = 0; k < $3; k++)); do rig_space "$1-s$k" 1 || return 1; done
+    for ((r = 0; r < $2; r++)); do
+        for p in 0 1; do rig_pod_leaf "$1" $r $p "$3" "$4" || return 1; done
+    done
+    rig_seed "$1" "${RIG_SEED:-$((RANDOM * 32768 + RANDOM + 1))}"
+}
+
+rig_seed() { # NAME SEED
+    local space
+    for space in /run/netns/"$1"-l[0-9]* /run/netns/"$1"-s[0-9]*; do
+        ip netns exec "$(basename "$space")" sysctl -qw net.ipv4.fib_multipath_hash_seed="$2" || return 1
+    done
+}
+
 # Cables need a moment until they carry.
 rig_carriers() { # NAME HOSTS
     local h down
@@ -122,22 +188,31 @@ rig_carriers() { # NAME HOSTS
     return 1
 }
 
-rig_build() { # NAME HOSTS RAILS MBIT SPINE
+rig_build() { # NAME HOSTS RAILS MBIT SPINE ROUTES
     local r h shuffle=${RIG_SHUFFLE:-0}
-    echo "$2 $3 $4 $shuffle $5" >"/run/$1.rig" || return 1
+    echo "$2 $3 $4 $shuffle $5 $6" >"/run/$1.rig" || return 1
     [ "$5" = 0 ] || rig_space "$1-s" 1 || return 1
-    for ((r = 0; r < $3; r++)); do rig_leaf "$1" $r "$5" "$4" || return 1; done
+    if [ "$6" -gt 0 ]; then
+        rig_pods "$1" "$3" "$6" "${RIG_ROUTE_MBIT:-$4}" || return 1
+    else
+        for ((r = 0; r < $3; r++)); do rig_leaf "$1" $r "$5" "$4" || return 1; done
+    fi
     for ((h = 0; h < $2; h++)); do rig_host "$1" $h "$3" "$4" "$5" "$shuffle" || return 1; done
     rig_carriers "$1" "$2"
 }
 
-rig_up() { # NAME HOSTS RAILS [MBIT] [spine]
-    local spine=0
+rig_up() { # NAME HOSTS RAILS [MBIT] [spine|routes]
+    local spine=0 routes=0
     [ "${5:-}" != spine ] || spine=1
+    if [ "${5:-}" = routes ]; then
+        routes=${RIG_ROUTES:-4}
+        [[ $routes =~ ^[1-8]$ && ${RIG_ROUTE_MBIT:-1} =~ ^[0-9]+$ ]] && [ "$2" -le 100 ] && [ "$3" -le 16 ] ||
+            { echo "rig_up: at most 8 routes, 100 hosts and 16 rails: got RIG_ROUTES=$routes, '$*'" >&2; return 1; }
+    fi
     [[ $2 =~ ^[0-9]+$ && $3 =~ ^[0-9]+$ && ${4:-500} =~ ^[0-9]+$ ]] && [ "$2" -le 200 ] && [ "$3" -le 64 ] ||
-        { echo "rig_up NAME HOSTS RAILS [MBIT] [spine]: got '$*'" >&2; return 1; }
+        { echo "rig_up NAME HOSTS RAILS [MBIT] [spine|routes]: got '$*'" >&2; return 1; }
     ! [ -e "/run/netns/$1-h0" ] || { echo "rig $1 is up already" >&2; return 1; }
-    rig_build "$1" "$2" "$3" "${4:-500}" $spine && return 0
+    rig_build "$1" "$2" "$3" "${4:-500}" $spine $routes && return 0
     echo "rig $1 could not be built" >&2
     rig_down "$1"
     return 1
@@ -146,7 +221,7 @@ rig_up() { # NAME HOSTS RAILS [MBIT] [spine]
 # Ends what still runs in there, and removes it all; harmless when there is nothing.
 rig_down() { # NAME
     local space pid
-    for space in /run/netns/"$1"-[hl][0-9]* /run/netns/"$1-s"; do
+    for space in /run/netns/"$1"-[hls][0-9]* /run/netns/"$1-s"; do
         [ -e "$space" ] || continue
         space=$(basename "$space")
         for pid in $(ip netns pids "$space" 2>/dev/null); do kill -9 "$pid" 2>/dev/null; done
@@ -166,8 +241,8 @@ rig_hosts() { # NAME [SLOTS]
 rig_exec() { local name=$1 host=$2; shift 2; ip netns exec "$name-h$host" "$@"; }
 
 rig_counters() { # NAME
-    local hosts rails spine h r nic name=$1
-    read -r hosts rails _ _ spine <"/run/$name.rig" || return 1
+    local hosts rails spine routes h r nic name=$1
+    read -r hosts rails _ _ spine routes <"/run/$name.rig" || return 1
     for ((h = 0; h < hosts; h++)); do
         for ((r = 0; r < rails; r++)); do echo "$(rig_nic "$name" $h $r) nic $h $r"; done >"/run/$name.names"
         ip netns exec "$name-h$h" cat /proc/net/dev | tr : ' ' |
@@ -176,18 +251,30 @@ rig_counters() { # NAME
     rm -f "/run/$name.names"
     [ "$spine" = 0 ] || ip netns exec "$name-s" cat /proc/net/dev | tr : ' ' |
         awk '$1 ~ /^leaf/ { printf "spine %s %.0f\n", substr($1, 5), $2 }' # what came up to it: each packet once
+    [ "${routes:-0}" = 0 ] || for ((r = 0; r < rails; r++)); do rig_route_counters "$name" $r; done
+}
+rig_route_counters() { # NAME RAIL: what each pod's leaf sent into each route
+    local p leaf=("$1-l$2" "$1-l$2p1")
+    for p in 0 1; do
+        ip netns exec "${leaf[p]}" cat /proc/net/dev | tr : ' ' |
+            awk -v at="route $2 $p" '$1 ~ /^route/ { printf "%s %s %.0f\n", at, substr($1, 6), $10 }'
+    done
 }
 
-rig_cut()    { ip -n "$1-l$3" link set "h$2" down; }
-rig_silent() { ip -n "$1-l$3" link set "h$2" nomaster; }
+rig_cut()    { ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" down; }
+rig_silent() { ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" nomaster; }
 rig_slow() { # NAME HOST RAIL MBIT
     tc -n "$1-h$2" qdisc replace dev "$(rig_nic "$1" "$2" "$3")" root handle 1: $(rig_bucket "$4") &&
-        tc -n "$1-l$3" qdisc replace dev "h$2" root handle 1: $(rig_bucket "$4")
+        tc -n "$(rig_leaf_of "$1" "$2" "$3")" qdisc replace dev "h$2" root handle 1: $(rig_bucket "$4")
+}
+rig_route_slow() { # NAME RAIL ROUTE MBIT
+    tc -n "$1-l$2" qdisc replace dev "route$3" root handle 1: $(rig_route_bucket "$4") &&
+        tc -n "$1-l$2p1" qdisc replace dev "route$3" root handle 1: $(rig_route_bucket "$4")
 }
 rig_heal() { # NAME HOST RAIL
     local mbit
     read -r _ _ mbit _ <"/run/$1.rig" &&
-        ip -n "$1-l$3" link set "h$2" master leaf up && rig_slow "$1" "$2" "$3" "$mbit" || return 1
+        ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" master leaf up && rig_slow "$1" "$2" "$3" "$mbit" || return 1
     ip netns exec "$1-h$2" nft delete table inet "rail$3" 2>/dev/null
     return 0
 }
@@ -210,10 +297,10 @@ rig_deaf() { rig_lossy "$1" "$2" "$3" 100; }
 (return 0 2>/dev/null) && return 0
 verb=${1:-}
 case $verb in
-up | down | hosts | exec | counters | cut | silent | heal | slow | lossy | deaf)
+up | down | hosts | exec | counters | cut | silent | heal | slow | lossy | deaf | route-slow | seed)
     shift
     [ $# -gt 0 ] || { echo "rig.sh $verb: which rig?" >&2; exit 1; }
-    "rig_$verb" "$@"
+    "rig_${verb//-/_}" "$@"
     ;;
-*) sed -n '2,15s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
