@@ -19,7 +19,8 @@
 static inline struct net_config fixture_config(uint32_t n_rails, uint32_t sockets_per_rail)
 {
     struct net_config c = {.n_rails = n_rails, .chunk_bytes = 131072, .sockets_per_rail = sockets_per_rail,
-                           .connect_timeout_ns = 10 * RAIL_NS_PER_S, .knock_timeout_ns = RAIL_NS_PER_S};
+                           .connect_timeout_ns = 10 * RAIL_NS_PER_S, .knock_timeout_ns = RAIL_NS_PER_S,
+                           .moves_lanes = true};
     for (uint32_t r = 0; r < n_rails; r++) {
         struct sockaddr_in *in = (void *)&c.rails[r].address.address;
         in->sin_family = AF_INET;

@@ -26,7 +26,16 @@ enum frame_type {
     /* Reserved for repair: named so that the meaning of the numbers never changes. */
     FRAME_LANE_DOWN = 9,
     FRAME_BITMAPS = 10,
+    /* With FRAME_FEATURE_ROUTES (link/move.c): */
+    FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one more beside it */
+    FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of such a newcomer; first_grain = enum frame_opinion */
+    FRAME_LEAVE = 13,   /* this socket of the lane is replaced: nothing more goes out on it. The connecter says it first */
 };
+
+/* What an accepter thinks of the newcomer beside a lane. */
+enum frame_opinion { FRAME_OPINION_BETTER = 1, FRAME_OPINION_INDIFFERENT = 2, FRAME_OPINION_WORSE = 3 };
+
+#define FRAME_FEATURE_ROUTES 1ull /* lanes may be replaced by sockets with other keys */
 
 struct frame {
     uint8_t type;
@@ -49,9 +58,11 @@ static_assert(offsetof(struct frame, link) == 4 && offsetof(struct frame, payloa
 
 /* Payload of HELLO. `to` and `from` are process ids; session counts the connector's sets of lanes to this peer. */
 struct frame_hello {
-    uint32_t version, rail, lane, n_lanes;
+    uint32_t version, rail;
+    uint16_t lane, turn; /* turn counts the sockets of a lane; 0 without FRAME_FEATURE_ROUTES */
+    uint32_t n_lanes;
     uint8_t from[16], to[16];
-    uint64_t features; /* bits both sides have are in force; none is defined yet */
+    uint64_t features; /* bits both sides have are in force: FRAME_FEATURE_... */
     uint64_t session;
 };
 static_assert(sizeof(struct frame_hello) == 64, "HELLO has no padding");
@@ -96,7 +107,8 @@ static inline struct frame_hello frame_hello_swap(struct frame_hello h)
 {
     h.version = htole32(h.version);
     h.rail = htole32(h.rail);
-    h.lane = htole32(h.lane);
+    h.lane = htole16(h.lane);
+    h.turn = htole16(h.turn);
     h.n_lanes = htole32(h.n_lanes);
     h.features = htole64(h.features);
     h.session = htole64(h.session);

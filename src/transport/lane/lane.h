@@ -102,6 +102,13 @@ void lane_close(struct lane *lane);
 void lane_look(struct lane *lane);
 /* May the lane take a chunk of `bytes` now? Asks the kernel when the bound is reached. */
 bool lane_has_room(struct lane *lane, size_t bytes);
+/* What the kernel has counted since the socket was connected. */
+struct lane_figures {
+    uint64_t acked_bytes;
+    uint64_t busy_us; /* something was unacknowledged or unsent */
+};
+/* One system call; false when the kernel does not say. */
+bool lane_figures(const struct lane *lane, struct lane_figures *out);
 /* The bound: max(2 chunks, 1.25 x rate x max(round trip, 8 ms)). A deeper socket buffer would be a static split in disguise. */
 uint64_t lane_room_bytes(uint32_t chunk_bytes, uint64_t rate_bytes_per_s, uint32_t round_trip_us);
 

@@ -40,6 +40,16 @@ static void measure(struct lane *lane)
     lane->room_bytes = lane_room_bytes(lane->chunk_bytes, info.tcpi_delivery_rate, info.tcpi_min_rtt);
 }
 
+bool lane_figures(const struct lane *lane, struct lane_figures *out)
+{
+    struct tcp_info info = {0};
+    socklen_t bytes = sizeof info;
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return false;
+    if (bytes < offsetof(struct tcp_info, tcpi_busy_time) + sizeof info.tcpi_busy_time) return false; /* before 4.10 */
+    *out = (struct lane_figures){.acked_bytes = info.tcpi_bytes_acked, .busy_us = info.tcpi_busy_time};
+    return true;
+}
+
 void lane_look(struct lane *lane)
 {
     int unacked = 0;

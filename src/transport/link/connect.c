@@ -301,6 +301,44 @@ static bool is_ring(const struct net *net, const struct frame_hello *hello)
            memcmp(hello->from, net->process, NET_PROCESS_ID_BYTES) > 0;
 }
 
+uint64_t net_features(const struct net *net) { return net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0; }
+
+static bool is_up(const struct net_lane *lane) { return lane && lane->state == NET_LANE_UP; }
+
+/* A lane of a set, perhaps the set's first. NULL and its berth; else why not. */
+static const char *admit_to_set(struct net_peer *peer, const struct frame_hello *hello, uint32_t *berth)
+{
+    if (hello->session < peer->session) return "HELLO of a set of lanes that was replaced";
+    if (peer->n_up > 0 && hello->session > peer->session) retire_session(peer);
+    uint64_t features = hello->features & net_features(peer->net);
+    if (peer->n_up > 0 && (hello->n_lanes != peer->n_set || features != peer->features))
+        return "HELLO that contradicts the set of lanes it belongs to";
+    *berth = NET_BERTHS * (uint32_t)hello->lane;
+    for (uint32_t i = 0; i < NET_BERTHS; i++)
+        if (is_up(peer->lanes[*berth + i])) return "HELLO for a lane that is up";
+    peer->session = hello->session;
+    peer->n_set = hello->n_lanes;
+    peer->features = features;
+    return NULL;
+}
+
+/* One more socket beside a lane's. */
+static const char *admit_newcomer(struct net_peer *peer, const struct frame_hello *hello, uint32_t *berth)
+{
+    if (!(peer->features & hello->features & FRAME_FEATURE_ROUTES)) return "HELLO with a turn, which was not agreed on";
+    if (hello->session != peer->session || hello->n_lanes != peer->n_set || peer->n_up == 0)
+        return "HELLO with a turn in a set of lanes that is not there";
+    struct net_lane *const *berths = peer->lanes + NET_BERTHS * (uint32_t)hello->lane;
+    uint32_t old = is_up(berths[0]) ? 0 : 1;
+    if (!is_up(berths[old])) return "HELLO with a turn for a lane that is not up";
+    if (is_up(berths[1 - old])) return "HELLO for a lane that has two sockets already";
+    if (berths[old]->leaving || berths[old]->rail != hello->rail) return "HELLO that contradicts the lane it would replace";
+    if (hello->turn <= berths[old]->turn || (berths[1 - old] && hello->turn <= berths[1 - old]->turn))
+        return "HELLO with a turn that was before";
+    *berth = NET_BERTHS * (uint32_t)hello->lane + 1 - old;
+    return NULL;
+}
+
 /* NULL when the stranger becomes a lane; else why not. */
 static const char *admit(struct net *net, struct net_knock *knock)
 {
@@ -313,17 +351,18 @@ static const char *admit(struct net *net, struct net_knock *knock)
     struct net_peer *peer = peer_get(net, hello->from, order == 0, true);
     if (!peer || peer_lanes_resize(peer, hello->n_lanes) != RAIL_OK) return "out of memory";
     if (peer->lost) return peer->why;
-    if (hello->session < peer->session) return "HELLO of a set of lanes that was replaced";
-    if (peer->n_up > 0 && hello->session > peer->session) retire_session(peer);
-    peer->session = hello->session;
-    struct net_lane *lane = peer_lane(peer, hello->lane, hello->rail);
+    uint32_t berth;
+    const char *why = hello->turn ? admit_newcomer(peer, hello, &berth) : admit_to_set(peer, hello, &berth);
+    if (why) return why;
+    struct net_lane *lane = peer_lane(peer, berth, hello->rail);
     if (!lane) return "out of memory";
-    if (lane->state == NET_LANE_UP) return "HELLO for a lane that is up";
     net_connect_drop(lane); /* it was rung for */
     lane->rail = lane->lane.rail = hello->rail;
+    lane->turn = hello->turn;
+    lane->newcomer = hello->turn > 0;
     lane_text(lane, knock->handshake.fd);
-    struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
-                                 .n_lanes = hello->n_lanes, .session = hello->session};
+    struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane, .turn = hello->turn,
+                                 .n_lanes = hello->n_lanes, .features = net_features(net), .session = hello->session};
     memcpy(answer.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(answer.to, hello->from, NET_PROCESS_ID_BYTES);
     if (peer_lane_up(lane, knock->handshake.fd, &answer) != RAIL_OK) return rail_last_error();
@@ -394,8 +433,9 @@ static void try_connect(struct net_lane *lane)
     snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) to %.56s", lane->rail,
              net->rails[lane->rail].interface.name, text);
     struct frame_hello hello = {.version = FRAME_VERSION, .rail = peer->address.rails[lane->there].number,
-                                .lane = lane->index,
-                                .n_lanes = peer->connecter ? peer->n_lanes : 0, .session = peer->session};
+                                .lane = (uint16_t)lane->index, .turn = lane->turn,
+                                .n_lanes = peer->connecter ? peer->n_set : 0, .features = net_features(net),
+                                .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
     struct machine_interface nic = nic_of(&net->rails[lane->rail]);
@@ -414,7 +454,7 @@ static bool still_trying(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         const struct net_lane *l = peer->lanes[i];
-        if (l && (l->state == NET_LANE_CONNECTING || l->state == NET_LANE_WAITING)) return true;
+        if (l && !l->newcomer && (l->state == NET_LANE_CONNECTING || l->state == NET_LANE_WAITING)) return true;
     }
     return false;
 }
@@ -437,6 +477,11 @@ static void give_up(struct net_lane *lane, enum rail_result result, const char *
 static void try_failed(struct net_lane *lane, enum rail_result result, const char *why)
 {
     struct net *net = lane->peer->net;
+    if (lane->newcomer) { /* the lane has its old socket */
+        RAIL_TRACE(RAIL_NET, "%s: %s; lane %u keeps its socket", lane->lane.text, why, lane->index);
+        move_failed(lane);
+        return;
+    }
     char reason[160];
     snprintf(reason, sizeof reason, "%s", why);
     bool for_good = result == RAIL_E_REMOTE && !lane->handshake->refused;
@@ -459,6 +504,7 @@ void net_connect_drop(struct net_lane *lane)
     if (lane->state != NET_LANE_CONNECTING && lane->state != NET_LANE_WAITING) return;
     handshake_close(lane->handshake);
     lane->state = NET_LANE_CLOSED;
+    lane->newcomer = false;
     lane->peer->net->n_connecting--;
 }
 
@@ -469,12 +515,14 @@ void net_connect_step(struct net_lane *lane)
     enum rail_result r = handshake_step(h);
     if (r == RAIL_NOT_YET) return;
     if (r == RAIL_OK && (!lane->peer->connecter || memcmp(h->theirs.from, lane->peer->process, NET_PROCESS_ID_BYTES) != 0 ||
-                         h->theirs.lane != lane->index || h->theirs.session != lane->peer->session)) {
+                         h->theirs.lane != lane->index || h->theirs.turn != lane->turn ||
+                         h->theirs.session != lane->peer->session)) {
         snprintf(h->why, sizeof h->why, "HELLO came from another process than the one wanted");
         r = RAIL_E_REMOTE;
     }
     if (r == RAIL_OK) {
         lane_text(lane, h->fd);
+        if (!lane->newcomer) lane->peer->features = h->theirs.features & net_features(lane->peer->net);
         r = peer_lane_up(lane, h->fd, NULL);
         if (r == RAIL_OK) {
             h->fd = -1; /* the lane's now */
@@ -515,6 +563,8 @@ void net_connect_peer(struct net_peer *peer)
     struct net *net = peer->net;
     if (peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
     if (!peer->connecter && !peer->rings) return;
+    for (uint32_t i = 0; i < peer->n_lanes; i++)
+        if (peer->lanes[i] && peer->lanes[i]->newcomer) net_connect_drop(peer->lanes[i]);
     struct rail_pair pairs[RAILS_NICS_MAX];
     uint32_t n_rails = pairs_of(peer, pairs), per_rail = net->config.sockets_per_rail;
     if (!peer->connecter && n_rails > 0) n_rails = per_rail = 1; /* one bell is enough */
@@ -526,10 +576,11 @@ void net_connect_peer(struct net_peer *peer)
         return;
     }
     if (peer->connecter) peer->session = ++net->sessions;
+    peer->n_set = n_rails * per_rail;
     uint64_t deadline_ns = rail_now_ns() + net->config.connect_timeout_ns;
     for (uint32_t i = 0; i < n_rails * per_rail; i++) {
         const struct rail_pair *pair = &pairs[i / per_rail];
-        struct net_lane *lane = peer_lane(peer, i, pair->here);
+        struct net_lane *lane = peer_lane(peer, NET_BERTHS * i, pair->here);
         if (lane && !lane->handshake) lane->handshake = calloc(1, sizeof *lane->handshake);
         if (!lane || !lane->handshake) {
             peer_fail(peer, RAIL_E_SYSTEM, "out of memory for a lane");
@@ -538,6 +589,8 @@ void net_connect_peer(struct net_peer *peer)
         lane->handshake->fd = -1;
         lane->rail = lane->lane.rail = pair->here;
         lane->there = pair->there;
+        lane->turn = 0;
+        lane->newcomer = false;
         lane->state = NET_LANE_WAITING;
         lane->tries = 0;
         lane->retry_at_ns = 0;
@@ -545,8 +598,30 @@ void net_connect_peer(struct net_peer *peer)
         net->n_connecting++;
     }
     for (uint32_t i = 0; i < n_rails * per_rail; i++)
-        if (peer->lanes[i]->state == NET_LANE_WAITING) try_connect(peer->lanes[i]);
+        if (peer->lanes[NET_BERTHS * i]->state == NET_LANE_WAITING) try_connect(peer->lanes[NET_BERTHS * i]);
     net_touch(net);
+}
+
+bool net_connect_beside(struct net_lane *beside)
+{
+    struct net_peer *peer = beside->peer;
+    struct net_lane *other = peer_lane_beside(beside);
+    uint32_t turn = other && other->turn > beside->turn ? other->turn : beside->turn;
+    if ((other && other->state >= NET_LANE_WAITING && other->state <= NET_LANE_UP) || turn == UINT16_MAX) return false;
+    uint32_t berth = NET_BERTHS * beside->index;
+    struct net_lane *lane = peer_lane(peer, berth + (peer->lanes[berth] == beside), beside->rail);
+    if (lane && !lane->handshake) lane->handshake = calloc(1, sizeof *lane->handshake);
+    if (!lane || !lane->handshake) return false;
+    lane->handshake->fd = -1;
+    lane->rail = lane->lane.rail = beside->rail;
+    lane->there = beside->there;
+    lane->turn = (uint16_t)(turn + 1);
+    lane->newcomer = true;
+    lane->state = NET_LANE_WAITING;
+    peer->net->n_connecting++;
+    try_connect(lane);
+    net_touch(peer->net);
+    return lane->state == NET_LANE_CONNECTING;
 }
 
 /* ---- time ---- */

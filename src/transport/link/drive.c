@@ -285,7 +285,9 @@ static bool tick_locked(struct net *net, bool driven)
     inbox_take(net);
     bool waiting = late_credits(net);
     net->tick_number++;
-    net_connect_tick(net, rail_now_ns());
+    uint64_t now_ns = rail_now_ns();
+    net_connect_tick(net, now_ns);
+    waiting |= move_tick(net, now_ns);
     if (!driven)
         for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;
     send_all(net);

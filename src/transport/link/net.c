@@ -79,11 +79,17 @@ void net_fork_handlers_add(void)
 
 /* ---- making ---- */
 
+/* Several routes are worth nothing without several lanes. Two for each: with one, the first that shares a route leaves
+ * another empty, and a lane that has a route for itself has no sibling on it to be compared with. */
+enum { LANES_PER_ROUTE = 2 };
+
 static uint32_t sockets_per_rail(void)
 {
     int64_t threads = rail_param_int(RAIL_PARAM_NCCL_SOCKET_NTHREADS);
     int64_t each = rail_param_int(RAIL_PARAM_NCCL_NSOCKS_PERTHREAD);
+    int64_t routes = rail_param_int(RAIL_PARAM_ROUTES);
     int64_t n = (threads > 0 ? threads : 1) * (each > 0 ? each : 1);
+    if (threads <= 0 && each <= 0 && routes > 1) n = LANES_PER_ROUTE * routes;
     return (uint32_t)(n < NET_SOCKETS_PER_RAIL_MAX ? n : NET_SOCKETS_PER_RAIL_MAX);
 }
 
@@ -198,6 +204,7 @@ static enum rail_result configure(struct net *net)
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
         config.sockets_per_rail = sockets_per_rail();
+        config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);
         r = rails_find(&config);
         if (r == RAIL_OK) {

@@ -2,7 +2,7 @@
  *
  *   struct net ──> net_rail (a NIC: its listener)       x n_rails
  *       │
- *       ├────────> net_peer (a peer process) ──> net_lane (one socket: lane/lane.h)   x rails x sockets per rail
+ *       ├────────> net_peer (a peer process) ──> net_lane (one socket: lane/lane.h)   x rails x sockets per rail x 2 berths
  *       │               └──────────────────────> net_link (one end of a link)         any number
  *       ├────────> net_comm (a communicator's secret)
  *       └────────> net_knock (an accepted socket that has not said who it is)
@@ -23,6 +23,7 @@
 #include "topo/rails.h"
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
+#include "transport/link/route.h"
 #include "transport/net.h"
 
 enum {
@@ -37,6 +38,7 @@ enum {
     NET_WHY_BYTES = 256,
     NET_READ_BYTES = 1 << 20,                  /* of one visit to a lane: others, and our own sending, have their turn */
     NET_GONE = 64,                             /* communicators remembered after they were removed */
+    NET_BERTHS = 2,                            /* of a lane: for its socket, and for the one that may replace it */
 };
 #define NET_SLOT_BYTES_MAX ((size_t)1 << 30)
 
@@ -54,6 +56,7 @@ struct net_config {
     uint32_t n_rails;
     uint32_t chunk_bytes;
     uint32_t sockets_per_rail;
+    bool moves_lanes;            /* off bad routes (move.c) */
     enum rails_crossing crossing;
     uint64_t connect_timeout_ns; /* for the first lane to a peer */
     uint64_t knock_timeout_ns;   /* for a stranger to say who he is */
@@ -105,6 +108,20 @@ struct net_lane {
     uint64_t retry_at_ns, deadline_ns;
     uint32_t tries;
     bool said_bye;                 /* they */
+
+    /* move.c */
+    uint16_t turn;                 /* which socket of its lane this is */
+    bool newcomer;                 /* connecting or up beside the lane's socket, on trial */
+    bool insisted;                 /* it stays whatever it carries (tests) */
+    bool leaving;                  /* replaced: takes nothing more */
+    bool said_leave, heard_leave;  /* we, they: nothing comes after it */
+    enum route_opinion ours, theirs; /* of a newcomer */
+    uint32_t trial_windows;
+    uint64_t since_ns;             /* opinion given; or leaving */
+    struct lane_figures seen;      /* at the beginning of the window */
+    bool seen_valid;
+    struct route_lane route;
+
     bool skip;                     /* the payload under way is not wanted */
     uint32_t quiet;                /* times that it was read in vain since it last had something */
     uint8_t control[FRAME_CONTROL_BYTES_MAX + 1];
@@ -131,8 +148,12 @@ struct net_peer {
     struct net_address address; /* n_rails 0 until a link was opened from here */
     uint64_t here[NET_MAX_RAILS]; /* keys of our NICs that go with its */
     uint64_t session;   /* of the present set of lanes */
-    struct net_lane **lanes; /* n_lanes; entries may be NULL */
+    struct net_lane **lanes; /* n_lanes: lane i's berths are entries 2 i and 2 i + 1; entries may be NULL */
     uint32_t n_lanes, n_up;
+    uint32_t n_set;     /* lanes in the present set */
+    uint64_t features;  /* in force on it */
+    struct net_lane *control; /* carries what must stay in order, until it ends */
+    struct peer_rail { uint64_t window_ns, asked_ns; bool in_round, found; struct route_pace pace; } *rails; /* by ours */
     struct net_link_place *places; /* by index of link numbers */
     uint32_t n_places, n_links;
     struct net_early *early;
@@ -238,7 +259,7 @@ struct net {
     bool service_added;
 
     /* Telemetry. */
-    _Atomic uint64_t knocks_refused, late_frames, duplicate_chunks;
+    _Atomic uint64_t knocks_refused, late_frames, duplicate_chunks, lane_tries, lane_moves;
 };
 
 /* net.c: the process's instance. */
@@ -278,14 +299,20 @@ void net_knock_ready(struct net *net, struct net_knock *knock);
 void net_connect_peer(struct net_peer *peer);
 void net_connect_step(struct net_lane *lane);
 void net_connect_drop(struct net_lane *lane);
+/* One more socket for the lane that `beside` is, with another key. False: not now. */
+bool net_connect_beside(struct net_lane *beside);
+uint64_t net_features(const struct net *net); /* what we say in HELLO */
 void net_connect_tick(struct net *net, uint64_t now_ns);
 
 /* peer.c: the bundle of lanes to one process. */
 struct net_peer *peer_get(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], bool far, bool create);
 enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes);
-struct net_lane *peer_lane(struct net_peer *peer, uint32_t index, uint32_t rail);
+struct net_lane *peer_lane(struct net_peer *peer, uint32_t berth, uint32_t rail);
+/* The lane's other berth; NULL when it was never used. */
+struct net_lane *peer_lane_beside(const struct net_lane *lane);
 enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer);
 void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why);
+void peer_lane_left(struct net_lane *lane);  /* both ends have said LEAVE: links go on */
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
 /* Where it is, and how our NICs are called beside it (net_link_request.self; NULL: as net_describe told). */
 void peer_address(struct net_peer *peer, const struct net_address *theirs, const struct net_address *ours);
@@ -310,6 +337,18 @@ void credit_ride(struct net_peer *peer, struct frame *frame); /* of the first li
 /* send.c: what goes out. True if anything moved; *more: something is left to send. */
 bool peer_send(struct net_peer *peer, bool *more);
 
+/* move.c: lanes on bad routes get other keys. */
+bool move_tick(struct net *net, uint64_t now_ns); /* true: something is under way that needs the next tick */
+void move_begins(struct net_lane *newcomer);      /* it is up */
+void move_failed(struct net_lane *newcomer);      /* it could not be connected */
+void move_lane(struct net_lane *lane);            /* now, for good, whatever it carries. For tests */
+bool move_say_leave(struct net_lane *lane);       /* queues LEAVE when there is room; true when queued */
+bool move_is_left(const struct net_lane *lane);   /* both ends have said it */
+/* Frames, checked before they are believed. */
+enum rail_result move_asked(struct net_lane *lane, const struct frame *frame);
+enum rail_result move_opinion(struct net_lane *lane, const struct frame *frame);
+enum rail_result move_heard_leave(struct net_lane *lane, const struct frame *frame);
+
 /* net_link.c: one end. */
 void link_look(struct net_link *link);       /* the driver: its owner did something */
 void link_fail(struct net_link *link, enum rail_result result, const char *why);
@@ -332,5 +371,6 @@ enum rail_result net_accept_on(struct net *net, struct net_acceptor *acceptor);
 
 /* receive.c: frames that arrive (the sink of all lanes). */
 extern const struct lane_sink net_sink;
+__attribute__((format(printf, 2, 3), cold)) enum rail_result net_violation(struct lane *lane, const char *format, ...);
 
 #endif

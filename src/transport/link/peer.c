@@ -15,6 +15,11 @@ struct net_peer *peer_get(struct net *net, const uint8_t process[NET_PROCESS_ID_
     if (!create) return NULL;
     struct net_peer *p = calloc(1, sizeof *p);
     if (!p) return NULL;
+    p->rails = calloc(net->config.n_rails, sizeof *p->rails);
+    if (!p->rails) {
+        free(p);
+        return NULL;
+    }
     p->net = net;
     memcpy(p->process, process, NET_PROCESS_ID_BYTES);
     p->far = far;
@@ -32,6 +37,7 @@ static void peer_free(struct net_peer *peer)
         free(peer->lanes[i]);
     }
     free(peer->lanes);
+    free(peer->rails);
     free(peer->places);
     free(peer->early);
     free(peer);
@@ -53,8 +59,9 @@ void peer_free_idle(struct net *net)
     }
 }
 
-enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes)
+enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_set)
 {
+    uint32_t n_lanes = NET_BERTHS * n_set;
     if (n_lanes <= peer->n_lanes) return RAIL_OK;
     struct net_lane **lanes = realloc(peer->lanes, n_lanes * sizeof *lanes);
     if (!lanes) return rail_fail(RAIL_E_SYSTEM, "out of memory for the table of %u lanes", n_lanes);
@@ -64,22 +71,28 @@ enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes)
     return RAIL_OK;
 }
 
-struct net_lane *peer_lane(struct net_peer *peer, uint32_t index, uint32_t rail)
+struct net_lane *peer_lane_beside(const struct net_lane *lane)
 {
-    if (peer->lanes[index]) return peer->lanes[index];
+    struct net_lane *const *berths = lane->peer->lanes + NET_BERTHS * lane->index;
+    return berths[berths[0] == lane];
+}
+
+struct net_lane *peer_lane(struct net_peer *peer, uint32_t berth, uint32_t rail)
+{
+    if (peer->lanes[berth]) return peer->lanes[berth];
     struct net_lane *lane = calloc(1, sizeof *lane);
     if (!lane) return NULL;
     lane->watch.kind = NET_WATCH_LANE;
     lane->peer = peer;
     lane->state = NET_LANE_ABSENT;
     lane->rail = rail;
-    lane->index = index;
+    lane->index = berth / NET_BERTHS;
     lane->lane.fd = -1;
     lane->lane.rail = rail;
-    lane->lane.index = index;
+    lane->lane.index = lane->index;
     lane->lane.sink = &net_sink;
     lane->lane.user = lane;
-    peer->lanes[index] = lane;
+    peer->lanes[berth] = lane;
     return lane;
 }
 
@@ -89,7 +102,9 @@ bool peer_read(struct net_lane *lane)
 {
     enum rail_result r = lane_read(&lane->lane, NET_READ_BYTES);
     if (r == RAIL_NOT_YET) return false;
-    if (lane->said_bye)
+    if (move_is_left(lane) && (r != RAIL_OK || lane->peer->connecter)) /* the accepter waits for the connecter's end */
+        peer_lane_left(lane);
+    else if (lane->said_bye)
         peer_lane_ended(lane, RAIL_OK, "the other process has finished");
     else if (r != RAIL_OK)
         peer_lane_ended(lane, r, rail_last_error());
@@ -118,13 +133,18 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
     }
     lane->state = NET_LANE_UP;
     lane->said_bye = lane->skip = false;
+    lane->leaving = lane->said_leave = lane->heard_leave = lane->seen_valid = false;
+    lane->route = (struct route_lane){0};
     lane->quiet = 0;
     net->up[net->n_up++] = lane;
     peer->n_up++;
     peer->leaving = false;
     net_lane_hot(net, lane);
     peer_activate(peer);
-    RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
+    if (lane->newcomer)
+        move_begins(lane);
+    else
+        RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
     return RAIL_OK;
 }
 
@@ -140,8 +160,17 @@ static void lane_down(struct net_lane *lane)
             break;
         }
     lane->state = NET_LANE_CLOSED;
+    lane->newcomer = lane->leaving = false;
+    if (peer->control == lane) peer->control = NULL;
     peer->n_up--;
     lane_close(&lane->lane);
+}
+
+void peer_lane_left(struct net_lane *lane)
+{
+    struct net_peer *peer = lane->peer;
+    lane_down(lane);
+    peer_activate(peer); /* control frames may have waited for that */
 }
 
 /* Ends what every link of the peer is waiting for. With result RAIL_OK the far end left in good order: ends that never
@@ -227,7 +256,7 @@ void peer_leave(struct net_peer *peer)
         if (!lane) continue;
         net_connect_drop(lane);
         if (lane->state != NET_LANE_UP) continue;
-        if (!lane_out_full(&lane->lane)) {
+        if (!lane->leaving && !lane_out_full(&lane->lane)) {
             struct frame frame = {.type = FRAME_BYE};
             lane_queue(&lane->lane, &frame, NULL, NULL);
             (void)lane_write(&lane->lane);

@@ -11,7 +11,9 @@
 #define REMEDY "; all ranks must make the same calls in the same order"
 #define SENDER_CLOSED "the sender has closed its end" REMEDY
 
-__attribute__((format(printf, 2, 3), cold)) static enum rail_result violation(struct lane *lane, const char *format, ...)
+#define violation net_violation
+
+enum rail_result net_violation(struct lane *lane, const char *format, ...)
 {
     char what[160];
     va_list arguments;
@@ -284,12 +286,23 @@ static const struct { uint32_t least, most; } control_bytes[] = {
     [FRAME_CREDIT] = {0, 0},
     [FRAME_CLOSE] = {0, 0},
     [FRAME_BYE] = {0, 0},
+    [FRAME_ASK] = {0, 0},
+    [FRAME_OPINION] = {0, 0},
+    [FRAME_LEAVE] = {0, 0},
 };
+
+/* What is reserved, or belongs to a feature that is not in force, is as unknown as any other number. */
+static bool is_known(const struct net_peer *peer, uint8_t type)
+{
+    if (type >= FRAME_ASK && type <= FRAME_LEAVE) return (peer->features & FRAME_FEATURE_ROUTES) != 0;
+    return type >= FRAME_OPEN && type <= FRAME_BYE;
+}
 
 static enum rail_result sink_begin(struct lane *lane, const struct frame *f, void **to)
 {
-    if (f->type < FRAME_OPEN || f->type > FRAME_BYE || f->flags != 0)
+    if (!is_known(above(lane)->peer, f->type) || f->flags != 0)
         return violation(lane, "frame type %u with flags %#x", f->type, f->flags);
+    if (above(lane)->heard_leave) return violation(lane, "frame type %u after LEAVE", f->type);
     if (f->payload_bytes < control_bytes[f->type].least || f->payload_bytes > control_bytes[f->type].most)
         return violation(lane, "%u bytes in a frame of type %u", f->payload_bytes, f->type);
     if (f->credit_link != 0) RAIL_TRY(take_credit(lane, f->credit_link, f->credit_sequence));
@@ -307,6 +320,9 @@ static enum rail_result sink_end(struct lane *lane, const struct frame *f)
     case FRAME_REFUSE: return end_refuse(lane, f);
     case FRAME_CLOSE: return end_close(lane, f);
     case FRAME_BYE: above(lane)->said_bye = true; return RAIL_OK;
+    case FRAME_ASK: return move_asked(above(lane), f);
+    case FRAME_OPINION: return move_opinion(above(lane), f);
+    case FRAME_LEAVE: return move_heard_leave(above(lane), f);
     default: return RAIL_OK; /* CREDIT: taken with the header */
     }
 }

@@ -1,17 +1,23 @@
 /* send.c - what goes out on the lanes to a peer process.
  *
  * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). Control frames
- * (OPEN, ACCEPT, REFUSE, CLOSE) all travel on the first lane that is up, in order. */
+ * (OPEN, ACCEPT, REFUSE, CLOSE) must stay in order: all travel on one lane, the first that was up, and on another one only
+ * when that has ended. While it leaves they wait: it ends when the far end has read all of it. */
 #include <stdio.h>
 #include <string.h>
 
 #include "transport/link/net_state.h"
 
-static struct net_lane *control_lane(const struct net_peer *peer)
+static inline bool takes_frames(const struct net_lane *lane)
 {
-    for (uint32_t i = 0; i < peer->n_lanes; i++)
-        if (peer->lanes[i] && peer->lanes[i]->state == NET_LANE_UP) return peer->lanes[i];
-    return NULL;
+    return lane && lane->state == NET_LANE_UP && !lane->leaving;
+}
+
+static struct net_lane *control_lane(struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_lanes && !peer->control; i++)
+        if (takes_frames(peer->lanes[i]) && !peer->lanes[i]->newcomer) peer->control = peer->lanes[i];
+    return takes_frames(peer->control) ? peer->control : NULL;
 }
 
 static void queue_control(struct net_peer *peer, struct net_lane *lane, struct frame *frame, const void *payload)
@@ -93,7 +99,7 @@ static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
     bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
-        if (!lane || lane->state != NET_LANE_UP || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (!takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
         if (look) lane_look(&lane->lane);
         uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
         if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
@@ -133,9 +139,16 @@ static bool send_chunk(struct net_link *l)
 /* Fills the lanes' queues with what they have room for. */
 static void fill(struct net_peer *peer)
 {
+    const struct net_link *waits = NULL; /* for the control lane to be replaced: others need not */
     while (peer->ring_first) {
         struct net_link *l = peer->ring_first;
-        if (!send_control(l)) break;
+        if (!send_control(l)) {
+            if (l == waits || !peer->control || !peer->control->leaving) break;
+            if (!waits) waits = l;
+            turn_ended(peer);
+            peer_ring(l);
+            continue;
+        }
         if (l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close) continue;
         if (!link_has_data(l)) {
             turn_ended(peer);
@@ -151,7 +164,7 @@ static void fill(struct net_peer *peer)
     while (peer->n_urgent > 0) {
         struct net_lane *lane = NULL;
         for (uint32_t i = 0; i < peer->n_lanes && !lane; i++)
-            if (peer->lanes[i] && peer->lanes[i]->state == NET_LANE_UP && !lane_out_full(&peer->lanes[i]->lane))
+            if (takes_frames(peer->lanes[i]) && !lane_out_full(&peer->lanes[i]->lane))
                 lane = peer->lanes[i];
         if (!lane) break;
         struct frame frame = {.type = FRAME_CREDIT};
@@ -166,6 +179,10 @@ static void write_failed(struct net_lane *lane, enum rail_result result)
     char why[NET_WHY_BYTES];
     snprintf(why, sizeof why, "%s", rail_last_error());
     while (!lane->said_bye && lane_read(&lane->lane, NET_READ_BYTES) == RAIL_OK) continue;
+    if (move_is_left(lane)) {
+        peer_lane_left(lane);
+        return;
+    }
     peer_lane_ended(lane, lane->said_bye ? RAIL_OK : result, why);
 }
 
@@ -176,7 +193,9 @@ static bool flush(struct net_peer *peer, bool *left)
     *left = false;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
-        if (!lane || lane->state != NET_LANE_UP || lane->lane.out_count == 0) continue;
+        if (!lane || lane->state != NET_LANE_UP) continue;
+        if (lane->leaving && !move_say_leave(lane)) *left = true;
+        if (lane->lane.out_count == 0) continue;
         enum rail_result r = lane_write(&lane->lane);
         if (r == RAIL_OK) moved = true;
         if (r != RAIL_OK && r != RAIL_NOT_YET) {
