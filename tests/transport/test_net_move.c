@@ -299,7 +299,7 @@ static int hello(struct pair *p, struct frame_hello h)
     h.version = FRAME_VERSION;
     memcpy(h.to, p->net[1]->process, sizeof h.to);
     struct handshake shake;
-    assert_int_equal(handshake_connect(&shake, &from, &to, secret, &h), RAIL_OK);
+    assert_int_equal(handshake_connect(&shake, &from, &to, NULL, secret, &h), RAIL_OK);
     enum rail_result r = RAIL_NOT_YET;
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(5));
     while (r == RAIL_NOT_YET && !rail_deadline_passed(deadline)) {
