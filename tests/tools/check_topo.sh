@@ -160,19 +160,18 @@ levels() {
 }
 json() {
     local m
-    for m in "$machines"/*.xml; do
-        topo --json --file "$m" || return 1
-        python3 - "$dir/out" "${m%.xml}.txt" <<'PY' || return 1
-import json, sys
-machine = json.load(open(sys.argv[1]))
-host = machine["hosts"][0]
-assert all(node["source"]["text"] for node in host["nodes"]), "a node without source"
-assert all(link["source"]["text"] and link["gb_per_s"] > 0 for link in host["links"]), "a link without source"
-text = open(sys.argv[2]).read()
-for b in host["gpus"]:
-    assert "rail %-3u %s" % (b["rail"], b["class"]) in text and b["nic"] in text, b
+    for m in "$machines"/*.xml; do topo --json --file "$m" && cp "$dir/out" "$dir/${m##*/}.json" || return 1; done
+    python3 - "$dir" "$machines"/*.xml <<'PY'
+import json, os, sys
+for xml in sys.argv[2:]:
+    machine = json.load(open(os.path.join(sys.argv[1], os.path.basename(xml) + ".json")))
+    host = machine["hosts"][0]
+    assert all(node["source"]["text"] for node in host["nodes"]), "a node without source"
+    assert all(link["source"]["text"] and link["gb_per_s"] > 0 for link in host["links"]), "a link without source"
+    text = open(xml[:-4] + ".txt").read()
+    for b in host["gpus"]:
+        assert "rail %-3u %s" % (b["rail"], b["class"]) in text and b["nic"] in text, b
 PY
-    done
 }
 cat >"$dir/fabric" <<'END'
 switch spine
@@ -203,27 +202,24 @@ assert fabric["path"] == ["leaf2", "podA", "spine"] and len(fabric["hosts"]) == 
 assert {"name": "n20", "leaf": "leaf2"} in fabric["hosts"] and fabric["rails"][1]["hosts"] == 30, fabric
 PY
 }
-drawing() {
+drawing() { # every device, and the fabric's switches, within the drawing's bounds
     local m
-    for m in "$machines"/*.xml; do
-        topo --svg "$dir/m.svg" --file "$m" || return 1
-        drawn "$m" || return 1
-    done
-    topo --svg "$dir/m.svg" --file $machines/two-nics-8gpu.xml --fabric "$dir/fabric" --host m7 && drawn $machines/two-nics-8gpu.xml podB leaf3 spine
-}
-drawn() { # MACHINE WORD...: every device, and these words, within the drawing's bounds
-    python3 - "$dir/m.svg" "$1" "${1%.xml}.txt" "${@:2}" <<'PY'
-import re, sys, xml.etree.ElementTree as tree
-svg = tree.parse(sys.argv[1]).getroot()
-words = [t.text or "" for t in svg.iter("{http://www.w3.org/2000/svg}text")]
-machine = tree.parse(sys.argv[2]).getroot()
-gpus = int(re.search("([0-9]+) GPU", open(sys.argv[3]).read()).group(1))
-assert sum(w.startswith("GPU ") and w[4:].isdigit() for w in words) == gpus, words
-for net in machine.iter("net"): assert any(net.get("name")[-9:] in w for w in words), net.get("name")
-width, height = float(svg.get("width")), float(svg.get("height"))
-for r in svg.iter("{http://www.w3.org/2000/svg}text"):
-    assert 0 <= float(r.get("x")) <= width and 0 <= float(r.get("y")) <= height, r.text
-for word in sys.argv[4:]: assert word in words, word
+    for m in "$machines"/*.xml; do topo --svg "$dir/${m##*/}.svg" --file "$m" || return 1; done
+    topo --svg "$dir/fabric.svg" --file $machines/two-nics-8gpu.xml --fabric "$dir/fabric" --host m7 || return 1
+    python3 - "$dir" "$machines"/*.xml <<'PY'
+import os, re, sys, xml.etree.ElementTree as tree
+TEXT = "{http://www.w3.org/2000/svg}text"
+def look(drawing, machine, more=()):
+    svg = tree.parse(drawing).getroot()
+    words = [t.text or "" for t in svg.iter(TEXT)]
+    gpus = int(re.search("([0-9]+) GPU", open(machine[:-4] + ".txt").read()).group(1))
+    assert sum(w.startswith("GPU ") and w[4:].isdigit() for w in words) == gpus, words
+    for net in tree.parse(machine).getroot().iter("net"): assert any(net.get("name")[-9:] in w for w in words), net.get("name")
+    for word in more: assert word in words, word
+    width, height = float(svg.get("width")), float(svg.get("height"))
+    for r in svg.iter(TEXT): assert 0 <= float(r.get("x")) <= width and 0 <= float(r.get("y")) <= height, r.text
+for machine in sys.argv[2:]: look(os.path.join(sys.argv[1], os.path.basename(machine) + ".svg"), machine)
+look(os.path.join(sys.argv[1], "fabric.svg"), "tests/machines/two-nics-8gpu.xml", ("podB", "leaf3", "spine"))
 PY
 }
 compared() {
