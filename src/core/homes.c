@@ -65,7 +65,13 @@ enum rail_result homes_introduce(const struct comm *comm, const struct net_addre
         l.names[i][HOME_NAME_BYTES - 1] = '\0';
         l.buses[i] = home_bus_of("", l.names[i]);
     }
-    return topo_here(look, &l);
+    enum rail_result result = topo_here(look, &l);
+    const char *file = rail_param_str(RAIL_PARAM_NCCL_TOPO_FILE);
+    if (result == RAIL_OK || (file && file[0])) return result;
+    /* Nobody asked for this: a description that an agent left, or a sysfs that we do not understand, stops no job. */
+    RAIL_INFO(RAIL_INIT, "machine: not understood (%s): ranks take NICs in turn", rail_own_error());
+    memset(&out->view, 0, sizeof out->view);
+    return RAIL_OK;
 }
 
 /* ---- numbers of rails ---- */

@@ -272,7 +272,7 @@ const char *home_why_text(const struct home_view *view, const struct home *home,
         n = snprintf(text, 128, "its NUMA node or GPU is not described, or its nearest NICs have no partner");
         break;
     case HOME_IN_TURN:
-        n = snprintf(text, 128, "in turn, as %s", view->sight == HOME_NOT_LOOKED ? "nobody looked (RAILCCL_TOPO)"
+        n = snprintf(text, 128, "in turn, as %s", view->sight == HOME_NOT_LOOKED ? "the machine was not looked at"
                                                   : "its NICs have no PCI device (veth, tunnel, container)");
         break;
     }

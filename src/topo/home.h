@@ -27,7 +27,7 @@ struct home_place home_gpu(uint64_t bus);
 
 /* How much a leader could see. */
 enum home_sight {
-    HOME_NOT_LOOKED, /* RAILCCL_TOPO=off, or one node */
+    HOME_NOT_LOOKED, /* RAILCCL_TOPO=0, one node, or it was not understood */
     HOME_NO_PLACES,  /* no NIC that lanes use has a place in the machine */
     HOME_SEEN,
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "topo/home.h"
 #include "topo/print.h"
 #include "topo/xml.h"
 
@@ -24,6 +25,26 @@ static char *as_xml(const struct topo_graph *graph)
     return text;
 }
 
+/* Homes of some ranks, for every port as a NIC that lanes use. */
+static void settle(const struct topo_graph *graph)
+{
+    char names[HOME_NICS_MAX][HOME_NAME_BYTES];
+    uint64_t buses[HOME_NICS_MAX];
+    struct home_view view;
+    struct home_place places[HOME_PLACES_MAX] = {{0}};
+    struct home homes[HOME_PLACES_MAX];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < graph->n_nodes && n < HOME_NICS_MAX; i++) {
+        if (graph->nodes[i].kind != TOPO_NET) continue;
+        snprintf(names[n], sizeof names[n], "%.15s", graph->nodes[i].name);
+        buses[n++] = graph->nodes[i].bus;
+    }
+    check(home_look(graph, n, (const char(*)[HOME_NAME_BYTES])names, buses, &view) == RAIL_OK, "looking for homes");
+    for (uint32_t i = 0; i < view.n_places; i++) places[i] = (struct home_place){.kind = view.at[i].kind, .id = view.at[i].id};
+    check(home_deal(&view, 0xffff, HOME_PLACES_MAX, places, homes) == RAIL_OK, "homes");
+    for (uint32_t i = 0; i < HOME_PLACES_MAX; i++) check(homes[i].nic == 0 || homes[i].nic < n, "a NIC that is there");
+}
+
 static void derive(const struct topo_graph *graph, uint32_t host)
 {
     struct topo_map map;
@@ -35,6 +56,7 @@ static void derive(const struct topo_graph *graph, uint32_t host)
     check(topo_findings_collect(graph, host, &map, &findings) == RAIL_OK, "the findings");
     topo_print_answer(graph, host, &map, &findings, out);
     topo_print_facts(graph, host, out);
+    if (host == 0) settle(graph);
     check(fclose(out) == 0, "printing");
     free(text);
     for (uint32_t i = 0; i < map.n_bindings; i++)

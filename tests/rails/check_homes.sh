@@ -7,6 +7,7 @@ cases=("virtual NICs have no place: ranks take them in turn, and it is said"
        "NCCL_TOPO_FILE: home NICs are those of the ranks' NUMA node, evenly"
        "processes of one host that share no memory share its NICs all the same"
        "RAILCCL_TOPO=0: nobody looks"
+       "a broken description that an agent left stops no job"
        "hosts of one NIC less, of another MTU are named"
        "NCCL_TOPO_DUMP_FILE: the rank that is asked for writes what railccl topo reads"
        "within one host nobody looks, unless a file is named"
@@ -47,7 +48,13 @@ by_file() {
 processes_apart() {
     NCCL_SHM_DISABLE=1 reduce 8 "$(hosts 4)" && says 'rank 3: .*home rail 3 \(eth3\)' && says 'rank 6: .*home rail 2'
 }
-not_looked() { RAILCCL_TOPO=0 NCCL_TOPO_FILE=$dir/machine.xml reduce 4 "$(hosts 2)" && says 'rank 1: .*home rail 1 .*nobody looked' && silent 'machine:'; }
+not_looked() { RAILCCL_TOPO=0 NCCL_TOPO_FILE=$dir/machine.xml reduce 4 "$(hosts 2)" && says 'rank 1: .*home rail 1 .*was not looked at' && silent 'machine:'; }
+agents() { # in a mount namespace whose /run has it; two processes without shared memory are two nodes
+    local log
+    log=$(unshare -m bash -c 'mount -t tmpfs none /run && mkdir /run/nvidia-topologyd && echo "<system" >/run/nvidia-topologyd/virtualTopology.xml &&
+        NCCL_DEBUG=INFO NCCL_SHM_DISABLE=1 NCCL_SOCKET_IFNAME=lo timeout 60 "$0" run -n 2 "$1" -b 8 -e 8 -n 1 -w 0' "$bin/railccl" "$bin/all_reduce_perf" 2>&1)
+    [ $? -eq 0 ] && grep -q 'machine: not understood (/var/run/.*virtualTopology.xml:1: ' <<<"$log" && grep -q 'Out of bounds values : 0 OK' <<<"$log" || { echo "$log"; return 1; }
+}
 unlike() {
     ip netns exec "$rig-h1" ip link set eth1 mtu 1500 && ip netns exec "$rig-h1" ip link set eth3 down || return 1
     reduce 4 "$(hosts 2)" && says 'WARN.*different numbers of NICs: node 0 \(host .*\) has 4, node 1 \(host .*\) has 3' &&
@@ -80,8 +87,9 @@ if [ "$numa" -gt 1 ]; then tap_skip "${cases[1]}" "ranks of this machine are on 
 unset NCCL_TOPO_FILE
 tap_rig "${cases[2]}" processes_apart
 tap_rig "${cases[3]}" not_looked
-tap_rig "${cases[4]}" unlike
-tap_case "${cases[5]}" dumped
-tap_case "${cases[6]}" one_host
-tap_case "${cases[7]}" refused
+tap_rig "${cases[4]}" agents
+tap_rig "${cases[5]}" unlike
+tap_case "${cases[6]}" dumped
+tap_case "${cases[7]}" one_host
+tap_case "${cases[8]}" refused
 tap_end
