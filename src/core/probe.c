@@ -38,6 +38,7 @@ struct told { uint8_t near[REFERENCES_MAX][RAILS_NICS_MAX], how[REFERENCES_MAX];
 struct reference {
     uint32_t node, rank;
     struct near_matrix matrix;
+    bool mute[RAILS_NICS_MAX][RAILS_NICS_MAX]; /* no question from i to j: no route, or it would leave by another NIC */
     uint64_t asked_ns, news_ns; /* 0: never */
     bool settled;               /* the first phase is over */
     bool done;
@@ -110,22 +111,29 @@ static int open_socket(const struct net_rail_address *nic, uint16_t *port_out)
     return fd;
 }
 
-/* Leaves by its NIC: once it is known whom it will talk to. */
-static void bind_devices(struct probe *p)
+/* By which NIC packets from our i to their j would leave; the socket is bound to its device where that helps. */
+static enum machine_egress egress_of(const struct probe *p, uint32_t i, const struct net_rail_address *there)
 {
-    uint32_t other = p->node ? p->references[0].rank : p->n_askers ? first_of(p->comm, p->askers[0]) : p->comm->rank;
-    const struct net_address *a = &p->comm->addresses[other];
-    for (uint32_t i = 0; i < p->own->n_rails && other != p->comm->rank; i++) {
-        struct machine_interface nic = {.prefix_bits = p->own->rails[i].prefix_bits};
-        memcpy(nic.name, p->own->rails[i].name, sizeof nic.name - 1);
-        probe_sockaddr(&p->own->rails[i], nic.name, 0, &nic.address);
-        for (uint32_t j = 0; j < a->n_rails && p->fd[i] >= 0; j++) {
-            struct sockaddr_storage to;
-            if (a->rails[j].family != p->own->rails[i].family) continue;
-            probe_sockaddr(&a->rails[j], nic.name, 0, &to);
-            if (machine_bind_device(p->fd[i], &nic, &to)) break;
+    struct machine_interface nic = {.prefix_bits = p->own->rails[i].prefix_bits};
+    struct sockaddr_storage to;
+    const char *why;
+    memcpy(nic.name, p->own->rails[i].name, sizeof nic.name - 1);
+    probe_sockaddr(&p->own->rails[i], nic.name, 0, &nic.address);
+    if (probe_sockaddr(there, nic.name, 0, &to) == 0) return MACHINE_EGRESS_UNKNOWN;
+    enum machine_egress egress = machine_egress(&nic, &to, &why);
+    if (egress == MACHINE_EGRESS_BIND && p->fd[i] >= 0) machine_bind_device(p->fd[i], &nic, &to);
+    return egress;
+}
+
+/* What would leave by another NIC is not asked: it would measure that one. */
+static void silence(struct probe *p, struct reference *r)
+{
+    for (uint32_t i = 0; i < r->matrix.n; i++)
+        for (uint32_t j = 0; j < r->matrix.m; j++) {
+            enum machine_egress egress = egress_of(p, i, &p->comm->addresses[r->rank].rails[j]);
+            r->mute[i][j] = egress == MACHINE_EGRESS_STRAYS || egress == MACHINE_EGRESS_NOWHERE;
+            r->matrix.at[i][j].blind = egress == MACHINE_EGRESS_STRAYS;
         }
-    }
 }
 
 static void send_to(struct probe *p, uint32_t rank, const struct probe_datagram *d)
@@ -144,7 +152,7 @@ static void send_to(struct probe *p, uint32_t rank, const struct probe_datagram 
 static bool may_reach(const struct probe *p, const struct reference *r, uint32_t i, uint32_t j)
 {
     const struct net_rail_address *there = &p->comm->addresses[r->rank].rails[j];
-    return p->fd[i] >= 0 && p->doors[r->rank].port[j] && there->family == p->own->rails[i].family;
+    return !r->mute[i][j] && p->fd[i] >= 0 && p->doors[r->rank].port[j] && there->family == p->own->rails[i].family;
 }
 
 static void ask(struct probe *p, const struct reference *r, uint32_t i, uint32_t j, uint32_t number)
@@ -159,7 +167,7 @@ static bool ask_all(struct probe *p, struct reference *r, bool send)
     bool all = true;
     for (uint32_t i = 0; i < r->matrix.n; i++)
         for (uint32_t j = 0; j < r->matrix.m; j++) {
-            if (r->matrix.at[i][j].heard || !may_reach(p, r, i, j)) continue;
+            if (r->matrix.at[i][j].heard || r->matrix.at[i][j].blind || !may_reach(p, r, i, j)) continue;
             all = false;
             if (send) ask(p, r, i, j, 0);
         }
@@ -225,6 +233,10 @@ static void answered(struct probe *p, const struct probe_datagram *d, uint8_t ho
         if (r->node != d->node_from || d->nic_to >= r->matrix.n || d->nic_from >= r->matrix.m) continue;
         struct near_cell *cell = &r->matrix.at[d->nic_to][d->nic_from];
         if (!cell->heard) r->news_ns = now_ns;
+        if (d->hops == PROBE_BLIND) {
+            cell->blind = true;
+            return;
+        }
         if (!cell->heard || hops > cell->hops) cell->hops = hops;
         if (d->hops > cell->hops) cell->hops = d->hops; /* the longer of the two ways */
         cell->heard = true;
@@ -256,6 +268,9 @@ static void asked(struct probe *p, const struct probe_datagram *d, uint8_t hops)
             return;
         }
         if (p->answered[k]++ >= most) return;
+        enum machine_egress egress = egress_of(p, d->nic_to, &p->comm->addresses[rank].rails[d->nic_from]);
+        if (egress == MACHINE_EGRESS_NOWHERE) return;
+        if (egress == MACHINE_EGRESS_STRAYS) hops = PROBE_BLIND;
         send_to(p, rank, &(struct probe_datagram){.kind = PROBE_ANSWER, .nic_from = d->nic_to, .nic_to = d->nic_from,
                                                   .node_from = p->node, .node_to = d->node_from, .number = d->number,
                                                   .hops = hops});
@@ -263,7 +278,7 @@ static void asked(struct probe *p, const struct probe_datagram *d, uint8_t hops)
     }
 }
 
-/* What the packet's time to live lost on its way; 255 when the kernel did not say. */
+/* What the packet's time to live lost on its way. */
 static uint8_t hops_of(struct msghdr *message)
 {
     for (struct cmsghdr *c = CMSG_FIRSTHDR(message); c; c = CMSG_NXTHDR(message, c)) {
@@ -272,9 +287,9 @@ static uint8_t hops_of(struct msghdr *message)
         int left;
         if (!four && !six) continue;
         memcpy(&left, CMSG_DATA(c), sizeof left);
-        return left >= 0 && left <= TIME_TO_LIVE ? (uint8_t)(TIME_TO_LIVE - left) : 255;
+        return left >= 0 && left <= TIME_TO_LIVE ? (uint8_t)(TIME_TO_LIVE - left) : PROBE_UNTOLD;
     }
-    return 255;
+    return PROBE_UNTOLD;
 }
 
 static void hear(struct probe *p, uint32_t nic)
@@ -415,7 +430,7 @@ enum rail_result probe_run(struct comm *comm, struct rail_deadline deadline, str
     result = bootstrap_allgather(comm->bootstrap, doors, sizeof *doors, deadline);
     if (result == RAIL_OK && leader) {
         arrange(p);
-        bind_devices(p);
+        for (uint32_t k = 0; k < p->n_references; k++) silence(p, &p->references[k]);
         run(p);
         reckon(p, &told[comm->rank]);
         RAIL_INFO(RAIL_INIT, "rails: probing took %.1f ms", (double)(rail_now_ns() - p->start_ns) / 1e6);

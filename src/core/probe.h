@@ -32,11 +32,16 @@ socklen_t probe_sockaddr(const struct net_rail_address *nic, const char *own, ui
 /* ---- the datagram, apart for its test ---- */
 
 enum probe_kind { PROBE_ASK = 1, PROBE_ANSWER = 2, PROBE_DONE = 3 };
-enum { PROBE_BYTES = 40, PROBE_MAC_BYTES = 16 };
+enum {
+    PROBE_BYTES = 40,
+    PROBE_MAC_BYTES = 16,
+    PROBE_BLIND = 254,  /* in place of hops: this answer does not leave by its NIC, so it measures nothing */
+    PROBE_UNTOLD = 255, /* the kernel did not say */
+};
 
 struct probe_datagram {
     enum probe_kind kind;
-    uint8_t nic_from, nic_to, hops; /* hops: of the question, as the answerer saw it */
+    uint8_t nic_from, nic_to, hops; /* hops: of the question, as the answerer saw it; PROBE_BLIND, PROBE_UNTOLD */
     uint32_t node_from, node_to, number;
 };
 

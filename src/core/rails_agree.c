@@ -52,6 +52,7 @@ static void take(struct fleet *f, uint32_t node, uint32_t rank, uint32_t index, 
     probe_sockaddr(nic, nic->name, 0, &address);
     f->places[f->n] = (struct nic_place){rank, index};
     f->nics[f->n++] = (struct rail_nic){.host = node, .label = nic->facts.label, .label_from = nic->facts.label_from,
+                                        .tried = nic->facts.tried != 0,
                                         .leaf = nic->facts.leaf, .probed = nic->facts.probed,
                                         .subnet = rails_subnet_key(&address, nic->prefix_bits)};
 }
@@ -264,7 +265,7 @@ static void tell_strays(const struct fleet *f)
         if (egress == MACHINE_EGRESS_BIND)
             RAIL_INFO(RAIL_INIT, "rails: %s: the kernel would send by another NIC; its sockets are bound to the device",
                       words);
-        if (egress == MACHINE_EGRESS_STRAYS)
+        if (egress == MACHINE_EGRESS_STRAYS || egress == MACHINE_EGRESS_NOWHERE)
             RAIL_WARN("rails: %s: the kernel sends what comes from it by another NIC, and binding to the device does not "
                       "help (%s). Set net.ipv4.conf.all.arp_ignore=1, arp_announce=2 and rp_filter=2 by sysctl, or give "
                       "the address a rule and a table (ip rule add from %s table 101; ip route add ... dev %s table 101)",
@@ -300,7 +301,7 @@ static enum rail_result probe_and_group(struct fleet *f, struct rail_deadline de
     return result;
 }
 
-/* Communicators made later, of the same ranks or some of them, need not measure again. */
+/* Communicators made later, of the same ranks or some of them, need not measure again, nor try again in vain. */
 static void remember(const struct fleet *f)
 {
     uint64_t keys[NET_MAX_RAILS] = {0};

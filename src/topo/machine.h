@@ -44,7 +44,8 @@ enum machine_egress {
     MACHINE_EGRESS_UNKNOWN, /* it is no address of this host's, or `to` is one, or nothing could be found out */
     MACHINE_EGRESS_OWN,    /* its own */
     MACHINE_EGRESS_BIND,   /* another one, unless the socket is bound to the device (machine_bind_device) */
-    MACHINE_EGRESS_STRAYS, /* another one, and binding would make it deaf or lead nowhere: *why_out says why */
+    MACHINE_EGRESS_STRAYS, /* another one, and binding would make it deaf: *why_out says why */
+    MACHINE_EGRESS_NOWHERE, /* another one, as no route leads through it */
 };
 enum machine_egress machine_egress(const struct machine_interface *nic, const struct sockaddr_storage *to,
                                    const char **why_out);

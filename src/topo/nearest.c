@@ -31,10 +31,14 @@ static bool clearly(const struct near_cell *a, const struct near_cell *b)
     return a->second_ns != 0 && a->second_ns < b->best_ns && a->best_ns + a->best_ns / 2 <= b->best_ns;
 }
 
-/* The rivals of (i, j) in its row and column: none, or all clearly farther. */
+/* The rivals of (i, j) in its row and column: none, or all clearly farther. Of one that cannot be measured nobody knows. */
 static bool wins(const struct near_matrix *m, uint32_t i, uint32_t j, uint8_t hops, bool *rivals)
 {
     *rivals = false;
+    for (uint32_t k = 0; k < m->m; k++)
+        if (m->at[i][k].blind) return false;
+    for (uint32_t k = 0; k < m->n; k++)
+        if (m->at[k][j].blind) return false;
     for (uint32_t k = 0; k < m->m; k++)
         if (k != j && candidate(m, i, k, hops)) {
             *rivals = true;

@@ -10,6 +10,7 @@
 /* Between NIC i of one host and NIC j of the other. */
 struct near_cell {
     bool heard;
+    bool blind;                  /* cannot be measured: what the one sends to the other leaves by another NIC */
     uint8_t hops;                /* routers between them: what a packet's time to live lost */
     uint64_t best_ns, second_ns; /* the two shortest round trips; 0: not measured */
 };

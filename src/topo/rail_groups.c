@@ -145,9 +145,10 @@ static uint64_t mixed(uint64_t what, uint64_t seed)
 static void write_keys(struct grouping *g)
 {
     uint32_t silent = 0;
+    bool fresh = false;
     for (uint32_t i = 0; i < g->n; i++) {
         struct rail_nic *nic = &g->nics[i];
-        silent = i > 0 && nic[-1].host == nic->host ? silent : 0;
+        if (i == 0 || nic[-1].host != nic->host) silent = fresh = 0;
         if (nic->by != RAILS_BY_NOBODY) {
             uint32_t first = g->first[i];
             nic->key = g->label[first] ? g->label[first] : mixed(first, 41);
@@ -155,7 +156,8 @@ static void write_keys(struct grouping *g)
         }
         nic->by = RAILS_BY_ORDER;
         nic->key = nic->leaf && leaf_is_shared(g, i) ? mixed(nic->leaf, 42) : nic->subnet ? mixed(nic->subnet, 43) : 0;
-        if (++silent > 1) g->verdict->undecided = true;
+        fresh |= !nic->tried;
+        if (++silent > 1 && fresh) g->verdict->undecided = true;
     }
 }
 

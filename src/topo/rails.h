@@ -64,6 +64,7 @@ struct rail_facts {
     uint64_t label, leaf;
     uint64_t probed;                    /* what an earlier communicator's probe made of it: need not be done again */
     uint8_t label_from;                 /* enum rails_source */
+    uint8_t tried;                      /* 1: it was probed before, with or without success */
     char label_text[RAILS_TEXT_BYTES];  /* "3", "3 plane A"; for messages, may be cut */
     char leaf_text[RAILS_TEXT_BYTES];   /* the switch's name, else its chassis id */
 };
@@ -87,6 +88,7 @@ uint64_t rails_subnet_key(const struct sockaddr_storage *address, uint32_t prefi
 struct rail_nic {
     uint32_t host;
     uint8_t label_from;
+    bool tried;
     uint64_t label, leaf, subnet, probed;
     uint64_t key; /* equal on NICs of one rail, 0: nothing is known */
     enum rails_source by;
@@ -106,7 +108,7 @@ enum { RAILS_CONFLICTS_MAX = 8 };
 struct rail_verdict {
     struct rail_conflict conflicts[RAILS_CONFLICTS_MAX]; /* the first of them */
     uint32_t n_conflicts;
-    bool undecided; /* some host has several NICs of which no source but the order tells the rail */
+    bool undecided; /* some host has several NICs of which no source but the order tells the rail; not all tried before */
 };
 
 /* Writes key and by of every NIC. A rail holds at most one NIC of each host, unless a label says otherwise; a leaf or a

@@ -123,7 +123,7 @@ enum machine_egress machine_egress(const struct machine_interface *nic, const st
     if (!same_network(&nic->address, to, nic->prefix_bits)) {
         struct answer bound = ask(&nic->address, to, own);
         *why_out = "there is no route through it";
-        if (!bound.known || !bound.gateway || bound.device != own) return MACHINE_EGRESS_STRAYS;
+        if (!bound.known || !bound.gateway || bound.device != own) return MACHINE_EGRESS_NOWHERE;
     }
     if (to->ss_family == AF_INET) {
         *why_out = "arp_ignore is 0, so peers may take another NIC's hardware address for this one's";

@@ -48,7 +48,8 @@ enum rail_result net_describe(struct net_address *out);
 /* The process id alone, without starting anything. */
 void net_process_id(uint8_t out[NET_PROCESS_ID_BYTES]);
 
-/* What a probe found of this process's NICs: net_describe tells it from now on. keys[i], 0: nothing. */
+/* What a probe found of this process's NICs, keys[i] (0: nothing), and that there was one: net_describe tells it from now
+ * on. */
 void net_rails_probed(const uint64_t keys[NET_MAX_RAILS]);
 
 /* Makes a communicator known to the listeners: connections must prove `secret`. net_comm_remove drops it. */

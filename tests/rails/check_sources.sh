@@ -18,7 +18,7 @@ cases=("rails of /31s that only routers join are found by hops: no byte crosses 
        "switches heard by LLDP make rails, and hosts hang where they hear"
        "lldpd is asked, and one that does not answer delays nothing for long"
        "what LLDP and subnets say against one another is told, with both NICs"
-       "IPv6 subnets are rails: bytes stay on them"
+       "IPv6 subnets are rails: bytes stay on them, and RAILCCL_PROBE=on finds the same"
        "NICs with link-local addresses alone are told apart by reach"
        "one subnet over leaves that nothing joins: bound to their devices, its NICs are told apart by reach"
        "two NICs of one subnet on one bridge: bytes leave by both with arp_ignore, and are told of without"
@@ -232,7 +232,8 @@ contradicted() {
 }
 v6() { echo "fd00:$(($2 + 1))::$(($1 + 1))/64"; }
 over_v6() {
-    V6=0 RAILS=2 && bridged 3 v6 && run A=1 && all_sent && [[ $log == *"fd00:1::1/64 is on rail 0 by its subnet"* ]]
+    V6=0 RAILS=2 && bridged 3 v6 && run RAILCCL_PROBE=on && all_sent && [[ $log == *"fd00:1::1/64 is on rail 0 by its subnet"* ]] &&
+        [[ $log == *"others are not reached"* && $log != *contradiction* ]]
 }
 none() { :; }
 # `railccl run` wants an address that ranks can be told: a management network of its own, which lanes do not use.

@@ -12,7 +12,8 @@
 #include "topo/nearest.h"
 #include "topo/rails.h"
 
-/* A NIC is three letters: label, leaf, subnet, and perhaps an earlier probe's; "-" unknown. Hosts are apart by "|", NICs by blanks. */
+/* A NIC is three letters: label, leaf, subnet, and perhaps an earlier probe's (x: in vain); "-"
+ * unknown. Hosts are apart by "|", NICs by blanks. */
 static uint32_t read_nics(const char *text, struct rail_nic *nics)
 {
     uint32_t n = 0, host = 0;
@@ -24,7 +25,10 @@ static uint32_t read_nics(const char *text, struct rail_nic *nics)
         if (text[1] != '-') nics[n].leaf = (uint64_t)text[1];
         if (text[2] != '-') nics[n].subnet = (uint64_t)text[2];
         text += 2;
-        if (text[1] && text[1] != ' ' && text[1] != '|' && *++text != '-') nics[n].probed = (uint64_t)*text;
+        if (text[1] && text[1] != ' ' && text[1] != '|' && *++text != '-') {
+            nics[n].probed = *text == 'x' ? 0 : (uint64_t)*text;
+            nics[n].tried = true;
+        }
         n++;
     }
     return n;
@@ -81,6 +85,8 @@ static void sources_decide_in_their_order(void **state)
         {"probed by an earlier communicator", "---1 ---2|---2 ---1", "", "ApBp|BpAp", 0, false},
         {"a host more than when it was probed", "---1 ---2|---2 ---1|---- ----", "", "ApBp|BpAp|.o.o", 0, true},
         {"the same, probed again", "---1 ---2|---2 ---1|---- ----", "0 5 1 4 3 5", "ApBp|BpAp|BpAp", 0, false},
+        {"probed in vain by an earlier communicator", "---x ---x|---x ---x", "", ".o.o|.o.o", 0, false},
+        {"in vain, and a host more", "---x ---x|---x ---x|--- ---", "", ".o.o|.o.o|.o.o", 0, true},
         {"no NIC", "", "", "", 0, false},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -139,7 +145,7 @@ static void a_rail_has_one_nic_of_each_host(void **state)
 
 /* ---- nearest ---- */
 
-/* Rows of "hops" or "hops:best-second", "." unheard. */
+/* Rows of "hops" or "hops:best-second", "." unheard, "b" blind. */
 static void read_matrix(const char *text, struct near_matrix *m)
 {
     memset(m, 0, sizeof *m);
@@ -153,7 +159,8 @@ static void read_matrix(const char *text, struct near_matrix *m)
         }
         struct near_cell *c = &m->at[m->n - 1][j++];
         if (j > m->m) m->m = j;
-        if (*text == '.') continue;
+        c->blind = *text == 'b';
+        if (*text == '.' || *text == 'b') continue;
         char *end;
         c->heard = true;
         c->hops = (uint8_t)strtol(text, &end, 10);
@@ -180,6 +187,8 @@ static void the_nearest_are_one_rail_if_both_think_so(void **state)
         {"one of three unreached", "1 3 ./3 1 ./3 3 .", "01-", NEAR_BY_HOPS},
         {"they lack the rail of our second", "1/3", "0-", NEAR_BY_HOPS},
         {"each lacks another's: what is farther is no pair", "1 3/3 3", "0-", NEAR_BY_HOPS},
+        {"a rival that cannot be measured", "0 b/. 0", "--", NEAR_UNDECIDED},
+        {"nothing can be measured but two", "0 b b/b . ./b . 0", "---", NEAR_UNDECIDED},
         {"hops decide, whatever the time", "1:90-99 3:10-11/3:10-11 1:90-99", "01", NEAR_BY_HOPS},
     };
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
@@ -205,7 +214,8 @@ static void nobody_is_taken_twice(void **state)
         uint32_t taken = 0;
         for (uint32_t i = 0; i < m.n; i++)
             for (uint32_t j = 0; j < m.m; j++)
-                m.at[i][j] = (struct near_cell){rand() % 3 > 0, (uint8_t)(rand() % 3), (uint64_t)(rand() % 50), (uint64_t)(rand() % 50)};
+                m.at[i][j] = (struct near_cell){.heard = rand() % 3 > 0, .blind = rand() % 50 == 0, .hops = (uint8_t)(rand() % 3),
+                                                .best_ns = (uint64_t)(rand() % 50), .second_ns = (uint64_t)(rand() % 50)};
         near_assign(&m, out);
         for (uint32_t i = 0; i < m.n; i++) {
             if (out[i] == NEAR_NONE) continue;

@@ -327,8 +327,11 @@ void net_rails_probed(const uint64_t keys[NET_MAX_RAILS])
     struct net *net = atomic_load(&process_net);
     if (!net) return;
     pthread_mutex_lock(&net->lock);
-    for (uint32_t i = 0; i < net->config.n_rails; i++)
-        if (keys[i]) net->rails[i].interface.facts.probed = keys[i];
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        struct rail_facts *facts = &net->rails[i].interface.facts;
+        facts->tried = 1;
+        if (keys[i]) facts->probed = keys[i];
+    }
     net_unlock(net);
 }
 
