@@ -24,6 +24,13 @@ bool doubling_fits_rank_order(uint32_t n_ranks);
 bool hierarchy_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool hierarchy_fits(const struct shape *shape); /* 2 to 63 nodes, one of which has several ranks */
 bool rank_tree_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool rails_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool rails_fit(const struct shape *shape);        /* nodes of at most 63 ranks, one of which has several */
+bool rails_fit_blocks(const struct shape *shape); /* for ReduceScatter, AllGather: and all have the same number */
+uint32_t rails_rings(const struct shape *shape);  /* ranks of the smallest node */
+/* The rail that a rank's ring on this channel is at home on: rank j's on rail j, and channels take turns where there are
+ * more rails than rings. */
+uint32_t rails_home(const struct shape *shape, uint32_t rank, uint32_t channel);
 
 /* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */
 bool exchange_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
@@ -34,6 +41,8 @@ bool ring_reducescatter(const struct shape *shape, uint32_t rank, uint32_t chann
 bool doubling_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool doubling_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 bool rank_tree_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool rails_allgather(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
+bool rails_reducescatter(const struct shape *shape, uint32_t rank, uint32_t channel, struct plan *out);
 
 typedef bool (*plan_writer_rooted)(const struct shape *shape, uint32_t rank, uint32_t channel, uint32_t root,
                                    struct plan *out);
@@ -64,6 +73,9 @@ bool plan_exists_in_rank_order(enum plan_collective collective, enum plan_algori
 extern const plan_writer plan_writers_allreduce[PLAN_ALGORITHMS];
 extern const char *const plan_algorithm_names[PLAN_ALGORITHMS]; /* "oneshot", "twoshot", ... */
 
+/* Channels that have windows of their own where there are several nodes. */
+enum { RAILS_CHANNELS_MAX = 8 };
+
 /* What every rank of a communicator agrees on at init: all chooser inputs that are not arguments of the call. Plain
  * data, same bytes on every rank, compared by hash. */
 struct choice_table {
@@ -72,8 +84,9 @@ struct choice_table {
     uint64_t doubling_max_bytes;  /* several nodes: doubling up to here, then tree */
     uint64_t tree_max_bytes;      /* several nodes: tree up to here, ring above */
     uint64_t hierarchy_max_bytes; /* several nodes, several ranks in some: hierarchy up to here, instead of all three */
+    uint64_t rails_min_bytes;     /* several nodes, several ranks in some: rails from here on, where hierarchy ends */
     uint64_t blocks_doubling_max_bytes; /* several nodes, AllGather and ReduceScatter: doubling for blocks up to here */
-    uint32_t window_bytes;        /* bytes of one window of one rank (a two-shot or one-shot round) */
+    uint32_t window_bytes;        /* bytes of one window of one rank and channel (a round of one-shot, two-shot, rails) */
     uint32_t shm_slot_bytes;      /* bytes of one slot, links in shared memory */
     uint32_t net_slot_bytes;      /* bytes of one slot when any link of the communicator is a network link */
     uint32_t net_channels;        /* channels when any link is a network link */

@@ -3,7 +3,7 @@
  *
  * AllReduce:
  *     one node, n <= 64:      one-shot  |  two-shot  |  ring         by size: fewest exchanges first, then fewest bytes
- *     several ranks per node: hierarchy  |  doubling, tree or ring   one message per node and hop while hops count
+ *     several ranks per node: hierarchy  |  rails          one message per node and hop while hops count, then bytes
  *     everything else:             doubling  |  tree  |  ring        by size: fewest hops first, then fewest bytes */
 #include "algos/algos.h"
 
@@ -21,6 +21,12 @@
 /* A channel below one hop's worth costs more than it carries. */
 #define CHANNEL_MIN_BYTES NET_HOP_BYTES
 #define PEERS_MAX 64u
+/* Rails have k rings and some channels under way at once: with these pieces 8 of them hide a hop twice over. */
+#define RAILS_PIECE_BYTES 16384u
+/* Below that, 32 rings hide it; with shorter ones they do not, and the windows have grown as far as they may. */
+#define RAILS_PIECE_MIN_BYTES 4096u
+#define RAILS_WINDOW_MIN (1u << 20)
+#define RAILS_WINDOW_MAX (8u << 20)
 /* doubling.c has links for 7 partners and a fold; doubling_blocks.c steps for 64 ranks. */
 #define DOUBLING_END 256u
 #define DOUBLING_BLOCKS_END 65u
@@ -44,6 +50,23 @@ static uint64_t line_floor(uint64_t bytes) { return bytes < LINE_BYTES ? LINE_BY
 static bool fits_windows(const struct shape *shape) { return shape->n_nodes == 1 && shape->n_ranks <= PEERS_MAX; }
 static uint32_t hop_bytes(const struct shape *shape) { return shape->n_nodes > 1 ? NET_HOP_BYTES : SHM_HOP_BYTES; }
 
+/* Pieces of a round of rails, in each window. */
+static uint32_t rails_pieces(const struct shape *shape) { return shape->n_nodes * rails_rings(shape); }
+
+static uint64_t rails_piece(const struct choice_table *table, const struct shape *shape)
+{
+    uint64_t most = table->window_bytes / rails_pieces(shape);
+    return line_floor(most < table->net_slot_bytes ? most : table->net_slot_bytes);
+}
+
+/* Whether the shape has rails, and its windows have room for them; `least`: bytes of a piece that is worth its hop. */
+static bool rails_serve(enum plan_collective collective, const struct choice_table *table, const struct shape *shape,
+                        uint64_t least)
+{
+    bool fits = collective == PLAN_ALLREDUCE ? rails_fit(shape) : rails_fit_blocks(shape);
+    return fits && table->window_bytes / rails_pieces(shape) >= least;
+}
+
 static uint64_t hierarchy_limit(const struct shape *shape, uint64_t tree_max_bytes)
 {
     uint32_t nodes = log2_floor(shape->n_nodes), ranks = log2_floor(shape->n_ranks);
@@ -51,6 +74,28 @@ static uint64_t hierarchy_limit(const struct shape *shape, uint64_t tree_max_byt
     if (nodes <= 3) return tree_max_bytes;
     uint64_t limit = (uint64_t)hop_bytes(shape) * (2 * ranks - nodes) / (nodes - 3);
     return limit < tree_max_bytes ? limit : tree_max_bytes;
+}
+
+static uint64_t rails_from(const struct shape *shape) { return 2 * (uint64_t)hop_bytes(shape) * rails_pieces(shape); }
+
+/* Where one ends the other begins: at the smaller size. */
+static void meet(uint64_t *max, uint64_t *min)
+{
+    if (*min <= *max) *max = *min - 1;
+    else *min = *max + 1;
+}
+
+static uint64_t blocks_doubling_beside_rails(const struct shape *shape)
+{
+    uint64_t n = shape->n_ranks, m = shape->n_nodes, hops = 1 + log2_floor(shape->n_ranks - 1);
+    return m - 1 > hops ? hop_bytes(shape) * (m - 1 - hops) / (rails_rings(shape) * (n - m)) : 0;
+}
+
+static uint32_t window_default(const struct shape *shape)
+{
+    if (!rails_fit(shape)) return 256 << 10;
+    uint64_t round = (uint64_t)rails_pieces(shape) * RAILS_PIECE_BYTES;
+    return round < RAILS_WINDOW_MIN ? RAILS_WINDOW_MIN : round > RAILS_WINDOW_MAX ? RAILS_WINDOW_MAX : (uint32_t)round;
 }
 
 /* one_shot_max: against two-shot, one-shot saves an exchange and reads n S instead of about 4 S; with an exchange worth
@@ -68,7 +113,15 @@ static uint64_t hierarchy_limit(const struct shape *shape, uint64_t tree_max_byt
  * hierarchy_max: log2 m hops of S among m nodes, in lockstep, and what is inside the nodes, little beside them.
  *   Against the tree's 2 log2(n) h + 3 S it pays up to S = h (2 log2 n - log2 m) / (log2 m - 3), and always for up to 8
  *   nodes; there the ring is what comes next, at tree_max. Two nodes swap S each way, the least there is: no limit.
- * window: a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB
+ * rails_min: 2(m-1) hops of pieces, in all 2 S (m-1)/m per node, against the hierarchy's log2 m hops of S: by that
+ *   alone it pays from some 10 h on (m = 4: 8 h, m = 16: 12 h). But the message is cut into m k pieces for k rings: with
+ *   two hops' worth in each, one is on the wire while the next is in its hop. So from 2 h m k on, where the hierarchy
+ *   then ends, or from where that ends by itself.
+ *   Measured (docs/PERFORMANCE.md): 2 x 2 between 512 KiB and 2 MiB, 2 x 4 sooner, 3 x 2 at some MiB.
+ * blocks_doubling_max with rails: those take m - 1 hops and send k (m-1) b per node, doubling log2 n hops and k (n-1) b:
+ *   it pays only where it saves hops, up to b = h (m - 1 - log2 n) / (k (n-m)).
+ * window: between nodes a round of rails, of pieces that are worth their hop when many are under way. In one node
+ *   a staged round is an exchange per window, so it wants many hops' worth; it is meant to stay in L2 (1 to 2 MiB
  *   a core) together with the peers' windows it is read with.
  * slots: the unit of pipelining of a link: several hops' worth (network), and a fraction of L2 (memory). */
 void choice_table_default(struct choice_table *out, const struct shape *shape)
@@ -83,8 +136,11 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
     uint64_t ranks_per_node = (n + shape->n_nodes - 1) / (shape->n_nodes ? shape->n_nodes : 1);
     uint64_t crossing = ranks_per_node > 2 ? ranks_per_node - 1 : 1;
     out->blocks_doubling_max_bytes = n > 3 ? hop_bytes(shape) * (uint64_t)(n - 2 - log2_floor(n - 1)) / ((n - 1) * crossing) : 0;
+    if (rails_fit_blocks(shape)) out->blocks_doubling_max_bytes = blocks_doubling_beside_rails(shape);
     out->hierarchy_max_bytes = hierarchy_limit(shape, out->tree_max_bytes);
-    out->window_bytes = 256 << 10;
+    out->rails_min_bytes = rails_from(shape);
+    if (rails_fit(shape) && hierarchy_fits(shape)) meet(&out->hierarchy_max_bytes, &out->rails_min_bytes);
+    out->window_bytes = window_default(shape);
     out->shm_slot_bytes = 64 << 10;
     out->net_slot_bytes = 256 << 10;
     out->net_channels = 4;
@@ -101,7 +157,7 @@ uint64_t choice_table_hash(const struct choice_table *table)
         table->window_bytes,       table->shm_slot_bytes,     table->net_slot_bytes,
         table->net_channels,       (uint64_t)(int64_t)table->forced_algorithm,
         table->forced_channels,    table->deterministic,
-        table->hierarchy_max_bytes,
+        table->hierarchy_max_bytes, table->rails_min_bytes,
     };
     uint64_t hash = 0xcbf29ce484222325u;
     for (size_t k = 0; k < sizeof words / sizeof words[0]; k++)
@@ -138,6 +194,8 @@ static enum plan_algorithm natural_algorithm(const struct choice_table *table, c
         return bytes <= table->two_shot_max_bytes ? PLAN_TWO_SHOT : PLAN_RING;
     }
     if (bytes <= table->hierarchy_max_bytes && hierarchy_fits(shape)) return PLAN_HIERARCHY;
+    if (bytes >= table->rails_min_bytes && rails_serve(PLAN_ALLREDUCE, table, shape, RAILS_PIECE_MIN_BYTES))
+        return PLAN_RAILS;
     if (bytes <= table->doubling_max_bytes && shape->n_ranks < DOUBLING_END) return PLAN_DOUBLING;
     return bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
 }
@@ -149,17 +207,29 @@ static enum plan_algorithm algorithm_choose(const struct choice_table *table, co
     if (forced < 0 || forced >= PLAN_ALGORITHMS || (needs_windows && !fits_windows(shape)) ||
         (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_END) ||
         (forced == PLAN_HIERARCHY && !hierarchy_fits(shape)) ||
+        (forced == PLAN_RAILS && !rails_serve(PLAN_ALLREDUCE, table, shape, LINE_BYTES)) ||
         !admitted(PLAN_ALLREDUCE, table, shape, (enum plan_algorithm)forced))
         return natural_algorithm(table, shape, bytes);
     return (enum plan_algorithm)forced;
 }
 
-/* Window rounds are numbered per node, so plans with windows run on one channel. In one node a ring gains nothing from
- * a second channel (the same cores copy), a tree its second tree. */
+/* Every channel of rails has windows of its own. As many as a round of good pieces each is there for. */
+static uint32_t rails_channels(const struct choice_table *table, const struct shape *shape, uint64_t bytes)
+{
+    uint32_t most = table->forced_channels ? table->forced_channels : table->net_channels;
+    if (most > RAILS_CHANNELS_MAX) most = RAILS_CHANNELS_MAX;
+    uint64_t full = table->forced_channels ? most : bytes / ((uint64_t)rails_pieces(shape) * RAILS_PIECE_BYTES);
+    uint32_t n = full < most ? (uint32_t)full : most;
+    return n > 0 ? n : 1;
+}
+
+/* In one node only channel 0 has windows. There a ring gains nothing from a second channel either (the same cores copy),
+ * a tree its second tree. */
 static uint32_t channels_choose(const struct choice_table *table, const struct shape *shape,
                                 enum plan_algorithm algorithm, uint64_t bytes)
 {
     if (algorithm == PLAN_ONE_SHOT || algorithm == PLAN_TWO_SHOT) return 1;
+    if (algorithm == PLAN_RAILS) return rails_channels(table, shape, bytes);
     if (table->forced_channels > 0) return table->forced_channels;
     uint32_t most = shape->n_nodes > 1 ? table->net_channels : algorithm == PLAN_TREE ? 2 : 1;
     uint64_t full = bytes / CHANNEL_MIN_BYTES;
@@ -199,6 +269,9 @@ struct choice choose_allreduce(const struct choice_table *table, const struct sh
     case PLAN_TWO_SHOT:
         c.piece_bytes = line_floor(table->window_bytes / shape->n_ranks);
         break;
+    case PLAN_RAILS:
+        c.piece_bytes = rails_piece(table, shape);
+        break;
     default:
         c.piece_bytes = link_piece(table, shape, c.algorithm, c.n_channels, bytes / c.n_channels);
         break;
@@ -230,6 +303,7 @@ static enum plan_algorithm natural_plan(enum plan_collective collective, const s
     if (collective == PLAN_ALLTOALL) return PLAN_PAIRWISE;
     bool everybody = collective == PLAN_ALLGATHER || collective == PLAN_REDUCESCATTER;
     if (everybody && bytes <= table->blocks_doubling_max_bytes && shape->n_ranks < DOUBLING_BLOCKS_END) return PLAN_DOUBLING;
+    if (everybody && rails_serve(collective, table, shape, RAILS_PIECE_MIN_BYTES)) return PLAN_RAILS;
     return tree && bytes <= table->tree_max_bytes ? PLAN_TREE : PLAN_RING;
 }
 
@@ -240,6 +314,7 @@ static enum plan_algorithm plan_choose(enum plan_collective collective, const st
     bool needs_windows = forced == PLAN_ONE_SHOT || forced == PLAN_TWO_SHOT;
     if (forced < 0 || forced >= PLAN_ALGORITHMS || !plan_exists(collective, (enum plan_algorithm)forced) ||
         (needs_windows && !fits_windows(shape)) || (forced == PLAN_DOUBLING && shape->n_ranks >= DOUBLING_BLOCKS_END) ||
+        (forced == PLAN_RAILS && !rails_serve(collective, table, shape, LINE_BYTES)) ||
         !admitted(collective, table, shape, (enum plan_algorithm)forced))
         return natural_plan(collective, table, shape, bytes);
     return (enum plan_algorithm)forced;
@@ -261,6 +336,7 @@ static uint64_t piece_choose(enum plan_collective collective, const struct choic
     uint32_t n = shape->n_ranks;
     /* a window holds a round: of every rank's block where the input has them, of its own elsewhere */
     if (algorithm == PLAN_TWO_SHOT) return line_floor(table->window_bytes / n);
+    if (algorithm == PLAN_RAILS) return rails_piece(table, shape);
     if (algorithm == PLAN_ONE_SHOT)
         return line_floor(collective_kind(collective).input_blocks ? table->window_bytes / n : table->window_bytes);
     if (collective != PLAN_BROADCAST && collective != PLAN_REDUCE) return pipeline_piece(table, shape, 0, 0);

@@ -11,6 +11,7 @@ const plan_writer plan_writers_allreduce[PLAN_ALGORITHMS] = {
     [PLAN_DOUBLING] = doubling_allreduce,
     [PLAN_RANK_TREE] = rank_tree_allreduce,
     [PLAN_HIERARCHY] = hierarchy_allreduce,
+    [PLAN_RAILS] = rails_allreduce,
 };
 
 const char *const plan_algorithm_names[PLAN_ALGORITHMS] = {
@@ -21,6 +22,7 @@ const char *const plan_algorithm_names[PLAN_ALGORITHMS] = {
     [PLAN_DOUBLING] = "doubling",
     [PLAN_RANK_TREE] = "ranktree",
     [PLAN_HIERARCHY] = "hierarchy",
+    [PLAN_RAILS] = "rails",
 };
 
 static const struct {
@@ -37,11 +39,13 @@ static const struct {
                      [PLAN_RANK_TREE] = {.rooted = rank_tree_reduce}},
     [PLAN_ALLGATHER] = {[PLAN_ONE_SHOT] = {.plain = exchange_allgather},
                         [PLAN_RING] = {.plain = ring_allgather},
-                        [PLAN_DOUBLING] = {.plain = doubling_allgather}},
+                        [PLAN_DOUBLING] = {.plain = doubling_allgather},
+                        [PLAN_RAILS] = {.plain = rails_allgather}},
     [PLAN_REDUCESCATTER] = {[PLAN_ONE_SHOT] = {.plain = exchange_reducescatter},
                             [PLAN_RING] = {.plain = ring_reducescatter},
                             [PLAN_DOUBLING] = {.plain = doubling_reducescatter},
-                            [PLAN_RANK_TREE] = {.plain = rank_tree_reducescatter}},
+                            [PLAN_RANK_TREE] = {.plain = rank_tree_reducescatter},
+                            [PLAN_RAILS] = {.plain = rails_reducescatter}},
     [PLAN_GATHER] = {[PLAN_ONE_SHOT] = {.rooted = exchange_gather}, [PLAN_RING] = {.rooted = chain_gather}},
     [PLAN_SCATTER] = {[PLAN_ONE_SHOT] = {.rooted = exchange_scatter}, [PLAN_RING] = {.rooted = chain_scatter}},
     [PLAN_ALLTOALL] = {[PLAN_ONE_SHOT] = {.plain = exchange_alltoall}},

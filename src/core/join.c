@@ -135,12 +135,13 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     uint32_t node = shape->node_of[comm->rank];
     const uint32_t *ranks = &shape->order[shape->node_start[node]];
     uint32_t n = shape->node_start[node + 1] - shape->node_start[node];
-    bool network = shape->n_nodes > 1;
+    bool network = shape->n_nodes > 1, windows = !network || rails_fit(shape);
     struct shm_request request = {
         .geometry = {.n_peers = n,
                      .n_slots = table_slots(network),
-                     .window_bytes = n > 1 && n <= RAIL_COMBINE_MAX && !network ? comm->table.window_bytes : 0,
-                     .slot_bytes = network ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes},
+                     .window_bytes = n > 1 && n <= RAIL_COMBINE_MAX && windows ? comm->table.window_bytes : 0,
+                     .slot_bytes = network ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes,
+                     .window_channels = network && windows ? RAILS_CHANNELS_MAX : 1},
         .leader = shape->peer_of[comm->rank] == 0,
         .deadline = deadline,
         .stop = &comm->fault.stop,

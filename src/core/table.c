@@ -49,7 +49,7 @@ static enum rail_result force_algorithm(struct choice_table *t)
     if (ours) {
         t->forced_algorithm = algorithm_named(ours);
         if (t->forced_algorithm < 0)
-            return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_ALGO=%s: valid are oneshot, twoshot, ring, tree, doubling, ranktree, hierarchy", ours);
+            return rail_fail(RAIL_E_ARGUMENT, "RAILCCL_ALGO=%s: valid are oneshot, twoshot, ring, tree, doubling, ranktree, hierarchy, rails", ours);
     } else if (theirs && theirs[0] != '^' && !strstr(theirs, ";")) {
         t->forced_algorithm = algorithm_named(theirs);
     }
@@ -75,6 +75,7 @@ enum rail_result table_make(struct choice_table *out, const struct shape *shape,
     override64(&out->doubling_max_bytes, RAIL_PARAM_DOUBLING_MAX_BYTES);
     override64(&out->tree_max_bytes, RAIL_PARAM_TREE_MAX_BYTES);
     override64(&out->hierarchy_max_bytes, RAIL_PARAM_HIERARCHY_MAX_BYTES);
+    override64(&out->rails_min_bytes, RAIL_PARAM_RAILS_MIN_BYTES);
     override_bytes(&out->window_bytes, RAIL_PARAM_WINDOW_BYTES);
     override_bytes(&out->shm_slot_bytes, RAIL_PARAM_SHM_SLOT_BYTES);
     override_bytes(&out->net_slot_bytes, RAIL_PARAM_NET_SLOT_BYTES);

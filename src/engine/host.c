@@ -46,13 +46,14 @@ static unsigned char *in_window(const struct host_op *op, const struct run *run,
                                 uint32_t piece, uint64_t first)
 {
     int several = which == SHM_WINDOW_IN ? op->call.blocks.input : op->call.blocks.output;
-    return shm_window_at(&op->node->segment, peer, which, run->window) +
+    return shm_window_at(&op->node->segment, peer, run->instance->plan.channel, which, run->window) +
            plan_in_window(&op->call.split, run->whole, several, piece, first) * element_bytes(op);
 }
 
 static const struct shm_exposure *exposure_of(const struct host_op *op, const struct run *run, uint32_t peer)
 {
-    return &op->node->segment.controls[peer].exposure[run->window % SHM_DEPTH];
+    const struct shm_rounds *rounds = shm_rounds_of(&op->node->segment, peer, run->instance->plan.channel);
+    return &rounds->exposure[run->window % SHM_DEPTH];
 }
 
 static unsigned char *at_address(uint64_t address, uint64_t offset)
@@ -104,6 +105,16 @@ static enum rail_result source_peer_input(struct host_op *op, const struct run *
     return RAIL_OK;
 }
 
+static enum rail_result source_peer_output(struct host_op *op, const struct run *run, struct moving *m, uint32_t peer,
+                                           uint32_t piece, uint64_t first)
+{
+    const struct shm_exposure *theirs = exposure_of(op, run, peer);
+    if (theirs->signature != op->call.signature)
+        return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
+    m->src[m->n_src++] = in_window(op, run, peer, SHM_WINDOW_OUT, piece, first);
+    return RAIL_OK;
+}
+
 /* Lengths are those of the move's other operands. */
 static unsigned char *in_scratch(const struct host_op *op, const struct run *run, uint32_t piece)
 {
@@ -137,21 +148,23 @@ static enum rail_result resolve_source(struct host_op *op, const struct run *run
             RAIL_TRY(source_peer_input(op, run, m, (which + k) % operand->which.m, piece, range.first));
         return RAIL_OK;
     case PLAN_PEER_OUTPUT:
-        m->src[m->n_src++] = in_window(op, run, which, SHM_WINDOW_OUT, piece, range.first);
-        return RAIL_OK;
+        return source_peer_output(op, run, m, which, piece, range.first);
     default:
         return rail_fail(RAIL_E_INTERNAL, "plan: place %u cannot be read", operand->place);
     }
 }
 
 /* One store serves all staged peers: they read it from my out-window. */
-static void destination_peer_outputs(struct host_op *op, const struct run *run, const struct plan_operand *operand,
-                                     struct moving *m, uint32_t which, uint32_t piece, uint64_t first)
+static enum rail_result destination_peer_outputs(struct host_op *op, const struct run *run,
+                                                 const struct plan_operand *operand, struct moving *m, uint32_t which,
+                                                 uint32_t piece, uint64_t first)
 {
     bool staged = false;
     for (uint32_t k = 0; k < operand->span; k++) {
         uint32_t peer = (which + k) % operand->which.m;
         const struct shm_exposure *theirs = exposure_of(op, run, peer);
+        if (peer != op->node->self && theirs->signature != op->call.signature)
+            return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
         if (peer == op->node->self)
             m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, first);
         else if (theirs->direct)
@@ -160,6 +173,7 @@ static void destination_peer_outputs(struct host_op *op, const struct run *run, 
             staged = true;
     }
     if (staged) m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
+    return RAIL_OK;
 }
 
 static enum rail_result resolve_destination(struct host_op *op, const struct run *run,
@@ -189,8 +203,7 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
         m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_IN, piece, range.first);
         return RAIL_OK;
     case PLAN_PEER_OUTPUT:
-        destination_peer_outputs(op, run, operand, m, which, piece, range.first);
-        return RAIL_OK;
+        return destination_peer_outputs(op, run, operand, m, which, piece, range.first);
     default:
         return rail_fail(RAIL_E_INTERNAL, "plan: place %u cannot be written", operand->place);
     }
@@ -242,7 +255,7 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
 
 static void step_signal(struct host_op *op, struct run *run, const struct plan_step *step)
 {
-    struct shm_control *mine = &op->node->segment.controls[op->node->self];
+    struct shm_rounds *mine = shm_rounds_of(&op->node->segment, op->node->self, run->instance->plan.channel);
     if (step->counter == PLAN_STAGED)
         mine->exposure[run->window % SHM_DEPTH] = (struct shm_exposure){
             .input = (uint64_t)(uintptr_t)op->call.input,
@@ -251,6 +264,7 @@ static void step_signal(struct host_op *op, struct run *run, const struct plan_s
             .direct = op->call.direct,
         };
     atomic_store_explicit(&mine->counter[step->counter].value, run->window + 1, memory_order_release);
+    op->signalled = true;
     shm_notify_all(&op->node->segment, op->node->self);
 }
 
@@ -262,8 +276,8 @@ static enum rail_result step_wait(struct host_op *op, struct run *run, const str
     uint32_t which = plan_index_at(operand->which, run->i);
     for (; run->waited < operand->span; run->waited++) {
         uint32_t peer = (which + run->waited) % operand->which.m;
-        if (peer == op->node->self) continue;
-        struct shm_counter *counter = &op->node->segment.controls[peer].counter[step->counter];
+        const struct shm_rounds *theirs = shm_rounds_of(&op->node->segment, peer, run->instance->plan.channel);
+        const struct shm_counter *counter = &theirs->counter[step->counter];
         if (atomic_load_explicit(&counter->value, memory_order_acquire) < value) return RAIL_NOT_YET;
     }
     run->waited = 0;
@@ -305,12 +319,13 @@ static void round_begin(const struct host_op *op, struct run *run, const struct 
 /* Goes to the step after `at`: into a loop, round it again, out of it. */
 static void loop_enter(struct run *run, const struct plan_step *step)
 {
-    if (step->times == 0) {
+    uint32_t i = plan_loop_from(step, 0);
+    if (i >= step->times) {
         run->at = (uint16_t)(run->at + 1 + step->body);
         return;
     }
     run->loop = run->at++;
-    run->i = 0;
+    run->i = i;
 }
 
 static void step_next(struct run *run)
@@ -319,7 +334,7 @@ static void step_next(struct run *run)
     if (run->loop == NO_LOOP) return;
     const struct plan_step *loop = &run->instance->plan.steps[run->loop];
     if (run->at <= run->loop + loop->body) return;
-    if (++run->i < loop->times) {
+    if ((run->i = plan_loop_from(loop, run->i + 1)) < loop->times) {
         run->at = (uint16_t)(run->loop + 1);
         return;
     }
@@ -369,13 +384,16 @@ static enum rail_result start_channel(struct host_op *op, const struct instance 
     if ((plan->n_scratch && !op->call.scratch) || op->n_runs + plan->n_strands > HOST_MAX_RUNS)
         return rail_fail(RAIL_E_INTERNAL, "plan of channel %u: %u strands, %u pieces of scratch", plan->channel,
                          plan->n_strands, plan->n_scratch);
+    if ((plan->flags & PLAN_WINDOWS) && plan->channel >= op->node->segment.geometry.window_channels)
+        return rail_fail(RAIL_E_INTERNAL, "plan of channel %u: the node has windows for %zu channels", plan->channel,
+                         op->node->segment.geometry.window_channels);
     for (uint32_t s = 0; s < plan->n_strands; s++) {
         struct run *run = &op->runs[op->n_runs++];
         *run = (struct run){.instance = instance, .n_rounds = n_rounds};
-        if (plan->flags & PLAN_WINDOWS) run->window = op->node->window_round;
+        if (plan->flags & PLAN_WINDOWS) run->window = op->node->window_round[plan->channel];
         round_begin(op, run, &plan->strands[s]);
     }
-    if (plan->flags & PLAN_WINDOWS) op->node->window_round += n_rounds;
+    if (plan->flags & PLAN_WINDOWS) op->node->window_round[plan->channel] += n_rounds;
     return RAIL_OK;
 }
 
@@ -393,7 +411,8 @@ enum rail_result host_op_start(struct host_op *op, struct host_node *node, const
     return RAIL_OK;
 }
 
-enum rail_result host_op_progress(struct host_op *op)
+/* Every strand once, as far as it gets. */
+static enum rail_result runs_progress(struct host_op *op)
 {
     for (uint32_t r = 0; r < op->n_runs; r++) {
         struct run *run = &op->runs[r];
@@ -405,4 +424,15 @@ enum rail_result host_op_progress(struct host_op *op)
             return result;
     }
     return op->n_left ? RAIL_NOT_YET : RAIL_OK;
+}
+
+/* Nobody wakes a rank for its own signals: it looks itself, until no strand of its has raised any. */
+enum rail_result host_op_progress(struct host_op *op)
+{
+    enum rail_result result;
+    do {
+        op->signalled = false;
+        result = runs_progress(op);
+    } while (result == RAIL_NOT_YET && op->signalled);
+    return result;
 }

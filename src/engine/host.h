@@ -28,7 +28,7 @@ struct host_node {
     struct shm_segment segment;
     uint32_t self;          /* my index; the segment has geometry.n_peers of them */
     const uint32_t *ranks;  /* rank of each peer, for messages */
-    uint64_t window_round;  /* rounds of all window plans so far: the W of the plans' counters */
+    uint64_t window_round[HOST_MAX_CHANNELS]; /* rounds of all window plans so far, by channel: the counters' W */
     uint64_t express_round; /* messages of the express path so far */
     uint64_t calls;         /* begun so far (calls.h) */
     enum rail_result (*suspect)(void *owner); /* what a caller that waits for long is to do; NULL: calls_compare_node */
@@ -64,6 +64,7 @@ struct host_op {
     struct host_node *node;
     struct host_call call;
     uint32_t n_runs, n_left;
+    bool signalled; /* some strand of mine has raised a counter that another may wait for */
     struct run runs[HOST_MAX_RUNS];
 };
 

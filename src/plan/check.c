@@ -36,7 +36,8 @@ static void strand_advance(const struct executor *x, struct strand *s)
     const struct plan_strand *range = &plan_of(x, s->rank)->strands[s->index];
     s->step++;
     if (s->times > 0 && s->step == s->loop_end) {
-        if (++s->i < s->times) s->step = s->loop_first;
+        s->i = plan_loop_from(&plan_of(x, s->rank)->steps[s->loop_first - 1], s->i + 1);
+        if (s->i < s->times) s->step = s->loop_first;
         else s->i = s->times = 0;
     }
     if (s->step < (uint32_t)range->first + range->n_steps) return;
@@ -46,14 +47,18 @@ static void strand_advance(const struct executor *x, struct strand *s)
 
 static void loop_enter(const struct executor *x, struct strand *s, const struct plan_step *step)
 {
-    if (step->times == 0) {
+    uint32_t i = plan_loop_from(step, 0);
+    bool none = i >= step->times;
+    if (none) {
         s->step += step->body; /* at the body's last step: advance leaves it */
     } else {
         s->loop_first = s->step + 1;
         s->loop_end = s->step + 1 + step->body;
     }
     strand_advance(x, s);
+    if (none) return;
     s->times = step->times;
+    s->i = i;
 }
 
 static bool step_runs(const struct executor *x, const struct strand *s, const struct plan_step *step)
@@ -176,7 +181,7 @@ static void deadlock_report(struct executor *x, const struct strand *blocked)
 {
     struct strand s = *blocked;
     const struct plan_step *step = &plan_of(x, s.rank)->steps[s.step];
-    static const char *const words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE"};
+    static const char *const words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE", "REDUCED"};
     if (step->verb == PLAN_WAIT) {
         executor_fail(x, &s, PLAN_DEADLOCK, "waits for ever for %s of rank %u", words[step->counter],
                       executor_wait_try(x, &s, step, false));

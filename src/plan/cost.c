@@ -29,6 +29,7 @@ struct strand {
     const struct plan_strand *code;
     uint16_t at, loop_first, loop_end;
     uint32_t i, times; /* of the loop; times 0: outside */
+    const struct plan_step *loop;
     uint64_t round;
     double now;
 };
@@ -44,6 +45,7 @@ struct model {
     uint32_t *link_of;     /* [n][PLAN_MAX_LINKS] */
     uint32_t *peer_rank;   /* by node_start[node] + peer */
     double *slot_times, *wire_free; /* wire_free: [n] */
+    uint32_t *senders;              /* [n_nodes] ranks that send to other nodes: they share their host's wires */
     struct raised *raised; /* [n][PLAN_COUNTERS] */
     struct strand *strands;
     uint32_t n_strands;
@@ -67,7 +69,8 @@ static bool connect(struct model *m)
 {
     const uint32_t *node_of = m->call->shape->node_of;
     uint32_t id = 0;
-    for (uint32_t r = 0; r < m->n; r++)
+    for (uint32_t r = 0; r < m->n; r++) {
+        bool sends = false;
         for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
             const struct plan_link *l = &m->call->plans[r].links[k];
             if (l->direction != PLAN_LINK_OUT) continue;
@@ -75,7 +78,10 @@ static bool connect(struct model *m)
                                          .arrived = m->slot_times + (size_t)2 * id * m->slots,
                                          .released = m->slot_times + ((size_t)2 * id + 1) * m->slots};
             m->link_of[r * PLAN_MAX_LINKS + k] = id++;
+            sends |= node_of[r] != node_of[l->peer];
         }
+        m->senders[node_of[r]] += sends;
+    }
     for (uint32_t r = 0; r < m->n; r++)
         for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
             const struct plan_link *l = &m->call->plans[r].links[k];
@@ -89,7 +95,7 @@ static bool connect(struct model *m)
 
 static void model_free(struct model *m)
 {
-    free(m->links), free(m->link_of), free(m->peer_rank), free(m->slot_times), free(m->wire_free);
+    free(m->links), free(m->link_of), free(m->peer_rank), free(m->slot_times), free(m->wire_free), free(m->senders);
     free(m->raised), free(m->strands);
 }
 
@@ -105,9 +111,11 @@ static bool model_make(struct model *m, const struct plan_cost_call *call, const
     m->peer_rank = calloc(n, sizeof *m->peer_rank);
     m->slot_times = calloc(2 * n_links * slots, sizeof *m->slot_times);
     m->wire_free = calloc(n, sizeof *m->wire_free);
+    m->senders = calloc(call->shape->n_nodes, sizeof *m->senders);
     m->raised = calloc((size_t)n * PLAN_COUNTERS, sizeof *m->raised);
     m->strands = calloc((size_t)n * PLAN_MAX_STRANDS, sizeof *m->strands);
-    if (!m->links || !m->link_of || !m->peer_rank || !m->slot_times || !m->wire_free || !m->raised || !m->strands)
+    if (!m->links || !m->link_of || !m->peer_rank || !m->slot_times || !m->wire_free || !m->senders || !m->raised ||
+        !m->strands)
         return false;
     for (uint32_t r = 0; r < n; r++) {
         const struct plan *p = &call->plans[r];
@@ -156,7 +164,8 @@ static bool move(struct model *m, struct strand *s, const struct plan_step *step
         }
         double gone = s->now;
         if (l->wire) {
-            gone = later(gone, m->wire_free[l->from]) + bytes * rates->wire_ns_per_byte;
+            uint32_t senders = m->senders[m->call->shape->node_of[l->from]];
+            gone = later(gone, m->wire_free[l->from]) + senders * bytes * rates->wire_ns_per_byte;
             m->wire_free[l->from] = gone;
         }
         l->arrived[l->sent++ % m->slots] = gone + rates->hop_ns[l->wire];
@@ -202,12 +211,13 @@ static void go_on(struct model *m, struct strand *s, const struct plan_step *ste
     if (step->verb == PLAN_LOOP) {
         s->loop_first = s->at;
         s->loop_end = (uint16_t)(s->at + step->body);
-        s->i = 0;
-        s->times = step->times;
-        if (!step->times) s->at = s->loop_end;
+        s->loop = step;
+        s->i = plan_loop_from(step, 0);
+        s->times = s->i < step->times ? step->times : 0;
+        if (!s->times) s->i = 0, s->at = s->loop_end;
     }
     if (s->times && s->at == s->loop_end) {
-        if (++s->i < s->times)
+        if ((s->i = plan_loop_from(s->loop, s->i + 1)) < s->times)
             s->at = s->loop_first;
         else
             s->i = s->times = 0;

@@ -56,9 +56,11 @@ struct executor {
     const struct plan_check *check;
     struct plan_check_report *report;
     struct plan_check_count *counts;
-    uint32_t n_ranks, n_slots, max_strands, max_pieces, max_scratch;
+    uint32_t n_ranks, n_slots, max_strands, max_pieces, max_scratch, n_channels;
     uint64_t n_numbers;    /* window rounds of all calls */
-    uint64_t *first_number; /* [n_calls] W of a call's round 0 */
+    uint64_t *first_number; /* [n_calls] W of a call's round 0, on its channel */
+    uint32_t *mates;        /* [n_calls][n_ranks] the ranks, node by node, in the order of peers */
+    uint32_t *node_first;   /* [n_calls][n_ranks] where a rank's node begins there */
     size_t *first_cell;     /* [n_calls] of user */
     uint32_t *began;        /* [n_calls][n_ranks] clock of the owner's caller; 0 = not yet */
     struct rank *ranks;
@@ -66,8 +68,8 @@ struct executor {
     struct order_cell *user;    /* [call][rank][input, output][round][piece] */
     struct order_cell *scratch; /* [rank][piece] */
     struct order_cell *window_cells;
-    struct window *windows; /* [rank][in, out][round mod 2] */
-    struct news *signals;   /* [rank][counter][W] */
+    struct window *windows; /* [channel][rank][in, out][round mod 2] */
+    struct news *signals;   /* [channel][rank][counter][W] */
     uint32_t *clocks;       /* of signals, then of slots */
     struct fifo *fifos;
     struct news *slots;
@@ -97,6 +99,13 @@ static inline bool is_direct(const struct plan_check_call *call, uint32_t rank)
 static inline uint64_t window_number(const struct executor *x, const struct strand *s)
 {
     return x->first_number[x->ranks[s->rank].call] + s->round;
+}
+
+/* The rank of a peer of this rank's node. */
+static inline uint32_t rank_of_peer(const struct executor *x, uint32_t rank, uint32_t peer)
+{
+    size_t call = (size_t)x->ranks[rank].call * x->n_ranks;
+    return x->mates[call + x->node_first[call + rank] + peer];
 }
 
 static inline uint32_t *fifo_index(const struct executor *x, uint32_t from, uint32_t to, uint32_t way)

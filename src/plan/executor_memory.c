@@ -87,16 +87,18 @@ bool executor_output_write(struct executor *x, const struct strand *s, uint32_t 
 
 static const char *const window_words[WINDOWS] = {"in-window", "out-window"};
 
-static struct window *window_of(const struct executor *x, uint32_t owner, int which, uint64_t number)
+static struct window *window_of(const struct executor *x, const struct strand *s, uint32_t owner, int which,
+                                uint64_t number)
 {
-    return &x->windows[((size_t)owner * WINDOWS + (uint32_t)which) * PLAN_WINDOW_DEPTH + number % PLAN_WINDOW_DEPTH];
+    size_t rank = (size_t)plan_of(x, s->rank)->channel * x->n_ranks + owner;
+    return &x->windows[(rank * WINDOWS + (uint32_t)which) * PLAN_WINDOW_DEPTH + number % PLAN_WINDOW_DEPTH];
 }
 
 bool executor_window_read(struct executor *x, const struct strand *s, uint32_t owner, int which, uint32_t piece,
                         value_id *out)
 {
     uint64_t number = window_number(x, s);
-    struct window *w = window_of(x, owner, which, number);
+    struct window *w = window_of(x, s, owner, which, number);
     if (w->number > number + 1)
         return executor_fail(x, s, PLAN_RACE, "reads %s[%u] of rank %u, which a later round overwrote",
                              window_words[which], piece, owner);
@@ -109,7 +111,7 @@ bool executor_window_read(struct executor *x, const struct strand *s, uint32_t o
 bool executor_window_write(struct executor *x, const struct strand *s, int which, uint32_t piece, value_id value)
 {
     uint64_t number = window_number(x, s);
-    struct window *w = window_of(x, s->rank, which, number);
+    struct window *w = window_of(x, s, s->rank, which, number);
     if (w->number != number + 1) {
         struct order_access other;
         for (uint32_t k = 0; k < x->max_pieces; k++) {

@@ -24,16 +24,17 @@ static struct fifo *fifo_for(const struct executor *x, const struct strand *s, c
     return &x->fifos[*fifo_index(x, from, to, link->way) - 1];
 }
 
-static void news_learn(struct executor *x, struct strand *s, const struct news *news)
+/* A hand-over costs a hop, but not from one strand of a rank to another. */
+static void news_learn(struct executor *x, struct strand *s, const struct news *news, uint32_t hop)
 {
     order_join(&x->order, s->thread, news->clock);
-    if (news->depth > s->depth) s->depth = news->depth;
+    if (news->depth + hop > s->depth) s->depth = news->depth + hop;
 }
 
 static void news_tell(const struct executor *x, const struct strand *s, struct news *news)
 {
     memcpy(news->clock, order_clock(&x->order, s->thread), x->order.n_threads * sizeof *news->clock);
-    news->depth = s->depth + 1;
+    news->depth = s->depth;
 }
 
 static bool slot_read(struct executor *x, struct strand *s, const struct plan_operand *o, uint32_t piece, value_id *out)
@@ -44,7 +45,7 @@ static bool slot_read(struct executor *x, struct strand *s, const struct plan_op
         return executor_fail(x, s, PLAN_WRONG_PIECE,
                              "expects piece %u from rank %u, the slot carries piece %u of round %u", piece, f->from,
                              slot->part.piece, slot->part.round);
-    news_learn(x, s, slot);
+    news_learn(x, s, slot, 1);
     *out = slot->value;
     return true;
 }
@@ -106,7 +107,7 @@ static bool peers_deliver(struct executor *x, struct strand *s, const struct pla
     const struct plan_check_call *call = call_of(x, s->rank);
     bool staged = false;
     for (uint32_t k = 0; k < o->span; k++) {
-        uint32_t peer = (plan_index_at(o->which, s->i) + k) % o->which.m;
+        uint32_t peer = rank_of_peer(x, s->rank, (plan_index_at(o->which, s->i) + k) % o->which.m);
         if (peer != s->rank && !is_direct(call, peer)) {
             staged = true;
             continue;
@@ -154,7 +155,9 @@ static bool sources_combine(struct executor *x, struct strand *s, const struct p
     uint32_t n = 0;
     for (uint32_t k = 0; k < step->n_src; k++)
         for (uint32_t j = 0; j < o[k].span; j++) {
-            uint32_t peer = (plan_index_at(o[k].which, s->i) + j) % o[k].which.m;
+            uint32_t peer = s->rank;
+            if (o[k].place == PLAN_PEER_INPUT || o[k].place == PLAN_PEER_OUTPUT)
+                peer = rank_of_peer(x, s->rank, (plan_index_at(o[k].which, s->i) + j) % o[k].which.m);
             if (!source_read(x, s, &o[k], peer, plan_index_at(o[k].piece, s->i), &source[n++])) return false;
         }
     const char *problem = NULL;
@@ -209,15 +212,17 @@ bool executor_move_run(struct executor *x, struct strand *s, const struct plan_s
 
 /* SIGNAL and WAIT. */
 
-static struct news *signal_at(const struct executor *x, uint32_t rank, uint32_t counter, uint64_t number)
+static struct news *signal_at(const struct executor *x, uint32_t channel, uint32_t rank, uint32_t counter,
+                              uint64_t number)
 {
-    return &x->signals[((size_t)rank * PLAN_COUNTERS + counter) * x->n_numbers + number];
+    size_t line = ((size_t)channel * x->n_ranks + rank) * PLAN_COUNTERS + counter;
+    return &x->signals[line * x->n_numbers + number];
 }
 
 void executor_signal_run(struct executor *x, const struct strand *s, const struct plan_step *step)
 {
     uint64_t number = window_number(x, s);
-    struct news *news = signal_at(x, s->rank, step->counter, number);
+    struct news *news = signal_at(x, plan_of(x, s->rank)->channel, s->rank, step->counter, number);
     if (news->number == 0) { /* repeating it tells nobody anything for sure */
         news_tell(x, s, news);
         news->number = number + 1;
@@ -227,10 +232,13 @@ void executor_signal_run(struct executor *x, const struct strand *s, const struc
 
 /* The first value of the counter that lets a wait for `number` + 1 pass: later ones may know more, but nobody can
  * count on having seen them. NULL: not there yet. */
-static const struct news *signal_passing(const struct executor *x, uint32_t rank, uint32_t counter, uint64_t number)
+static const struct news *signal_passing(const struct executor *x, uint32_t channel, uint32_t rank, uint32_t counter,
+                                         uint64_t number)
 {
-    for (; number < x->n_numbers; number++)
-        if (signal_at(x, rank, counter, number)->number > 0) return signal_at(x, rank, counter, number);
+    for (; number < x->n_numbers; number++) {
+        const struct news *news = signal_at(x, channel, rank, counter, number);
+        if (news->number > 0) return news;
+    }
     return NULL;
 }
 
@@ -240,10 +248,11 @@ uint32_t executor_wait_try(struct executor *x, struct strand *s, const struct pl
     uint64_t number = window_number(x, s);
     if (number < step->lag) return UINT32_MAX;
     for (uint32_t k = 0; k < o->span; k++) {
-        uint32_t peer = (plan_index_at(o->which, s->i) + k) % o->which.m;
-        const struct news *news = signal_passing(x, peer, step->counter, number - step->lag);
+        uint32_t peer = rank_of_peer(x, s->rank, (plan_index_at(o->which, s->i) + k) % o->which.m);
+        const struct news *news =
+            signal_passing(x, plan_of(x, s->rank)->channel, peer, step->counter, number - step->lag);
         if (news == NULL) return peer;
-        if (learn) news_learn(x, s, news);
+        if (learn) news_learn(x, s, news, peer == s->rank ? 0 : 1);
     }
     return UINT32_MAX;
 }

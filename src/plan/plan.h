@@ -67,7 +67,8 @@ enum plan_verb {
     PLAN_MOVE,   /* combine n_src sources, in the order written, into each of n_dst destinations */
     PLAN_SIGNAL, /* my counter `counter` := W + 1, W the life-long number of this window round (release) */
     PLAN_WAIT,   /* until counter `counter` of the operand's peers >= W + 1 - lag (acquire) */
-    PLAN_LOOP,   /* run the next `body` steps `times` times with i = 0 .. times-1; loops do not nest */
+    PLAN_LOOP,   /* run the next `body` steps `times` times with i = 0 .. times-1, some left out (period, skip); loops do
+                    not nest */
 };
 
 enum plan_step_flag {
@@ -88,12 +89,20 @@ struct plan_step {
     uint32_t times;   /* LOOP; 0 skips the body */
     uint8_t counter;  /* SIGNAL, WAIT: enum plan_counter */
     uint8_t lag;      /* WAIT: 0 = this round, PLAN_WINDOW_DEPTH = the round that last used this window */
-    uint16_t reserved;
+    uint8_t period;   /* LOOP: 0, or >= 2: iterations with i mod period == skip are left out */
+    uint8_t skip;
 };
 
-/* Counters of a rank, one cache line each, written by it alone, read by its node peers. They count window rounds over
- * the life of the communicator, whatever plan ran, so a lagging WAIT reaches across calls. */
-enum plan_counter { PLAN_STAGED, PLAN_DELIVERED, PLAN_DONE, PLAN_COUNTERS };
+/* The first iteration of a LOOP from i on that runs; >= times: none does. */
+PLAN_FN uint32_t plan_loop_from(const struct plan_step *loop, uint32_t i)
+{
+    return loop->period && i % loop->period == loop->skip ? i + 1 : i;
+}
+
+/* Counters of a rank on the plan's channel, one cache line each, written by it alone, read by its node peers. They
+ * count the channel's window rounds over the life of the communicator, whatever plan ran, so a lagging WAIT reaches
+ * across calls. A WAIT may name its own rank: strands of one rank meet by counters, too. */
+enum plan_counter { PLAN_STAGED, PLAN_DELIVERED, PLAN_DONE, PLAN_REDUCED, PLAN_COUNTERS };
 
 /* Windows per rank: a round may be staged while peers still read the one before. */
 #define PLAN_WINDOW_DEPTH 2
@@ -136,12 +145,13 @@ enum plan_algorithm {
     PLAN_DOUBLING,
     PLAN_RANK_TREE,
     PLAN_HIERARCHY,
+    PLAN_RAILS,
     PLAN_ALGORITHMS,
     PLAN_PAIRWISE, /* no plan, which could not name that many links: AlltoAll in the steps of algos/pairwise.h */
 };
 
 enum plan_flag {
-    PLAN_WINDOWS = 1,         /* uses peer operands: needs all ranks in one node, and the node's window round number */
+    PLAN_WINDOWS = 1,         /* uses peer operands, hence its channel's windows in the node and their round number */
     PLAN_DIRECT_IN_PLACE = 2, /* stays right when buffers are direct and input == output */
     PLAN_IN_RANK_ORDER = 4,   /* a promise, which the check proves: every output is the rank tree (value.h) */
 };
@@ -164,6 +174,8 @@ struct plan {
     uint16_t n_steps, n_operands;
     uint16_t collective; /* enum plan_collective */
     uint16_t reserved;
+    uint32_t node;       /* plans with windows: my node's number; all of a node's peers have it */
+    uint32_t reserved2;
     struct plan_strand strands[PLAN_MAX_STRANDS];
     struct plan_link links[PLAN_MAX_LINKS];
     struct plan_step steps[PLAN_MAX_STEPS];

@@ -9,8 +9,8 @@
 #include "plan/collective.h"
 
 static const char *const algorithm_words[PLAN_ALGORITHMS] = {"one-shot", "two-shot", "ring",
-                                                              "tree",     "doubling", "rank tree", "hierarchy"};
-static const char *const counter_words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE"};
+                                                              "tree",     "doubling", "rank tree", "hierarchy", "rails"};
+static const char *const counter_words[PLAN_COUNTERS] = {"STAGED", "DELIVERED", "DONE", "REDUCED"};
 
 static void index_print(struct plan_index x, FILE *out)
 {
@@ -82,6 +82,7 @@ static void step_print(const struct plan *plan, const struct plan_step *s, FILE 
     case PLAN_LOOP:
         if (s->times == 0) fprintf(out, "LOOP    no times");
         else fprintf(out, "LOOP    %u times, i = 0 .. %u", s->times, s->times - 1);
+        if (s->times && s->period) fprintf(out, ", without i mod %u = %u", s->period, s->skip);
         break;
     default:
         fprintf(out, "verb %u?", s->verb);

@@ -57,7 +57,6 @@ static bool head_ok(const struct judge *j)
     if ((p->flags & PLAN_IN_RANK_ORDER) && !collective_kind(p->collective).reduces)
         return refuse(j, "rank order, in a collective that combines nothing");
     if (p->algorithm >= PLAN_ALGORITHMS) return refuse(j, "algorithm %u", p->algorithm);
-    if ((p->flags & PLAN_WINDOWS) && p->n_peers != p->n_ranks) return refuse(j, "windows, but ranks in other nodes");
     return true;
 }
 
@@ -143,6 +142,8 @@ static bool move_ok(struct judge *j, const struct plan_step *s)
 static bool loop_ok(const struct judge *j, const struct plan_step *s, uint32_t strand_end)
 {
     if (s->body == 0) return refuse(j, "loop without a body");
+    if (s->period ? s->period < 2 || s->skip >= s->period : s->skip)
+        return refuse(j, "loop leaves out %u of every %u", s->skip, s->period);
     if (j->step + s->body >= strand_end) return refuse(j, "loop of %u steps runs past the strand", s->body);
     for (uint32_t k = 1; k <= s->body; k++)
         if (j->plan->steps[j->step + k].verb == PLAN_LOOP) return refuse(j, "loop inside a loop");

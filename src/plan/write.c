@@ -121,6 +121,13 @@ void plan_add_loop(struct plan *plan, uint32_t times, uint16_t body)
     step->body = body;
 }
 
+void plan_add_loop_except(struct plan *plan, uint32_t times, uint16_t body, uint8_t period, uint8_t skip)
+{
+    plan_add_loop(plan, times, body);
+    plan->steps[plan->n_steps - 1].period = period;
+    plan->steps[plan->n_steps - 1].skip = skip;
+}
+
 void plan_balance(struct plan *plan)
 {
     for (uint32_t k = 0; k < plan->n_steps; k++) {

@@ -37,6 +37,8 @@ void plan_add_signal(struct plan *plan, enum plan_counter counter);
 void plan_add_wait(struct plan *plan, uint8_t flags, enum plan_counter counter, struct plan_index which, uint16_t span,
                    uint8_t lag);
 void plan_add_loop(struct plan *plan, uint32_t times, uint16_t body);
+/* The same without the iterations i with i mod period == skip. */
+void plan_add_loop_except(struct plan *plan, uint32_t times, uint16_t body, uint8_t period, uint8_t skip);
 
 /* Every MOVE of this plan that combines does so as a balanced tree. */
 void plan_balance(struct plan *plan);

@@ -140,7 +140,7 @@ static void *rank_main(void *arg)
     const struct setup *s = &world->s;
     size_t bytes = s->count * rail_type_bytes(s->type);
     struct host_node node = {.self = me->rank, .ranks = world->shape.order};
-    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes}, .leader = me->rank == 0,
+    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels}, .leader = me->rank == 0,
                                   .first_of_process = me->rank == 0, .n_processes = 1,
                                   .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     memcpy(request.key, world->key, 32);
@@ -269,6 +269,47 @@ static void several_channels_share_the_data(void **state)
     }
 }
 
+/* Each channel's rounds have windows, counters and exposures of their own; some run more rounds than others. */
+static void channels_with_windows_run_side_by_side(void **state)
+{
+    (void)state;
+    for (uint32_t channels = 2; channels <= 8; channels++)
+        for (int mode = 0; mode < 4; mode++) {
+            struct setup s = usual(2 + channels % 3, channels % 2 && mode != 3 ? PLAN_ONE_SHOT : PLAN_TWO_SHOT);
+            s.n_channels = channels;
+            s.in_place = mode & 1;
+            s.direct = mode & 2;
+            s.count = 60000 + 16 * channels + 1;
+            run(s);
+        }
+}
+
+static void a_channel_without_windows_is_refused(void **state)
+{
+    (void)state;
+    struct setup s = usual(2, PLAN_TWO_SHOT);
+    struct shape shape;
+    uint64_t keys[2] = {0};
+    assert_int_equal(shape_build(&shape, 2, keys, 1), 0);
+    struct host_node node = {.ranks = shape.order};
+    struct shm_request request = {.geometry = {2, 4, s.window_bytes, s.slot_bytes, 1}, .leader = true, .first_of_process = true,
+                                  .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
+    assert_int_equal(shm_segment_open(&request, &node.segment), RAIL_OK);
+    struct wires wires = {.shape = &shape, .node = &node};
+    struct instance *const *instances;
+    const struct choice two = {PLAN_TWO_SHOT, 2, s.piece_bytes};
+    assert_int_equal(wires_instances(&wires, PLAN_ALLREDUCE, 0, &two, &instances), RAIL_OK);
+    float numbers[64] = {0};
+    struct host_call call = {.input = numbers, .output = numbers, .how = how_of(&s),
+                             .split = {64, 16, s.piece_bytes / 4, 2, instances[0]->plan.n_pieces}};
+    struct host_op op;
+    assert_int_equal(host_op_start(&op, &node, &call, instances), RAIL_E_INTERNAL);
+    assert_non_null(strstr(rail_last_error(), "channel 1: the node has windows for 1 channels"));
+    wires_clear(&wires);
+    shm_segment_close(&node.segment);
+    shape_clear(&shape);
+}
+
 static void the_express_path_gives_what_the_plans_give(void **state)
 {
     (void)state;
@@ -306,6 +347,8 @@ int main(void)
         cmocka_unit_test(every_type_and_operator),
         cmocka_unit_test(averages_scale_floats_before_and_divide_integers_after),
         cmocka_unit_test(several_channels_share_the_data),
+        cmocka_unit_test(channels_with_windows_run_side_by_side),
+        cmocka_unit_test(a_channel_without_windows_is_refused),
         cmocka_unit_test(the_express_path_gives_what_the_plans_give),
         cmocka_unit_test(thousands_of_rounds_reuse_windows_and_slots),
     };

@@ -58,16 +58,58 @@ static void several_ranks_per_node_take_the_hierarchy_while_hops_count(void **st
 {
     (void)state;
     assert_int_equal(choose(NODES(4, 4), -1, 8).algorithm, PLAN_HIERARCHY);
-    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).algorithm, PLAN_HIERARCHY); /* two nodes: the fewest bytes, too */
-    assert_int_equal(choose(NODES(4, 4), -1, 64 * MIB).n_channels, 4);
+    assert_int_equal(choose(NODES(64, 4), -1, 64 * MIB).algorithm, PLAN_HIERARCHY); /* two nodes: the fewest bytes, too */
+    assert_int_equal(choose(NODES(64, 4), -1, 64 * MIB).n_channels, 4);
     assert_int_equal(choose(NODES(1, 2), -1, 8).algorithm, PLAN_HIERARCHY);
-    assert_int_equal(choose(NODES(2, 2, 2, 2), -1, 512 * KIB).algorithm, PLAN_HIERARCHY);
-    assert_int_equal(choose(NODES(2, 2, 2, 2), -1, 513 * KIB).algorithm, PLAN_RING);
+    assert_int_equal(choose(NODES(2, 2, 64, 2), -1, 7 * MIB).algorithm, PLAN_HIERARCHY); /* one has too many for rails */
+    assert_int_equal(choose(NODES(2, 2, 64, 2), -1, 9 * MIB).algorithm, PLAN_RING);
     uint32_t many[65] = {0};
     for (int k = 0; k < 63; k++) many[k] = 2;
     assert_int_equal(choose(many, -1, 8).algorithm, PLAN_HIERARCHY);
     many[63] = 1; /* its leaders run out of links */
     assert_int_equal(choose(many, -1, 8).algorithm, PLAN_DOUBLING);
+}
+
+/* From two hops' worth for each of the m k pieces on. */
+static void large_messages_of_several_ranks_per_node_take_the_rails(void **state)
+{
+    (void)state;
+    assert_int_equal(choose(NODES(2, 2), -1, 512 * KIB - 1).algorithm, PLAN_HIERARCHY);
+    assert_int_equal(choose(NODES(2, 2), -1, 512 * KIB).algorithm, PLAN_RAILS);
+    assert_int_equal(choose(NODES(4, 4, 4, 4), -1, 22 * 64 * KIB).algorithm, PLAN_HIERARCHY); /* ends by itself */
+    assert_int_equal(choose(NODES(4, 4, 4, 4), -1, 22 * 64 * KIB + 1).algorithm, PLAN_RAILS);
+    assert_int_equal(choose(NODES(3, 5, 1), -1, 384 * KIB).algorithm, PLAN_RAILS); /* the smallest node has one ring */
+    assert_int_equal(choose(NODES(1, 1, 1), -1, 64 * MIB).algorithm, PLAN_RING);
+    struct shape shape = shape_of_nodes(NODES(4, 4, 4, 4), false);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    assert_int_equal(table.hierarchy_max_bytes, table.rails_min_bytes - 1);
+    table.rails_min_bytes = 16 * MIB; /* as RAILCCL_RAILS_MIN_BYTES: tree and ring have what is between */
+    assert_int_equal(choose_allreduce(&table, &shape, 8 * MIB).algorithm, PLAN_RING);
+    assert_int_equal(choose_allreduce(&table, &shape, 16 * MIB).algorithm, PLAN_RAILS);
+    table.window_bytes = 16 * 1024; /* pieces of 1 KiB are not worth their hops, unless one insists */
+    assert_int_equal(choose_allreduce(&table, &shape, 16 * MIB).algorithm, PLAN_RING);
+    table.forced_algorithm = PLAN_RAILS;
+    assert_int_equal(choose_allreduce(&table, &shape, 16 * MIB).algorithm, PLAN_RAILS);
+    table.window_bytes = 15 * 64; /* nor is there a line for each of 16 pieces then */
+    assert_int_equal(choose_allreduce(&table, &shape, 16 * MIB).algorithm, PLAN_RING);
+    shape_clear(&shape);
+}
+
+static void rails_have_channels_with_windows_of_their_own(void **state)
+{
+    (void)state;
+    struct shape shape = shape_of_nodes(NODES(4, 4, 4, 4), false);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    table.forced_algorithm = PLAN_RAILS;
+    assert_int_equal(choose_allreduce(&table, &shape, 8).n_channels, 1);
+    assert_int_equal(choose_allreduce(&table, &shape, 512 * KIB).n_channels, 2); /* 16 pieces of 16 KiB in each */
+    assert_int_equal(choose_allreduce(&table, &shape, 64 * MIB).n_channels, 4);
+    assert_int_equal(choose_allreduce(&table, &shape, 64 * MIB).piece_bytes, 64 * KIB);
+    table.forced_channels = 16;
+    assert_int_equal(choose_allreduce(&table, &shape, 8).n_channels, RAILS_CHANNELS_MAX);
+    shape_clear(&shape);
 }
 
 static void small_messages_take_fewer_channels_and_a_tree_an_even_number(void **state)
@@ -85,12 +127,14 @@ static void what_is_forced_is_taken_when_it_fits(void **state)
 {
     (void)state;
     for (int a = 0; a < PLAN_ALGORITHMS; a++) {
-        const uint32_t *nodes = a == PLAN_HIERARCHY ? NODES(4, 4) : NODES(8);
+        const uint32_t *nodes = a == PLAN_HIERARCHY || a == PLAN_RAILS ? NODES(4, 4) : NODES(8);
         assert_int_equal(choose(nodes, a, 100).algorithm, a);
         assert_int_equal(choose(nodes, a, MIB).algorithm, a);
     }
     assert_int_equal(choose(NODES(1, 1, 1), PLAN_TWO_SHOT, 8).algorithm, PLAN_DOUBLING);
     assert_int_equal(choose(NODES(8), PLAN_HIERARCHY, 8).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(NODES(8), PLAN_RAILS, 8).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(NODES(1, 1), PLAN_RAILS, 8).algorithm, PLAN_DOUBLING);
     assert_int_equal(choose(NODES(65), PLAN_ONE_SHOT, 64 * MIB).algorithm, PLAN_RING);
     struct shape shape = shape_of_one_node(4);
     struct choice_table table;
@@ -199,6 +243,8 @@ int main(void)
         cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
         cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
         cmocka_unit_test(several_ranks_per_node_take_the_hierarchy_while_hops_count),
+        cmocka_unit_test(large_messages_of_several_ranks_per_node_take_the_rails),
+        cmocka_unit_test(rails_have_channels_with_windows_of_their_own),
         cmocka_unit_test(small_messages_take_fewer_channels_and_a_tree_an_even_number),
         cmocka_unit_test(what_is_forced_is_taken_when_it_fits),
         cmocka_unit_test(pieces_are_whole_lines_and_fit_their_window_or_slot),

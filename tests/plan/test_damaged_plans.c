@@ -238,7 +238,7 @@ static const struct damage {
     {"one-shot: a step that never runs", never_runs, PLAN_ONE_SHOT, 1, S, IS(PLAN_WRONG_STRUCTURE), "never runs"},
     {"one-shot: writes another's input", stage_for_another, PLAN_ONE_SHOT, 1, S, IS(PLAN_WRONG_STRUCTURE), "input of another"},
     {"one-shot: FINAL on a signal", final_on_signal, PLAN_ONE_SHOT, 1, S, IS(PLAN_WRONG_STRUCTURE), "FINAL on a step"},
-    {"one-shot: unknown counter", counter_unknown, PLAN_ONE_SHOT, 1, S, IS(PLAN_WRONG_STRUCTURE), "counter 3"},
+    {"one-shot: unknown counter", counter_unknown, PLAN_ONE_SHOT, 1, S, IS(PLAN_WRONG_STRUCTURE), "counter 4"},
     {"two-shot: does not wait for STAGED", drop_4, PLAN_TWO_SHOT, 1, S, IS(PLAN_RACE), "in-window[1]"},
     {"two-shot direct: does not wait for STAGED", drop_4, PLAN_TWO_SHOT, 1, D, IS(PLAN_RACE), "may not be in the call yet"},
     {"two-shot: does not wait for DELIVERED", drop_8, PLAN_TWO_SHOT, 1, S, IS(PLAN_RACE), "out-window"},

@@ -29,19 +29,25 @@ struct shm_mapping {
 static pthread_mutex_t mappings_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the list and every field above */
 static struct shm_mapping *mappings;
 
+static size_t window_bytes_of_peer(const struct shm_geometry *g)
+{
+    return g->window_channels * 2 * SHM_DEPTH * g->window_bytes;
+}
+
 static size_t page_up(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 
 struct offsets {
-    size_t controls, places, windows, slots, signals, end;
+    size_t controls, rounds, places, windows, slots, signals, end;
 };
 
 static struct offsets layout(const struct shm_geometry *g)
 {
     struct offsets o;
     o.controls = page_up(sizeof(struct shm_header));
-    o.places = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
+    o.rounds = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
+    o.places = page_up(o.rounds + g->window_channels * g->n_peers * sizeof(struct shm_rounds));
     o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
-    o.slots = page_up(o.windows + (size_t)g->n_peers * 2 * SHM_DEPTH * g->window_bytes);
+    o.slots = page_up(o.windows + g->n_peers * window_bytes_of_peer(g));
     o.signals = page_up(o.slots + (size_t)g->n_peers * shm_places(g) * g->n_slots * g->slot_bytes);
     o.end = page_up(o.signals + (size_t)g->n_peers * g->n_peers * SHM_SIGNALS * sizeof(uint64_t));
     return o;
@@ -54,9 +60,10 @@ static enum rail_result geometry_check(const struct shm_geometry *g)
     if (g->n_peers < 1 || g->n_peers > SHM_MAX_PEERS)
         return rail_fail(RAIL_E_USAGE, "%u ranks of one communicator on one host: at most %d are supported", g->n_peers,
                          SHM_MAX_PEERS);
-    if (g->n_slots < 2 || g->n_slots > SHM_MAX_SLOTS || g->slot_bytes % SHM_LINE || g->window_bytes % SHM_LINE)
-        return rail_fail(RAIL_E_INTERNAL, "shared segment: slots %u x %zu bytes, windows of %zu bytes", g->n_slots,
-                         g->slot_bytes, g->window_bytes);
+    if (g->n_slots < 2 || g->n_slots > SHM_MAX_SLOTS || g->slot_bytes % SHM_LINE || g->window_bytes % SHM_LINE ||
+        g->window_channels < 1)
+        return rail_fail(RAIL_E_INTERNAL, "shared segment: slots %u x %zu bytes, windows of %zu bytes on %zu channels",
+                         g->n_slots, g->slot_bytes, g->window_bytes, g->window_channels);
     return RAIL_OK;
 }
 
@@ -66,6 +73,7 @@ static void lay_out(struct shm_segment *out, const struct shm_geometry *g, unsig
     out->geometry = *g;
     out->header = (void *)base;
     out->controls = (void *)(base + o.controls);
+    out->rounds = (void *)(base + o.rounds);
     out->places = (void *)(base + o.places);
     out->windows = base + o.windows;
     out->slots = base + o.slots;
@@ -199,9 +207,9 @@ enum rail_result shm_segment_open(const struct shm_request *request, struct shm_
     }
     lay_out(out, &request->geometry, m->address);
     out->mapping = m;
-    RAIL_INFO(RAIL_SHM, "node segment: %u ranks, %zu MiB reserved, windows %zu KiB, slots %u x %zu KiB",
+    RAIL_INFO(RAIL_SHM, "node segment: %u ranks, %zu MiB reserved, windows %zu KiB on %zu channels, slots %u x %zu KiB",
               request->geometry.n_peers, m->bytes >> 20, request->geometry.window_bytes >> 10,
-              request->geometry.n_slots, request->geometry.slot_bytes >> 10);
+              request->geometry.window_channels, request->geometry.n_slots, request->geometry.slot_bytes >> 10);
     return RAIL_OK;
 }
 
@@ -234,7 +242,7 @@ static bool holds_messages(const struct shm_segment *s, uint32_t peer)
 void shm_segment_trim(const struct shm_segment *segment, uint32_t peer)
 {
     const struct shm_geometry *g = &segment->geometry;
-    size_t windows = 2 * SHM_DEPTH * g->window_bytes, slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
     trim(segment->windows + peer * windows, windows);
     if (!holds_messages(segment, peer)) trim(segment->slots + peer * slots, slots);
 }
@@ -242,7 +250,7 @@ void shm_segment_trim(const struct shm_segment *segment, uint32_t peer)
 size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer)
 {
     const struct shm_geometry *g = &segment->geometry;
-    size_t windows = 2 * SHM_DEPTH * g->window_bytes, slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
     return rail_memory_resident(segment->windows + peer * windows, windows) +
            rail_memory_resident(segment->slots + peer * slots, slots);
 }

@@ -1,7 +1,8 @@
 /* segment.h - the memory that the ranks of one node share for one communicator: one sealed memfd, made by the node's
  * leader, mapped once per process.
  *
- *   header | control block of peer 0 .. n-1 | link places of peer 0 .. n-1 | windows of peer 0 .. n-1 | slots | signals
+ *   header | control block of peer 0 .. n-1 | rounds, by channel and peer | link places of peer 0 .. n-1
+ *          | windows of peer 0 .. n-1, by channel | slots | signals
  *
  * Every word has one writer, named below; what is written by different ranks never shares a cache line. The segment is
  * sparse: memory is used when it is touched. */
@@ -52,6 +53,12 @@ struct shm_exposure {
     uint32_t direct;                           /* peers of the same process may use the addresses */
 };
 
+/* What a rank tells its peers about the rounds of one channel's windows. */
+struct shm_rounds {
+    struct shm_counter counter[SHM_COUNTERS];
+    struct shm_exposure exposure[SHM_DEPTH];
+};
+
 /* The smallest message: data beside its flag in one line. */
 struct shm_express {
     _Alignas(SHM_LINE) _Atomic uint64_t sequence;
@@ -71,8 +78,6 @@ struct shm_calls {
 struct shm_control {
     struct doorbell door;
     struct shm_calls calls;
-    struct shm_counter counter[SHM_COUNTERS];
-    struct shm_exposure exposure[SHM_DEPTH];
     struct shm_express express[SHM_DEPTH];
     _Alignas(SHM_LINE) _Atomic uint32_t touching; /* the owner is at a peer's buffer, by its address */
 };
@@ -96,6 +101,7 @@ struct shm_geometry {
     uint32_t n_slots;     /* 2 .. SHM_MAX_SLOTS */
     size_t window_bytes;  /* 0: no windows; else a multiple of SHM_LINE */
     size_t slot_bytes;    /* a multiple of SHM_LINE */
+    size_t window_channels; /* channels that have windows of their own, >= 1 */
 };
 
 /* Places that links take as they are opened. */
@@ -121,8 +127,9 @@ struct shm_segment {
     struct shm_geometry geometry;
     struct shm_header *header;
     struct shm_control *controls;
+    struct shm_rounds *rounds; /* [window_channels][n_peers] */
     struct shm_place *places; /* [n_peers][shm_places()] */
-    unsigned char *windows;   /* [n_peers][2 (in, out)][SHM_DEPTH][window_bytes] */
+    unsigned char *windows;   /* [n_peers][window_channels][2 (in, out)][SHM_DEPTH][window_bytes] */
     unsigned char *slots;     /* [n_peers][shm_places()][n_slots][slot_bytes] */
     _Atomic uint64_t *signals;/* [n_peers (target)][n_peers (source)][SHM_SIGNALS], counted up by the source, or for it */
     struct shm_mapping *mapping;
@@ -152,11 +159,16 @@ size_t shm_segment_bytes(const struct shm_geometry *geometry);
 
 enum shm_window { SHM_WINDOW_IN, SHM_WINDOW_OUT };
 
-static inline unsigned char *shm_window_at(const struct shm_segment *s, uint32_t peer, enum shm_window which,
-                                           uint64_t round)
+static inline unsigned char *shm_window_at(const struct shm_segment *s, uint32_t peer, uint32_t channel,
+                                           enum shm_window which, uint64_t round)
 {
-    size_t index = ((size_t)peer * 2 + which) * SHM_DEPTH + (size_t)(round % SHM_DEPTH);
-    return s->windows + index * s->geometry.window_bytes;
+    size_t index = (((size_t)peer * s->geometry.window_channels + channel) * 2 + which) * SHM_DEPTH;
+    return s->windows + (index + (size_t)(round % SHM_DEPTH)) * s->geometry.window_bytes;
+}
+
+static inline struct shm_rounds *shm_rounds_of(const struct shm_segment *s, uint32_t peer, uint32_t channel)
+{
+    return &s->rounds[(size_t)channel * s->geometry.n_peers + peer];
 }
 
 static inline _Atomic uint64_t *shm_signals_at(const struct shm_segment *s, uint32_t target, uint32_t source)
