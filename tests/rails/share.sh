@@ -8,9 +8,10 @@
 #   mean, worst  per cent of the rate that the NICs sent, averaged over all NICs, and of the NIC that sent least
 #   low, high    per cent of the bytes of its host that the least and the most used rail carried
 #   host         per cent of the rate of all its NICs that the host sent which sent most: where hosts have different parts
-#   most         bytes that this host sent per call, as a multiple of S
 #   formula      what 2 S (n-1)/n per host and call, divided by the rails, would be in the same time: a plan that sends
 #                more than a ring shows as mean > formula
+#   sent         what the host that sent most sent per call, over BYTES; busiest: the same of the NIC that sent most, times
+#                the rails. The ring over all ranks sends 2 (n-1)/n, rails on m hosts 2 (m-1)/m (half of it for the halves)
 #   spine        per cent of all bytes that climbed to the spine
 #   wrong        elements, over all results that were checked after the measurement
 # A NIC's bytes are those of the whole run over its number of calls, so beginning and end (some 100 KB) count as well.
@@ -44,16 +45,17 @@ rail_share() {
                 split(i, at, SUBSEP)
                 share = sent[i] / calls / time * 800 / rate
                 if (share < worst) worst = share
+                if (sent[i] > nic) nic = sent[i]
+                if (of_host[at[1]] > most) most = of_host[at[1]]
                 part = 100 * sent[i] / of_host[at[1]]
                 if (part < low) low = part
                 if (part > high) high = part
                 n++
                 mean += share
             }
-            for (h in of_host) if (of_host[h] > busiest) busiest = of_host[h]
-            printf "time_us=%.0f mean=%.2f worst=%.2f low=%.2f high=%.2f host=%.2f most=%.3f formula=%.2f spine=%.4f wrong=%s\n",
-                time, mean / n, worst, low, high, busiest / calls / time * 800 / rate / (n / hosts), busiest / calls / bytes,
-                2 * bytes * (ranks - 1) / ranks / (n / hosts) / time * 800 / rate,
+            printf "time_us=%.0f mean=%.2f worst=%.2f low=%.2f high=%.2f host=%.2f formula=%.2f sent=%.3f busiest=%.3f spine=%.4f wrong=%s\n",
+                time, mean / n, worst, low, high, most / calls / time * 800 / rate / (n / hosts),
+                2 * bytes * (ranks - 1) / ranks / (n / hosts) / time * 800 / rate, most / calls / bytes, nic / calls / bytes * rails,
                 (sum > 0 ? 100 * (spine - before_spine) / sum : 0), wrong
         }' "$work/before" "$work/after" "$work/out"
     local status=$?
