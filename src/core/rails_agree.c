@@ -114,10 +114,12 @@ static void tell_conflict(const struct fleet *f, const struct rail_conflict *c)
     if (c->twin == UINT32_MAX) {
         said(f, c->a, RAILS_BY_FABRIC, strong_a, sizeof strong_a);
         said(f, c->b, RAILS_BY_FABRIC, strong_b, sizeof strong_b);
-        RAIL_WARN("rails: contradiction: %s and %s are %s by %s; but the first is %s by %s, the second %s by %s, and that "
-                  "is believed. Check the cables and what was written down", a, b, weak_a, rails_source_name(c->weaker),
-                  at(f, c->a)->facts.label ? strong_a : "with such", rails_source_name(by_a),
-                  at(f, c->b)->facts.label ? strong_b : "with such", rails_source_name(by_b));
+        RAIL_WARN("rails: contradiction: %s and %s are %s%s%s; but the first is %s by %s, the second %s by %s, and that is "
+                  "believed. Check the cables and what was written down", a, b, weak_a,
+                  c->weaker == RAILS_BY_SUBNET ? "" : " by ",
+                  c->weaker == RAILS_BY_SUBNET ? "" : rails_source_name(c->weaker),
+                  at(f, c->a)->facts.label ? strong_a : "beside NICs on one rail", rails_source_name(by_a),
+                  at(f, c->b)->facts.label ? strong_b : "beside NICs on another rail", rails_source_name(by_b));
         return;
     }
     char twin[160], doubled[160];
