@@ -25,7 +25,7 @@ static unsigned read_answer(void *reply, size_t bytes)
     struct nlmsghdr *h = reply;
     unsigned device = 0;
     if (!NLMSG_OK(h, bytes) || h->nlmsg_type != RTM_NEWROUTE) return 0;
-    const struct rtmsg *route = NLMSG_DATA(h);
+    struct rtmsg *route = NLMSG_DATA(h);
     int left = (int)RTM_PAYLOAD(h);
     for (struct rtattr *a = RTM_RTA(route); RTA_OK(a, left); a = RTA_NEXT(a, left))
         if (a->rta_type == RTA_OIF && RTA_PAYLOAD(a) == sizeof device) memcpy(&device, RTA_DATA(a), sizeof device);
