@@ -26,20 +26,30 @@ static bool above_machine(const struct band *b, uint32_t i)
     return false;
 }
 
-/* The first switches of each tier; the machine's own always. */
+/* 0: above the machine; 1: beside one of these; 2: elsewhere. */
+static int distance(const struct topo_view *v, const struct band *b, uint32_t i)
+{
+    int32_t above = fabric_switch_at(v->fabric, i).above;
+    if (above_machine(b, i)) return 0;
+    return above >= 0 && above_machine(b, (uint32_t)above) ? 1 : 2;
+}
+
+/* A dozen switches of each tier, those about the machine before others, in the file's order. */
 static struct band lay_out(const struct topo_view *v)
 {
     struct band b = {.tiers = 0};
     b.n_path = fabric_path(v->fabric, v->host_name, b.path);
-    for (uint32_t i = 0; i < fabric_n_switches(v->fabric); i++) {
-        uint32_t tier = fabric_switch_at(v->fabric, i).tier;
-        if (tier >= PLACE_TIERS) continue;
-        struct row *row = &b.rows[tier];
-        row->all++;
-        if (row->n < SHOWN) row->at[row->n++] = i;
-        else if (above_machine(&b, i)) row->at[SHOWN - 1] = i;
-        if (tier + 1 > b.tiers) b.tiers = tier + 1;
-    }
+    for (int pass = 0; pass < 3; pass++)
+        for (uint32_t i = 0; i < fabric_n_switches(v->fabric); i++) {
+            uint32_t tier = fabric_switch_at(v->fabric, i).tier, k;
+            if (tier >= PLACE_TIERS || distance(v, &b, i) != pass) continue;
+            struct row *row = &b.rows[tier];
+            row->all++;
+            if (tier + 1 > b.tiers) b.tiers = tier + 1;
+            if (row->n == SHOWN) continue;
+            for (k = row->n++; k > 0 && row->at[k - 1] > i; k--) row->at[k] = row->at[k - 1];
+            row->at[k] = i;
+        }
     return b;
 }
 
@@ -135,7 +145,7 @@ void svg_fabric_draw(const struct svg *s, double width)
         for (uint32_t k = 0; k < row->n; k++) draw_switch(s, &b, t, k, width);
         snprintf(words, sizeof words, "%u of %u switches shown", row->n, row->all);
         if (row->all > row->n)
-            svg_text(s, width - MARGIN, TOP + t * (double)ROW - 4,
-                     "text-anchor=\"end\" font-size=\"10.5\" fill=\"#64748b\"", 48, words);
+            svg_text(s, MARGIN + 4, TOP + t * (double)ROW + BOX_HEIGHT + 13, "font-size=\"10.5\" fill=\"#64748b\"", 48,
+                     words);
     }
 }
