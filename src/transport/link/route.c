@@ -41,7 +41,8 @@ void route_work(struct route_lane *lane, const struct route_work *work, uint32_t
     lane->busy_percent = work->window_us ? (uint32_t)(busy_us * 100 / work->window_us) : 0;
     bool enough = lane->busy_percent >= ROUTE_SOME_PERCENT && work->bytes >= 2ull * chunk_bytes;
     if (enough || lane->busy_percent >= ROUTE_ALWAYS_PERCENT) {
-        lane->rate_bytes_per_s = work->bytes * 1000000 / busy_us;
+        uint64_t rate = work->bytes * 1000000 / busy_us;
+        lane->rate_bytes_per_s = lane->known ? (lane->rate_bytes_per_s + rate) / 2 : rate;
         lane->known = true;
         lane->age_windows = 0;
     } else if (lane->known && ++lane->age_windows > ROUTE_MEMORY_WINDOWS) {

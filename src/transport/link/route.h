@@ -6,7 +6,7 @@
  *   route_choose   the lanes for which another key is worth a try:
  *        |            slow     has work most of the time and stays under 80 % of its siblings' mean
  *        |            search   all have work most of the time and none is slow: is there a route that nobody is on?
- *        |         a newcomer with another key runs beside each of them for a window, then
+ *        |         a newcomer with another key runs beside each of them for two windows, then
  *   route_judge    better: it may replace the old socket (a quarter of the lanes at a time); else it ends, and the next
  *                  try waits longer
  *
@@ -40,7 +40,7 @@ enum {
 
 /* What is known of one socket of a rail. */
 struct route_lane {
-    uint64_t rate_bytes_per_s;    /* delivered while it had work; if known */
+    uint64_t rate_bytes_per_s;    /* delivered while it had work; half of it from the last window. If known */
     uint64_t before_bytes_per_s;  /* the same when the newcomer beside it came */
     uint32_t busy_percent;        /* of the last window: had work */
     uint32_t age_windows;         /* of the rate */

@@ -89,22 +89,43 @@ static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, u
 /* A chunk from this size on is worth a question to the kernel per lane (0.3 us each) before it is committed to one. */
 enum { LOOK_BYTES = 4096 };
 
-/* The lane that has most room left; NULL: none has room for `bytes`. What a lane has acknowledged since it was last
- * looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything up to
- * its bound, one lane after the other instead of all at once. */
+/* Whether the rates of all lanes are known (route.h): those of sets whose lanes may move are, while there is work. */
+static bool rates_known(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        const struct net_lane *lane = peer->lanes[i];
+        if (takes_frames(lane) && !lane->newcomer && (!lane->route.known || lane->route.rate_bytes_per_s == 0)) return false;
+    }
+    return true;
+}
+
+/* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known. A newcomer is
+ * given as much as if it were empty, for it is there to be tried. */
+static uint64_t wait_of(const struct net_lane *lane, size_t bytes, bool timed)
+{
+    uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+    if (!timed) return waiting;
+    if (!lane->route.known || lane->route.rate_bytes_per_s == 0) return waiting == 0 ? 0 : UINT64_MAX - 1;
+    return (waiting + bytes) * 1000000 / lane->route.rate_bytes_per_s;
+}
+
+/* The lane that will have delivered `bytes` first; NULL: none has room. When the work is bounded by slots that wait for
+ * their last chunk, a lane that is three times as fast must hold three times as much. What a lane has acknowledged since it
+ * was last looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything
+ * up to its bound, one lane after the other instead of all at once. */
 static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
 {
     struct net_lane *best = NULL;
-    uint64_t best_bytes = UINT64_MAX;
+    uint64_t best_wait = UINT64_MAX;
+    bool timed = peer->n_up > 1 && bytes >= LOOK_BYTES && rates_known(peer);
     bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
         if (!takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
         if (look) lane_look(&lane->lane);
-        uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
-        if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
+        if (wait_of(lane, bytes, timed) >= best_wait || !lane_has_room(&lane->lane, bytes)) continue;
         best = lane;
-        best_bytes = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+        best_wait = wait_of(lane, bytes, timed);
     }
     return best;
 }
