@@ -146,7 +146,7 @@ check-long: ## the same with the big matrices
 
 check-rails: all ## collectives over 4 hosts x 4 rails and other shapes, by interface counters; root, some minutes
 	$(Q)scripts/deps.sh check
-	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=900 tests/run.sh rails/rails.sh
+	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=900 tests/run.sh rails/rails.sh rails/routes.sh
 
 # Runs every test program and check script (or those named in T="plan/test_x ..."); last line counts their cases.
 check-run: tests $(if $(T),,all)
