@@ -27,9 +27,9 @@ enum frame_type {
     FRAME_LANE_DOWN = 9,
     FRAME_BITMAPS = 10,
     /* With FRAME_FEATURE_ROUTES (link/move.c): */
-    FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one more beside it */
-    FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of such a newcomer; first_grain = enum frame_opinion */
-    FRAME_LEAVE = 13,   /* this socket of the lane is replaced: nothing more goes out on it. The connecter says it first */
+    FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one beside it */
+    FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of the newcomer; first_grain = frame_opinion */
+    FRAME_LEAVE = 13,   /* this socket is replaced: nothing more goes out on it. The connecter says it first */
 };
 
 /* What an accepter thinks of the newcomer beside a lane. */

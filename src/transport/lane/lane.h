@@ -105,7 +105,7 @@ bool lane_has_room(struct lane *lane, size_t bytes);
 /* What the kernel has counted since the socket was connected. */
 struct lane_figures {
     uint64_t acked_bytes;
-    uint64_t busy_us; /* something was unacknowledged or unsent, and the far end had room: the network was what it waited for */
+    uint64_t busy_us; /* something was unacknowledged or unsent, and the far end had room: it waited for the network */
 };
 /* One system call; false when the kernel does not say. */
 bool lane_figures(const struct lane *lane, struct lane_figures *out);

@@ -45,7 +45,7 @@ bool lane_figures(const struct lane *lane, struct lane_figures *out)
     struct tcp_info info = {0};
     socklen_t bytes = sizeof info;
     if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return false;
-    if (bytes < offsetof(struct tcp_info, tcpi_rwnd_limited) + sizeof info.tcpi_rwnd_limited) return false; /* before 4.10 */
+    if (bytes < offsetof(struct tcp_info, tcpi_rwnd_limited) + sizeof info.tcpi_rwnd_limited) return false; /* < 4.10 */
     uint64_t reader_us = info.tcpi_rwnd_limited < info.tcpi_busy_time ? info.tcpi_rwnd_limited : info.tcpi_busy_time;
     *out = (struct lane_figures){.acked_bytes = info.tcpi_bytes_acked, .busy_us = info.tcpi_busy_time - reader_us};
     return true;

@@ -332,7 +332,8 @@ static const char *admit_newcomer(struct net_peer *peer, const struct frame_hell
     uint32_t old = is_up(berths[0]) ? 0 : 1;
     if (!is_up(berths[old])) return "HELLO with a turn for a lane that is not up";
     if (is_up(berths[1 - old])) return "HELLO for a lane that has two sockets already";
-    if (berths[old]->leaving || berths[old]->rail != hello->rail) return "HELLO that contradicts the lane it would replace";
+    if (berths[old]->leaving || berths[old]->rail != hello->rail)
+        return "HELLO that contradicts the lane it would replace";
     if (hello->turn <= berths[old]->turn || (berths[1 - old] && hello->turn <= berths[1 - old]->turn))
         return "HELLO with a turn that was before";
     *berth = NET_BERTHS * (uint32_t)hello->lane + 1 - old;
@@ -361,8 +362,8 @@ static const char *admit(struct net *net, struct net_knock *knock)
     lane->turn = hello->turn;
     lane->newcomer = hello->turn > 0;
     lane_text(lane, knock->handshake.fd);
-    struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane, .turn = hello->turn,
-                                 .n_lanes = hello->n_lanes, .features = net_features(net), .session = hello->session};
+    struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
+                                 .turn = hello->turn, .n_lanes = hello->n_lanes, .features = net_features(net), .session = hello->session};
     memcpy(answer.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(answer.to, hello->from, NET_PROCESS_ID_BYTES);
     if (peer_lane_up(lane, knock->handshake.fd, &answer) != RAIL_OK) return rail_last_error();

@@ -1,7 +1,7 @@
 /* move.c - lanes that move to another route while they are in use.
  *
- * A switch picks the route by its hash of addresses and ports; a new socket has a new port. So a lane has two berths: its
- * socket, and now and then a newcomer beside it, which takes chunks like any other. Only the process that connects can
+ * A switch picks the route by its hash of addresses and ports; a new socket has a new port. So a lane has two berths:
+ * its socket, and now and then a newcomer beside it, which takes chunks like any other. Only the process that connects can
  * make one; the other asks. Both judge what the newcomer carries for them (route.h), for both send on it, each by a
  * route of its own, and the connecter ends one of the two:
  *
@@ -12,9 +12,9 @@
  *   has everything: closes <---------------------- LEAVE ----------- end of file: closes
  *
  * LEAVE is the last frame on its socket, behind every chunk, so nothing is lost and nothing sent twice; links notice
- * nothing. Who has read LEAVE has read everything, and who sees the answer, or the end of file after its own, knows that.
+ * nothing. Who has read LEAVE has read everything, and who sees the answer, or the end of file after its own, knows it.
  *
- * A socket whose route is dead never says its last word: after LEAVE_TIMEOUT_NS that is the failure of a lane, as any. */
+ * A socket whose route is dead never says its last word: after LEAVE_TIMEOUT_NS that is the failure of a lane. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,7 +30,7 @@
 /* Whether the connecter does what was asked for. */
 #define ASKED_NS (500 * RAIL_NS_PER_MS)
 #define LEAVE_TIMEOUT_NS (30 * RAIL_NS_PER_S)
-/* Full windows that a newcomer carries chunks for. Two, because TCP starts slowly and chance is loud in one: on a NIC of
+/* Full windows that a newcomer carries chunks for. Two, because TCP starts slowly and chance is loud in one: on NICs of
  * 200 to 600 Mbit/s, with ten processes for each core, lanes moved for nothing after one. And those without work. */
 enum { TRIAL_WINDOWS = 2, TRIAL_WINDOWS_MAX = 4 };
 
@@ -89,7 +89,8 @@ static bool say(struct net_peer *peer, struct frame *frame)
 
 static bool say_about(const struct net_lane *lane, enum frame_type type, uint16_t opinion)
 {
-    struct frame frame = {.type = (uint8_t)type, .first_grain = opinion, .sequence = lane->index, .slot_bytes = lane->turn};
+    struct frame frame = {.type = (uint8_t)type, .first_grain = opinion, .sequence = lane->index,
+                          .slot_bytes = lane->turn};
     return say(lane->peer, &frame);
 }
 
@@ -154,8 +155,8 @@ void move_begins(struct net_lane *newcomer)
     old->route.before_bytes_per_s = old->route.rate_bytes_per_s;
     window_begin(newcomer->peer, newcomer->rail, rail_now_ns());
     peer_activate(newcomer->peer);
-    RAIL_TRACE(RAIL_NET, "lane %u: %s is tried beside %s (%.1f MB/s)", newcomer->index, newcomer->lane.text, old->lane.text,
-               (double)old->route.rate_bytes_per_s / 1e6);
+    RAIL_TRACE(RAIL_NET, "lane %u: %s is tried beside %s (%.1f MB/s)", newcomer->index, newcomer->lane.text,
+               old->lane.text, (double)old->route.rate_bytes_per_s / 1e6);
 }
 
 /* The newcomer stays, or the old socket does. */
@@ -168,8 +169,8 @@ static void settle(struct net_lane *newcomer, struct net_lane *old, bool stays)
     if (stays) {
         peer->rails[newcomer->rail].found = true;
         atomic_fetch_add_explicit(&peer->net->lane_moves, 1, memory_order_relaxed);
-        RAIL_INFO(RAIL_NET, "lane %u moved: %s (%.1f MB/s) replaces %s (%.1f MB/s)", newcomer->index, newcomer->lane.text,
-                  (double)newcomer->route.rate_bytes_per_s / 1e6, old->lane.text,
+        RAIL_INFO(RAIL_NET, "lane %u moved: %s (%.1f MB/s) replaces %s (%.1f MB/s)", newcomer->index,
+                  newcomer->lane.text, (double)newcomer->route.rate_bytes_per_s / 1e6, old->lane.text,
                   (double)old->route.rate_bytes_per_s / 1e6);
     } else {
         RAIL_TRACE(RAIL_NET, "lane %u stays: %s (%.1f MB/s), not %s (%.1f MB/s)", newcomer->index, old->lane.text,
@@ -287,7 +288,8 @@ enum rail_result move_heard_leave(struct net_lane *lane, const struct frame *f)
     struct net_lane *beside = peer_lane_beside(lane);
     bool goes_on = beside && beside->state == NET_LANE_UP && !beside->leaving;
     if (f->link != 0 || (lane->peer->connecter ? !lane->said_leave : !goes_on))
-        return net_violation(&lane->lane, "LEAVE of lane %u, which has no other socket or was not asked to", lane->index);
+        return net_violation(&lane->lane, "LEAVE of lane %u, which has no other socket or was not asked to",
+                             lane->index);
     lane->heard_leave = true;
     if (lane->peer->connecter) return RAIL_OK; /* peer_read() closes it */
     if (lane->newcomer)
@@ -355,8 +357,8 @@ static bool leaves_tick(struct net_peer *peer, uint64_t now_ns)
         leaving = true;
         if (now_ns < lane->since_ns + LEAVE_TIMEOUT_NS) continue;
         char why[NET_WHY_BYTES];
-        snprintf(why, sizeof why, "%.140s: was replaced, and what was on its way did not arrive within %d s", lane->lane.text,
-                 (int)(LEAVE_TIMEOUT_NS / RAIL_NS_PER_S));
+        snprintf(why, sizeof why, "%.140s: was replaced, and what was on its way did not arrive within %d s",
+                 lane->lane.text, (int)(LEAVE_TIMEOUT_NS / RAIL_NS_PER_S));
         peer_lane_ended(lane, RAIL_E_REMOTE, why);
         return false;
     }
@@ -377,8 +379,8 @@ bool move_tick(struct net *net, uint64_t now_ns)
 void move_lane(struct net_lane *lane)
 {
     struct net_lane *beside = peer_lane_beside(lane);
-    if (!(lane->peer->features & FRAME_FEATURE_ROUTES) || lane->state != NET_LANE_UP || lane->leaving || lane->newcomer ||
-        (beside && (beside->newcomer || beside->state == NET_LANE_UP)))
+    if (!(lane->peer->features & FRAME_FEATURE_ROUTES) || lane->state != NET_LANE_UP || lane->leaving ||
+        lane->newcomer || (beside && (beside->newcomer || beside->state == NET_LANE_UP)))
         return;
     lane->insisted = lane->peer->connecter ? net_connect_beside(lane) : say_about(lane, FRAME_ASK, 0);
     net_touch(lane->peer->net);

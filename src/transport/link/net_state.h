@@ -153,7 +153,11 @@ struct net_peer {
     uint32_t n_set;     /* lanes in the present set */
     uint64_t features;  /* in force on it */
     struct net_lane *control; /* carries what must stay in order, until it ends */
-    struct peer_rail { uint64_t window_ns, asked_ns; bool in_round, found; struct route_pace pace; } *rails; /* by ours */
+    struct peer_rail {  /* of lanes that may move, by our rail */
+        uint64_t window_ns, asked_ns;
+        bool in_round, found;
+        struct route_pace pace;
+    } *rails;
     struct net_link_place *places; /* by index of link numbers */
     uint32_t n_places, n_links;
     struct net_early *early;

@@ -32,7 +32,8 @@ void route_vain(struct route_lane *lane, uint64_t now_ns, uint64_t random)
 void route_round(struct route_pace *pace, bool found, uint64_t now_ns, uint64_t random)
 {
     pace->vain_rounds = found ? 0 : pace->vain_rounds + (pace->vain_rounds < UINT32_MAX);
-    pace->search_at_ns = now_ns + pause(ROUND_PAUSE_NS, ROUND_PAUSE_MAX_NS, pace->vain_rounds, ROUNDS_AT_ONCE - 1, random);
+    pace->search_at_ns =
+        now_ns + pause(ROUND_PAUSE_NS, ROUND_PAUSE_MAX_NS, pace->vain_rounds, ROUNDS_AT_ONCE - 1, random);
 }
 
 void route_work(struct route_lane *lane, const struct route_work *work, uint32_t chunk_bytes)
@@ -96,12 +97,12 @@ static void slowest_first(struct route_lane *const lanes[], uint32_t *candidates
         candidates[i] = candidates[j];
         candidates[j] = k;
     }
-    for (uint32_t i = 1; i < n; i++) /* and sort, keeping the order of equals */
-        for (uint32_t j = i; j > 0 && lanes[candidates[j]]->rate_bytes_per_s < lanes[candidates[j - 1]]->rate_bytes_per_s; j--) {
-            uint32_t k = candidates[j];
+    for (uint32_t i = 1; i < n; i++) { /* and sort, keeping the order of equals */
+        uint32_t k = candidates[i], j = i;
+        for (; j > 0 && lanes[k]->rate_bytes_per_s < lanes[candidates[j - 1]]->rate_bytes_per_s; j--)
             candidates[j] = candidates[j - 1];
-            candidates[j - 1] = k;
-        }
+        candidates[j] = k;
+    }
 }
 
 static uint32_t choose_slow(struct route_lane *const lanes[], uint32_t n_lanes, uint64_t now_ns, uint64_t random,
@@ -133,8 +134,8 @@ static uint32_t choose_search(struct route_lane *const lanes[], uint32_t n_lanes
     return wanted;
 }
 
-uint32_t route_choose(struct route_lane *const lanes[], uint32_t n_lanes, const struct route_pace *pace, uint64_t now_ns,
-                      uint64_t random, uint32_t chosen[ROUTE_LANES_MAX])
+uint32_t route_choose(struct route_lane *const lanes[], uint32_t n_lanes, const struct route_pace *pace,
+                      uint64_t now_ns, uint64_t random, uint32_t chosen[ROUTE_LANES_MAX])
 {
     uint32_t n_counting = 0;
     for (uint32_t i = 0; i < n_lanes; i++) {

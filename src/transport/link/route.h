@@ -33,9 +33,9 @@ enum {
     ROUTE_ALWAYS_PERCENT = 60,
     ROUTE_FULL_PERCENT = 50,      /* mean over all lanes: the rail is what the work waits for */
     ROUTE_SOME_PERCENT = 10,      /* less work than this says nothing about a route */
-    ROUTE_BETTER_PERCENT = 125,   /* of the old socket's: from slow to better. A route halved, 3 for 2 lanes on another: 133 */
-    ROUTE_ALONE_PERCENT = 140,    /* of the mean: found a route for itself. One of a balanced rail gets 100, a free route 150 */
-    ROUTE_MEMORY_WINDOWS = 20,    /* a rate is remembered when there is no work: siblings wait for the lane that is stuck */
+    ROUTE_BETTER_PERCENT = 125,   /* of the old socket's, if that was slow. From half a route to one with 3 lanes: 133 */
+    ROUTE_ALONE_PERCENT = 140,    /* of the mean: has a route for itself. On a balanced rail 100, on a free route 150 */
+    ROUTE_MEMORY_WINDOWS = 20,    /* a rate is remembered when there is no work: siblings wait for the one that is stuck */
 };
 
 /* What is known of one socket of a rail. */
@@ -70,8 +70,8 @@ void route_work(struct route_lane *lane, const struct route_work *work, uint32_t
 /* All lanes of the rail have their work: counts slow ones. */
 void route_window(struct route_lane *const lanes[], uint32_t n_lanes);
 /* Indices of lanes to try another key for; returns how many. `random` breaks ties. None while a newcomer is on trial. */
-uint32_t route_choose(struct route_lane *const lanes[], uint32_t n_lanes, const struct route_pace *pace, uint64_t now_ns,
-                      uint64_t random, uint32_t chosen[ROUTE_LANES_MAX]);
+uint32_t route_choose(struct route_lane *const lanes[], uint32_t n_lanes, const struct route_pace *pace,
+                      uint64_t now_ns, uint64_t random, uint32_t chosen[ROUTE_LANES_MAX]);
 /* How many newcomers may be on trial at a time beside n lanes: half of them, so that a balanced rail stays told from one
  * with a free route (above). */
 uint32_t route_tries_max(uint32_t n_lanes);

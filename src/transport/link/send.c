@@ -94,13 +94,14 @@ static bool rates_known(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         const struct net_lane *lane = peer->lanes[i];
-        if (takes_frames(lane) && !lane->newcomer && (!lane->route.known || lane->route.rate_bytes_per_s == 0)) return false;
+        bool known = takes_frames(lane) && lane->route.known && lane->route.rate_bytes_per_s > 0;
+        if (takes_frames(lane) && !lane->newcomer && !known) return false;
     }
     return true;
 }
 
-/* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known. A newcomer is
- * given as much as if it were empty, for it is there to be tried. */
+/* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known. A newcomer
+ * of unknown rate always gets a chunk when it is empty, for it is there to be tried. */
 static uint64_t wait_of(const struct net_lane *lane, size_t bytes, bool timed)
 {
     uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
