@@ -55,7 +55,7 @@ static struct plan_operand own(enum plan_place place, struct plan_index piece)
 /* The damages. Steps of one-shot: 0 wait DONE, 1 stage, 2 signal STAGED, 3 wait STAGED, 4 combine, 5 signal DONE,
  * 6 wait DONE (direct). Two-shot: 0 wait DONE, 1 loop 2 stage, 3 signal STAGED, 4 wait STAGED, 5 combine,
  * 6 signal DELIVERED, 7 loop 8 wait DELIVERED 9 fetch, 10 signal DONE. Ring: 0 send, 1 loop 2 combine on, 3 complete,
- * 4 loop 5 pass on, 6 last. Tree on 7 ranks: rank 3 is the root, ranks 1 and 5 are inside. */
+ * 4 loop 5 pass on, 6 last. Tree on 7 ranks: rank 0 is the root, ranks 1 and 2 are inside. */
 
 static void drop_0(struct plan *p) { step_remove(&p[1], 0); }
 static void drop_2(struct plan *p) { step_remove(&p[1], 2); }
@@ -79,7 +79,7 @@ static void final_lost(struct plan *p)
 {
     for (uint32_t k = 0; k < p[1].n_steps; k++) p[1].steps[k].flags &= (uint8_t)~PLAN_FINAL;
 }
-static void root_final_lost(struct plan *p) { p[3].steps[0].flags = 0; }
+static void root_final_lost(struct plan *p) { p[0].steps[0].flags = 0; }
 static void counter_wrong_everywhere(struct plan *p)
 {
     for (uint32_t r = 0; r < p[0].n_ranks; r++) p[r].steps[3].counter = PLAN_DONE;
@@ -173,23 +173,23 @@ static void tree_input_forgotten(struct plan *p)
 }
 static void tree_down_before_up(struct plan *p)
 {
-    steps_swap(&p[0], 0, 1);
-    p[0].strands[0].n_steps = 2;
-    p[0].n_strands = 1;
+    steps_swap(&p[3], 0, 1);
+    p[3].strands[0].n_steps = 2;
+    p[3].n_strands = 1;
 }
 static void tree_two_strands_one_link(struct plan *p)
 {
-    p[0].operands[p[0].steps[1].first + 1] = p[0].operands[p[0].steps[0].first + 1];
+    p[3].operands[p[3].steps[1].first + 1] = p[3].operands[p[3].steps[0].first + 1];
 }
 static void tree_child_not_told(struct plan *p) { p[1].steps[1].n_dst--; }
 static void tree_strands_share_scratch(struct plan *p)
 {
     for (uint32_t k = 0; k < 2; k++) {
-        struct plan_operand *o = operand(&p[0], k, 0);
-        struct plan_step s = move_of(&p[0], 1, 2, (struct plan_operand[]){o[0], o[1], own(PLAN_SCRATCH, (struct plan_index){0, 0, 1})});
-        p[0].steps[k] = s;
+        struct plan_operand *o = operand(&p[3], k, 0);
+        struct plan_step s = move_of(&p[3], 1, 2, (struct plan_operand[]){o[0], o[1], own(PLAN_SCRATCH, (struct plan_index){0, 0, 1})});
+        p[3].steps[k] = s;
     }
-    p[0].n_scratch = 1;
+    p[3].n_scratch = 1;
 }
 /* Fetching in a strand of its own: then only the lagging wait keeps a window until everybody has read it. */
 static void fetch_apart(struct plan *p)
@@ -291,12 +291,12 @@ static const struct damage {
     {"ring in place: overwrites an input it still needs", output_too_early, PLAN_RING, 1, I, IS(PLAN_WRONG_VALUE), "overwritten in place"},
     {"ring in place: takes the input as if it were output", output_for_input, PLAN_RING, 1, I, IS(PLAN_WRONG_VALUE), "not scaled"},
     {"ring: takes output for input", output_for_input, PLAN_RING, 1, S, IS(PLAN_WRONG_VALUE), "never written"},
-    {"tree: forgets an input inside", tree_input_forgotten, PLAN_TREE, 1, S, IS(PLAN_WRONG_FINAL), "rank 3 strand 0 step 0 round 0: FINAL on an incomplete"},
+    {"tree: forgets an input inside", tree_input_forgotten, PLAN_TREE, 1, S, IS(PLAN_WRONG_FINAL), "rank 0 strand 0 step 0 round 0: FINAL on an incomplete"},
     {"tree: waits for the result before it gives", tree_down_before_up, PLAN_TREE, 1, S, IS(PLAN_DEADLOCK), "rank"},
     {"tree: two strands on one link", tree_two_strands_one_link, PLAN_TREE, 1, S, IS(PLAN_WRONG_STRUCTURE), "two strands"},
     {"tree: a child is not told", tree_child_not_told, PLAN_TREE, 1, S, IS(PLAN_WRONG_STRUCTURE), "never used"},
-    {"tree: the root does not finish", root_final_lost, PLAN_TREE, 1, S, IS(PLAN_WRONG_FINAL), "rank 3"},
-    {"tree: strands share memory across rounds", tree_strands_share_scratch, PLAN_TREE, 2, S, IS(PLAN_RACE), "scratch[0] of rank 0"},
+    {"tree: the root does not finish", root_final_lost, PLAN_TREE, 1, S, IS(PLAN_WRONG_FINAL), "rank 0"},
+    {"tree: strands share memory across rounds", tree_strands_share_scratch, PLAN_TREE, 2, S, IS(PLAN_RACE), "scratch[0] of rank 3"},
 };
 enum { N_DAMAGES = sizeof damages / sizeof damages[0] };
 
