@@ -162,6 +162,15 @@ static enum rail_result provide_scratch(struct comm *comm, struct host_call *cal
     return RAIL_OK;
 }
 
+/* Streaming stores win where inputs and outputs of the ranks that share a cache are larger than some 16 MiB together
+ * (device/host_copy.c); the caller finds neither in the cache then. */
+#define STREAM_BYTES ((uint64_t)16 << 20)
+
+static bool streams(const struct comm *comm, const struct extent *e)
+{
+    return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output) >= STREAM_BYTES;
+}
+
 static enum rail_result lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
                                 struct host_op *op)
 {
@@ -188,6 +197,7 @@ static enum rail_result lay_out(struct comm *comm, const struct collective *a, c
         .signature = signature_of(a),
         /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
         .direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)),
+        .streams = streams(comm, &e),
     };
     if (plan->n_scratch) RAIL_TRY(provide_scratch(comm, &call, plan));
     return host_op_start(op, &comm->node, &call, instances);

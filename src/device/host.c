@@ -145,6 +145,16 @@ static uint64_t scale_bits(const struct rail_combine *how)
     return bits;
 }
 
+static bool divides(const struct rail_combine *how, bool finish)
+{
+    return finish && how->divide > 1 && !type_is_float(how->type);
+}
+
+bool rail_combine_copies(const struct rail_combine *how, int n_src, uint64_t scale_mask, bool finish)
+{
+    return n_src == 1 && !(how->scaled && (scale_mask & 1)) && !divides(how, finish);
+}
+
 void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
                   uint64_t scale_mask, bool finish, size_t count)
 {
@@ -156,13 +166,13 @@ void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, c
         .n_src = n_src,
         .is_signed = type_is_signed(how->type),
         .scale_mask = how->scaled ? scale_mask & used : 0,
-        .divide = finish && how->divide > 1 && !type_is_float(how->type) ? how->divide : 0,
+        .divide = divides(how, finish) ? how->divide : 0,
         .bytes = count * rail_type_bytes(how->type),
     };
     if (job.bytes == 0) return;
-    if (n_src == 1 && !job.scale_mask && !job.divide) {
-        for (int d = 0; d < n_dst; d++)
-            if (dst[d] != src[0]) memcpy(dst[d], src[0], job.bytes);
+    if (rail_combine_copies(how, n_src, scale_mask, finish)) {
+        if (n_dst > 1) rail_copy_to(dst, n_dst, src[0], job.bytes, 0);
+        else if (dst[0] != src[0]) memcpy(dst[0], src[0], job.bytes);
         return;
     }
     if (job.scale_mask) job.scale = scale_bits(how);

@@ -60,6 +60,11 @@ void rail_combine_balanced(const struct rail_combine *how, void *const *dst, int
 
 /* memcpy that uses streaming stores from a size on where the data is not read again soon. */
 void rail_copy(void *dst, const void *src, size_t bytes);
+/* One source to n_dst <= 64 destinations, in one pass; bit d of `streamed`: destination d goes past the caches. As in
+ * rail_combine a destination equals the source's address or overlaps nothing. */
+void rail_copy_to(void *const *dst, int n_dst, const void *src, size_t bytes, uint64_t streamed);
+/* Whether rail_combine of that would be a copy of its one source. */
+bool rail_combine_copies(const struct rail_combine *how, int n_src, uint64_t scale_mask, bool finish);
 
 /* 64 bits of `bytes` bytes: different for any two contents that differ in one 8-byte word, and almost surely for others. */
 uint64_t rail_digest(const void *data, size_t bytes);

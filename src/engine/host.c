@@ -17,6 +17,7 @@ struct moving {
     void *dst[RAIL_COMBINE_MAX];
     int n_src, n_dst;
     uint64_t scale_mask;
+    uint64_t streamed; /* destinations, a bit each */
     uint64_t count; /* elements */
     bool direct;    /* some of it is a peer's own buffer */
     struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
@@ -154,6 +155,12 @@ static enum rail_result resolve_source(struct host_op *op, const struct run *run
     }
 }
 
+static void add_output(const struct host_op *op, struct moving *m, unsigned char *at)
+{
+    if (op->call.streams) m->streamed |= 1ull << m->n_dst;
+    m->dst[m->n_dst++] = at;
+}
+
 /* One store serves all staged peers: they read it from my out-window. */
 static enum rail_result destination_peer_outputs(struct host_op *op, const struct run *run,
                                                  const struct plan_operand *operand, struct moving *m, uint32_t which,
@@ -166,9 +173,9 @@ static enum rail_result destination_peer_outputs(struct host_op *op, const struc
         if (peer != op->node->self && theirs->signature != op->call.signature)
             return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
         if (peer == op->node->self)
-            m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, first);
+            add_output(op, m, (unsigned char *)op->call.output + in_output(op, piece, first));
         else if (theirs->direct)
-            m->direct = true, m->dst[m->n_dst++] = at_address(theirs->output, in_output(op, piece, first));
+            m->direct = true, add_output(op, m, at_address(theirs->output, in_output(op, piece, first)));
         else
             staged = true;
     }
@@ -188,7 +195,7 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
         m->dst[m->n_dst++] = in_scratch(op, run, piece);
         return RAIL_OK;
     case PLAN_OUTPUT:
-        m->dst[m->n_dst++] = (unsigned char *)op->call.output + in_output(op, piece, range.first);
+        add_output(op, m, (unsigned char *)op->call.output + in_output(op, piece, range.first));
         return RAIL_OK;
     case PLAN_SLOT_OUT: {
         struct link *link = run->instance->links[which];
@@ -232,20 +239,29 @@ void host_withdraw(const struct host_node *node)
         while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) sched_yield();
 }
 
+static void combine(const struct host_op *op, const struct plan_step *step, struct moving *m)
+{
+    const struct rail_combine *how = &op->call.how;
+    uint64_t scaled = how->scaled ? m->scale_mask : 0;
+    bool final = (step->flags & PLAN_FINAL) != 0;
+    if (m->streamed && rail_combine_copies(how, m->n_src, scaled, final))
+        rail_copy_to(m->dst, m->n_dst, m->src[0], (size_t)m->count * element_bytes(op), m->streamed);
+    else
+        (step->flags & PLAN_BALANCED ? rail_combine_balanced : rail_combine)(how, m->dst, m->n_dst, m->src, m->n_src, scaled,
+                                                                            final, (size_t)m->count);
+}
+
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
 {
     struct moving m;
     m.n_src = m.n_dst = m.n_in = m.n_out = 0;
-    m.scale_mask = m.count = 0;
+    m.scale_mask = m.streamed = m.count = 0;
     m.direct = false;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
     if (m.direct && !touch_begin(op->node)) return RAIL_NOT_YET; /* the news of why is on its way */
-    if (m.count)
-        (step->flags & PLAN_BALANCED ? rail_combine_balanced : rail_combine)(
-            &op->call.how, m.dst, m.n_dst, m.src, m.n_src, op->call.how.scaled ? m.scale_mask : 0,
-            (step->flags & PLAN_FINAL) != 0, (size_t)m.count);
+    if (m.count) combine(op, step, &m);
     if (m.direct) touch_end(op->node);
     for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
     for (int k = 0; k < m.n_out; k++)

@@ -46,6 +46,7 @@ struct host_call {
     size_t scratch_piece_bytes;
     uint64_t signature;
     bool direct; /* peers may use input and output by address: all of the node's ranks are in this process */
+    bool streams; /* outputs are too large to stay in the cache: they are written past it */
 };
 
 /* One strand of one channel, somewhere in one of its rounds. */

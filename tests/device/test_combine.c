@@ -395,6 +395,37 @@ static void copies_of_any_size_and_alignment_are_exact(void **state)
     free(dst);
 }
 
+/* Destinations ordinary and past the cache, of which one may be the source itself. */
+static void one_source_is_copied_to_several_destinations(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 63, 4095, 4096, 4097, 8192 + 77, 70001};
+    enum { LONGEST = 70001 + 256, DESTINATIONS = 3 };
+    uint8_t *src = malloc(LONGEST), *room[DESTINATIONS];
+    for (int d = 0; d < DESTINATIONS; d++) room[d] = malloc(LONGEST);
+    for (size_t k = 0; k < LONGEST; k++) src[k] = (uint8_t)(k * 31 + (k >> 8) * 7);
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+        for (uint64_t streamed = 0; streamed < 8; streamed++)
+            for (int n = 1; n <= DESTINATIONS; n++) {
+                void *dst[DESTINATIONS];
+                for (int d = 0; d < n; d++) {
+                    memset(room[d], 0xa5, sizes[k] + 256);
+                    dst[d] = room[d] + 64 + 5 * (size_t)d * streamed;
+                }
+                const uint8_t *from = src + 5 * k;
+                if (streamed == 5) dst[0] = (void *)(uintptr_t)from;
+                rail_copy_to(dst, n, from, sizes[k], streamed);
+                for (int d = streamed == 5; d < n; d++) {
+                    size_t to = (size_t)((uint8_t *)dst[d] - room[d]);
+                    assert_true(!memcmp(dst[d], from, sizes[k]));
+                    assert_true(all_are(room[d], 0xa5, to) && all_are((uint8_t *)dst[d] + sizes[k], 0xa5, 64));
+                }
+            }
+    for (size_t k = 0; k < LONGEST; k++) assert_int_equal(src[k], (uint8_t)(k * 31 + (k >> 8) * 7));
+    for (int d = 0; d < DESTINATIONS; d++) free(room[d]);
+    free(src);
+}
+
 int main(void)
 {
     oracle_start();
@@ -409,6 +440,7 @@ int main(void)
         cmocka_unit_test(the_callers_float_settings_change_nothing_and_come_back),
         cmocka_unit_test(paths_can_be_named_and_others_are_refused),
         cmocka_unit_test(copies_of_any_size_and_alignment_are_exact),
+        cmocka_unit_test(one_source_is_copied_to_several_destinations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
