@@ -28,8 +28,8 @@ bool rails_allreduce(const struct shape *shape, uint32_t rank, uint32_t channel,
 bool rails_fit(const struct shape *shape);        /* nodes of at most 63 ranks, one of which has several */
 bool rails_fit_blocks(const struct shape *shape); /* for ReduceScatter, AllGather: and all have the same number */
 uint32_t rails_rings(const struct shape *shape);  /* ranks of the smallest node */
-/* The rail that a rank's ring on this channel is at home on: rank j's on rail j, and channels take turns where there are
- * more rails than rings. */
+/* The rail, of the n_rails that every node has, that a rank's ring on this channel is at home on: that of its nearest NIC
+ * (shape.rail_of), and channels take turns where there are more rails than rings. */
 uint32_t rails_home(const struct shape *shape, uint32_t rank, uint32_t channel);
 
 /* The other collectives: windows inside one node ("exchange"), the ring and the chain along it, trees. */

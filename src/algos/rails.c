@@ -86,7 +86,7 @@ bool rails_fit_blocks(const struct shape *shape)
 uint32_t rails_home(const struct shape *shape, uint32_t rank, uint32_t channel)
 {
     uint32_t rails = shape->n_rails ? shape->n_rails : 1;
-    return (uint32_t)((shape->peer_of[rank] + (uint64_t)channel * rails_rings(shape)) % rails);
+    return (uint32_t)((shape->rail_of[rank] + (uint64_t)channel * rails_rings(shape)) % rails);
 }
 
 /* My ring's piece of node v + a i. */

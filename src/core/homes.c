@@ -97,6 +97,23 @@ static void number_rails(const struct comm *comm, struct numbering *all)
     }
 }
 
+/* Rails on which the first rank of every node has a NIC: those that channels take turns on. */
+static void find_common(struct comm *comm, const struct numbering *all)
+{
+    struct wires *w = &comm->wires;
+    w->n_common = 0;
+    for (uint32_t i = 0; i < all->n && w->n_common < NET_MAX_RAILS; i++) {
+        bool everywhere = true;
+        for (uint32_t node = 0; node < comm->shape.n_nodes && everywhere; node++) {
+            const struct net_address *a = &comm->addresses[comm->shape.order[comm->shape.node_start[node]]];
+            everywhere = false;
+            for (uint32_t k = 0; k < a->n_rails; k++) everywhere |= a->rails[k].rail == all->key[i];
+        }
+        if (everywhere) w->common[w->n_common++] = all->key[i];
+    }
+    comm->shape.n_rails = w->n_common ? w->n_common : 1;
+}
+
 static uint32_t number_of(const struct numbering *all, const struct net_address *a, uint32_t nic)
 {
     uint32_t unknown = 0;
@@ -202,6 +219,7 @@ enum rail_result homes_settle(struct comm *comm, const struct homes_record *reco
         uint32_t n = host_of_first(comm, r, ranks);
         if (n) result = settle_host(comm, records, &all, ranks, n);
     }
+    if (result == RAIL_OK) find_common(comm, &all);
     free(ranks);
     return result;
 }

@@ -29,10 +29,23 @@ static enum rail_result open_shm(struct wires *w, uint32_t from, uint32_t to, ui
     return shm_link_open(&request, out);
 }
 
-static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, uint32_t channel, struct link **out)
+/* On rails every rank of a node sends to the next one, each on the rail nearest to it. Along the ring over all ranks one rank
+ * of a node does, on every channel: channels share the rails. A tree's channels do not load a node alike (it is inside one
+ * tree and outside the other), so theirs are dealt out chunk by chunk to whichever rail is free, as are links of pairs. */
+static void choose_home(const struct wires *w, uint32_t channel, enum plan_algorithm algorithm, struct net_link_request *r)
+{
+    if (w->n_common == 0 || channel >= LINK_CHANNEL_PAIRS) return;
+    channel %= HOST_MAX_CHANNELS; /* both ways of one */
+    if (algorithm == PLAN_RAILS) r->home = w->common[rails_home(w->shape, r->from, channel) % w->n_common];
+    r->home_when_busy = algorithm == PLAN_RING;
+    if (r->home_when_busy) r->home = w->common[channel % w->n_common];
+}
+
+static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, uint32_t channel,
+                                 enum plan_algorithm algorithm, struct link **out)
 {
     uint32_t far = from == w->rank ? to : from;
-    const struct net_link_request request = {
+    struct net_link_request request = {
         .comm_key = w->comm_key,
         .from = from,
         .to = to,
@@ -45,6 +58,7 @@ static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, ui
         .wake = wake_node,
         .owner = (void *)(uintptr_t)w->node,
     };
+    choose_home(w, channel, algorithm, &request);
     return net_link_open(&request, out);
 }
 
@@ -73,7 +87,9 @@ static enum rail_result keep(struct wires *w, struct link *link)
     return RAIL_OK;
 }
 
-static enum rail_result link_of(struct wires *w, const struct plan_link *named, uint32_t channel, struct link **out)
+/* A link that plans of several algorithms use keeps the home rail that it was opened with. */
+static enum rail_result link_of(struct wires *w, const struct plan_link *named, uint32_t channel,
+                                enum plan_algorithm algorithm, struct link **out)
 {
     uint32_t from = named->direction == PLAN_LINK_OUT ? w->rank : named->peer;
     uint32_t to = named->direction == PLAN_LINK_OUT ? named->peer : w->rank;
@@ -81,7 +97,7 @@ static enum rail_result link_of(struct wires *w, const struct plan_link *named, 
     *out = find(w, from, to, channel);
     if (*out) return RAIL_OK;
     bool near = w->shape->node_of[from] == w->shape->node_of[to];
-    RAIL_TRY(near ? open_shm(w, from, to, channel, out) : open_net(w, from, to, channel, out));
+    RAIL_TRY(near ? open_shm(w, from, to, channel, out) : open_net(w, from, to, channel, algorithm, out));
     RAIL_INFO(RAIL_GRAPH, "link %u -> %u, channel %u: %s, %u slots of %zu bytes", from, to, channel, (*out)->ops->name,
               (*out)->n_slots, (*out)->slot_bytes);
     return keep(w, *out);
@@ -90,7 +106,7 @@ static enum rail_result link_of(struct wires *w, const struct plan_link *named, 
 enum rail_result wires_pair(struct wires *w, uint32_t peer, enum plan_direction direction, uint32_t channel,
                             struct link **out)
 {
-    return link_of(w, &(struct plan_link){.peer = peer, .direction = (uint16_t)direction}, channel, out);
+    return link_of(w, &(struct plan_link){.peer = peer, .direction = (uint16_t)direction}, channel, PLAN_PAIRWISE, out);
 }
 
 static bool write(const struct wires *w, enum plan_collective collective, enum plan_algorithm algorithm, uint32_t root,
@@ -110,7 +126,7 @@ static enum rail_result instance_make(struct wires *w, enum plan_collective coll
         result = rail_fail(RAIL_E_INTERNAL, "%s by %s does not fit %u ranks on %u nodes", collective_name(collective),
                            plan_algorithm_names[algorithm], w->shape->n_ranks, w->shape->n_nodes);
     for (uint32_t l = 0; result == RAIL_OK && l < instance->plan.n_links; l++)
-        result = link_of(w, &instance->plan.links[l], channel, &instance->links[l]);
+        result = link_of(w, &instance->plan.links[l], channel, algorithm, &instance->links[l]);
     if (result != RAIL_OK) {
         free(instance);
         return result;

@@ -14,6 +14,8 @@ struct wires {
     bool in_rank_order; /* combinations: only plans that promise it */
     const struct host_node *node;
     const struct net_address *addresses; /* [n_ranks], NULL when the communicator has a single node */
+    uint64_t common[NET_MAX_RAILS];      /* keys of the rails that every node has, the same order on all ranks */
+    uint32_t n_common;
     uint64_t comm_key;
     uint32_t net_slots;
     size_t net_slot_bytes;

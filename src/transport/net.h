@@ -65,6 +65,8 @@ struct net_link_request {
     size_t slot_bytes;
     const struct net_address *peer; /* of the far end's process; copied */
     const struct net_address *self; /* our own beside it: rails as all hosts agreed. NULL: as net_describe told */
+    uint64_t home;                  /* sender: the rail (its key) whose lanes come first while they keep up; 0: none */
+    bool home_when_busy;            /* only while the other rails have work, too: other links are at home there */
     /* Called (from any thread) when the link may have made progress while its owner sleeps. */
     void (*wake)(void *owner);
     void *owner;

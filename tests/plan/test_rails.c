@@ -173,12 +173,15 @@ static void rings_are_at_home_on_rails_in_turn(void **state)
 {
     (void)state;
     struct shape shape = shape_of_nodes((const uint32_t[]){4, 4, 0}, false);
+    for (uint32_t rank = 0; rank < 8; rank++) shape.rail_of[rank] = shape.peer_of[rank]; /* nearest NICs */
     shape.n_rails = 8; /* rings 0 to 3 of channel 0 and of channel 1 share them out */
     for (uint32_t rank = 0; rank < 8; rank++)
         for (uint32_t channel = 0; channel < 4; channel++)
             assert_int_equal(rails_home(&shape, rank, channel), (rank % 4 + 4 * channel) % 8);
     shape.n_rails = 4;
     for (uint32_t channel = 0; channel < 4; channel++) assert_int_equal(rails_home(&shape, 6, channel), 2);
+    shape.rail_of[6] = 1; /* GPUs and NICs that are not numbered alike */
+    assert_int_equal(rails_home(&shape, 6, 3), 1);
     shape_clear(&shape);
 }
 

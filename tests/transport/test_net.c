@@ -103,11 +103,67 @@ static void a_process_may_link_to_itself(void **state)
     net_destroy(net);
 }
 
+/* Bytes that `net` sent on each of two rails. */
+static void sent_by_rail(const struct net *net, uint64_t out[2])
+{
+    out[0] = out[1] = 0;
+    for (uint32_t i = 0; i < net->n_up; i++) out[net->up[i]->rail] += net->up[i]->lane.sent_bytes;
+}
+
+/* One slot at a time, the next when the last one has been credited. */
+static uint64_t share_of_home(bool when_busy, uint64_t home)
+{
+    enum { SLOT = 131072, MESSAGES = 50 };
+    struct net_config config = fixture_config(2, 1);
+    for (int r = 0; r < 2; r++) config.rails[r].rail = 70 + (uint64_t)r;
+    struct net *net[2] = {fixture_net(&config, KEY, 1), fixture_net(&config, KEY, 1)};
+    struct net_address address[2] = {fixture_address(net[0]), fixture_address(net[1])};
+    struct net_link_request q = {.comm_key = KEY, .from = 0, .to = 1, .sender = true, .n_slots = 4, .slot_bytes = SLOT,
+                                 .home = home, .home_when_busy = when_busy};
+    struct link *out = fixture_open(net[0], &address[1], q);
+    q.sender = false;
+    struct link *in = fixture_open(net[1], &address[0], q);
+    assert_non_null(out);
+    assert_non_null(in);
+    struct rail_deadline deadline = rail_deadline_in_ns(60 * RAIL_NS_PER_S);
+    uint64_t sent = 0, came = 0, by_rail[2];
+    for (void *slot; net[0]->n_up < 2 || out->ops->acquire(out, &slot) == RAIL_NOT_YET;) {
+        net_progress_on(net[0]), net_progress_on(net[1]);
+        assert_false(rail_deadline_passed(deadline));
+    }
+    while (came < MESSAGES) {
+        void *slot;
+        const void *at;
+        size_t bytes;
+        uint64_t signature;
+        if (sent == came && out->ops->drained(out) && out->ops->acquire(out, &slot) == RAIL_OK)
+            memset(slot, 1, SLOT), out->ops->publish(out, SLOT, sent++);
+        if (in->ops->wait(in, &at, &bytes, &signature) == RAIL_OK) came++, in->ops->release(in);
+        net_progress_on(net[0]), net_progress_on(net[1]);
+        assert_false(rail_deadline_passed(deadline));
+    }
+    sent_by_rail(net[0], by_rail);
+    out->ops->close(out);
+    in->ops->close(in);
+    for (int k = 0; k < 2; k++) net_comm_remove_on(net[k], KEY), net_destroy(net[k]);
+    return home == 0 ? 100 * by_rail[0] / (by_rail[0] + by_rail[1]) : 100 * by_rail[home - 70] / (by_rail[0] + by_rail[1]);
+}
+
+static void a_link_stays_on_its_home_rail_while_that_keeps_up(void **state)
+{
+    (void)state;
+    assert_in_range(share_of_home(false, 70), 95, 100);
+    assert_in_range(share_of_home(false, 71), 95, 100);
+    assert_in_range(share_of_home(false, 0), 30, 70);  /* none: dealt out */
+    assert_in_range(share_of_home(true, 71), 30, 70);  /* the other rail has nothing to do */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_slot_arrives_once_in_order_whole),
         cmocka_unit_test(a_process_may_link_to_itself),
+        cmocka_unit_test(a_link_stays_on_its_home_rail_while_that_keeps_up),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -304,6 +304,8 @@ struct net_link *link_make(struct net *net, const struct net_link_request *q)
                             .n_slots = q->n_slots, .slot_bytes = q->slot_bytes};
     l->net = net;
     l->comm_key = q->comm_key;
+    l->home = q->home;
+    l->home_when_busy = q->home_when_busy;
     l->sender = q->sender;
     l->grain_bytes = grain_for(net, q->slot_bytes);
     l->stride_bytes = (q->slot_bytes + 63) / 64 * 64;

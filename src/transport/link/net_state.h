@@ -179,7 +179,8 @@ struct net_link {
     struct link base;
     struct net *net;
     struct net_peer *peer;
-    uint64_t comm_key;
+    uint64_t comm_key, home;   /* home: of net_link_request */
+    bool home_when_busy;
     bool sender;
     uint32_t grain_bytes, n_grains;
     size_t stride_bytes;

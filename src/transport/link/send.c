@@ -73,11 +73,17 @@ static bool send_control(struct net_link *l)
     return true;
 }
 
-/* Full chunks while there is much; towards the end every lane gets a share. */
-static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, uint64_t slots_behind)
+static uint32_t chunk_bytes_at_most(const struct net_link *l, uint64_t left_bytes)
 {
     uint64_t chunk_bytes = l->net->config.chunk_bytes / l->grain_bytes * l->grain_bytes;
     if (chunk_bytes == 0) chunk_bytes = l->grain_bytes;
+    return (uint32_t)(left_bytes < chunk_bytes ? left_bytes : chunk_bytes);
+}
+
+/* Full chunks while there is much; towards the end every lane gets a share. */
+static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, uint64_t slots_behind)
+{
+    uint64_t chunk_bytes = chunk_bytes_at_most(l, UINT32_MAX);
     if (l->peer->n_up > 1 && slots_behind == 0 && left_bytes < chunk_bytes * l->peer->n_up) {
         uint64_t share = (left_bytes + l->peer->n_up - 1) / l->peer->n_up;
         share = (share + l->grain_bytes - 1) / l->grain_bytes * l->grain_bytes;
@@ -131,6 +137,30 @@ static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
     return best;
 }
 
+/* The least busy lane on the link's home rail, if it keeps up: it holds less than a full chunk. Then a slot travels whole,
+ * in one frame instead of one per rail, and links at home on different rails share all of them out. A rail that is slow or
+ * busy keeps its lanes full, and others take what it cannot. */
+static struct net_lane *home_lane(const struct net_link *l, size_t bytes)
+{
+    struct net_peer *peer = l->peer;
+    struct net_lane *best = NULL;
+    uint64_t best_bytes = peer->net->config.chunk_bytes;
+    if (l->home == 0 || peer->n_up < 2 || bytes < LOOK_BYTES) return NULL;
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        if (!takes_frames(lane)) continue;
+        lane_look(&lane->lane);
+        uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+        bool at_home = peer->here[lane->rail] == l->home;
+        if (!at_home && waiting == 0 && l->home_when_busy) return NULL;
+        if (!at_home || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
+        best = lane;
+        best_bytes = waiting;
+    }
+    return best;
+}
+
 /* Cuts the next chunk of the link and gives it to a lane; false when no lane has room. */
 static bool send_chunk(struct net_link *l)
 {
@@ -138,8 +168,12 @@ static bool send_chunk(struct net_link *l)
     uint32_t n_slots = l->base.n_slots;
     const struct net_slot *slot = &l->slots[l->assigned % n_slots];
     uint64_t left_bytes = slot->bytes - l->assigned_bytes;
-    uint32_t bytes = chunk_bytes_now(l, left_bytes, published - l->assigned - 1);
-    struct net_lane *lane = pick_lane(l->peer, FRAME_BYTES + bytes);
+    uint32_t bytes = chunk_bytes_at_most(l, left_bytes);
+    struct net_lane *lane = home_lane(l, FRAME_BYTES + bytes);
+    if (!lane) {
+        bytes = chunk_bytes_now(l, left_bytes, published - l->assigned - 1);
+        lane = pick_lane(l->peer, FRAME_BYTES + bytes);
+    }
     if (!lane) return false;
     struct frame frame = {
         .type = FRAME_DATA, .first_grain = (uint16_t)(l->assigned_bytes / l->grain_bytes), .link = l->remote,
