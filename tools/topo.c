@@ -62,6 +62,7 @@ static enum rail_result look(const struct wishes *w, struct topo_view *v)
                             : w->root ? topo_discover_under(w->root, TOPO_WHOLE, &v->graph)
                                       : topo_discover(TOPO_WHOLE, &v->graph);
     if (result == RAIL_OK) result = derive(v, w->gdr_level);
+    v->live = !file && !w->root;
     v->host_name = w->host ? w->host : machine_host_name();
     if (result == RAIL_OK && w->fabric && w->fabric[0]) result = fabric_load(w->fabric, &v->fabric);
     if (result != RAIL_OK) {

@@ -15,9 +15,10 @@ struct topo_view {
     char title[TOPO_TEXT_BYTES];
     struct fabric *fabric;           /* NULL: none was named */
     const char *host_name;           /* this machine's in it */
+    bool live;                       /* the machine that we run on: its NICs can be asked what they know of their rails */
 };
 
-/* Who says which rail a port is on: the fabric file, its subnet, nobody. Into `text`; returns it. */
+/* Who says which rail a port is on: the fabric file, NCCL_IB_HCA, LLDP, its subnet, nobody. Into `text`; returns it. */
 const char *topo_rail_key_source(const struct topo_view *view, uint32_t net, char text[160]);
 /* Of one host with a fabric: GPU -> NIC -> rail -> leaf, a line per NIC. */
 void topo_print_place(const struct topo_view *view, uint32_t host, FILE *out);

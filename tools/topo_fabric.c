@@ -6,6 +6,7 @@
 
 #include "topo.h"
 #include "topo/fabric_show.h"
+#include "topo/machine.h"
 #include "topo/rails.h"
 
 /* "10.0.0.1/24" as an address and its bits; false for "". */
@@ -25,6 +26,23 @@ static bool address_of(const char *text, struct sockaddr_storage *out, uint32_t 
     return out->ss_family != 0;
 }
 
+/* What this machine's NIC says of itself: NCCL_IB_HCA's label, the switch that it hears by LLDP. */
+static bool told_by_nic(const struct topo_view *v, const struct topo_node *n, const struct sockaddr_storage *address,
+                        uint32_t bits, char text[160])
+{
+    struct machine_interface nic = {.address = *address, .prefix_bits = (uint8_t)bits, .up = true};
+    struct rail_facts facts = {0};
+    if (!v->live || !n->net.netdev[0]) return false;
+    snprintf(nic.name, sizeof nic.name, "%.15s", n->net.netdev);
+    if (rails_facts(&nic, &facts) != RAIL_OK) {
+        snprintf(text, 160, "contradicts itself: %.120s", rail_last_error());
+        return true;
+    }
+    if (facts.label_from == RAILS_BY_HCA) snprintf(text, 160, "rail %s by NCCL_IB_HCA", facts.label_text);
+    else if (facts.leaf) snprintf(text, 160, "rail by LLDP: hangs on switch %s", facts.leaf_text);
+    return facts.label_from == RAILS_BY_HCA || facts.leaf;
+}
+
 const char *topo_rail_key_source(const struct topo_view *v, uint32_t net, char text[160])
 {
     const struct topo_node *n = &v->graph->nodes[net];
@@ -37,6 +55,7 @@ const char *topo_rail_key_source(const struct topo_view *v, uint32_t net, char t
          fabric_rail(v->fabric, v->host_name, n->name, &address, &by_device) != RAIL_OK))
         snprintf(text, 160, "contradicts itself: %.120s", rail_last_error());
     else if (by_name || by_device) snprintf(text, 160, "rail by %.120s", fabric_source(v->fabric));
+    else if (told_by_nic(v, n, &address, bits, text)) return text;
     else if (told && rails_subnet_key(&address, bits)) snprintf(text, 160, "rail by its subnet, %s", n->net.address);
     else if (told) snprintf(text, 160, "rail unknown: %s says nothing of it", n->net.address);
     else snprintf(text, 160, "rail unknown: no address is known");

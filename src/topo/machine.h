@@ -51,6 +51,8 @@ enum machine_egress machine_egress(const struct machine_interface *nic, const st
                                    const char **why_out);
 /* The same towards its subnet, whoever is there. */
 enum machine_egress machine_subnet_egress(const struct machine_interface *nic, const char **why_out);
+/* The interface by which the kernel sends from the NIC's address to its subnet. False: it does not say. */
+bool machine_subnet_device(const struct machine_interface *nic, char name_out[16]);
 /* Binds a socket to the NIC's device where that is needed and does good (MACHINE_EGRESS_BIND). True when it did. */
 bool machine_bind_device(int fd, const struct machine_interface *nic, const struct sockaddr_storage *to);
 

@@ -173,3 +173,14 @@ bool machine_bind_listener(int fd, const struct machine_interface *nic)
     const char *why;
     return machine_subnet_egress(nic, &why) == MACHINE_EGRESS_BIND && bind_device(fd, nic);
 }
+
+bool machine_subnet_device(const struct machine_interface *nic, char name_out[16])
+{
+    struct sockaddr_storage near;
+    char name[IF_NAMESIZE];
+    for (uint32_t k = 0; k < 8 && neighbour(nic, k, &near); k++) {
+        struct answer a = ask(&nic->address, &near, 0);
+        if (a.known && !a.local && if_indextoname(a.device, name)) return snprintf(name_out, 16, "%s", name), true;
+    }
+    return false;
+}

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "topo/egress.h"
+#include "topo/machine.h"
 #include "topo/sysfs.h"
 
 static void read_link_state(struct sysfs *s, struct topo_node *n, const char *folder)
@@ -310,7 +310,10 @@ static void read_addresses(struct sysfs *s)
         if (six && IN6_IS_ADDR_LINKLOCAL((const struct in6_addr *)raw)) continue;
         if (inet_ntop(a->ifa_addr->sa_family, raw, text, sizeof text))
             snprintf(n->net.address, sizeof n->net.address, "%.39s/%d", text, prefix_length(a->ifa_netmask));
-        if (four) (void)egress_of(n->net.address, n->net.leaves_by);
+        if (!four) continue;
+        struct machine_interface nic = {.prefix_bits = (uint8_t)prefix_length(a->ifa_netmask)};
+        memcpy(&nic.address, a->ifa_addr, sizeof(struct sockaddr_in));
+        (void)machine_subnet_device(&nic, n->net.leaves_by);
     }
     freeifaddrs(all);
 }

@@ -203,7 +203,11 @@ END
 heard() {
     HOSTS=3 RAILS=2
     hears 0 0 1 && hears 1 0 1 && hears 2 0 1 && with_lldp && [[ $log == *"on rail 0 by LLDP"* && $log != *"probing took"* ]] &&
-        [[ $log == *"eth1 hangs on switch leaf1, port ?"* && $log == *"a ring goes from leaf to leaf 0 times"* ]]
+        [[ $log == *"eth1 hangs on switch leaf1, port ?"* && $log == *"a ring goes from leaf to leaf 0 times"* ]] || return 1
+    printf 'switch leaf1 leaf2\nhosts h0 under leaf1\n' >"$files/fabric"
+    log=$(ip netns exec "$rig-h0" env RAILCCL_LLDP="$files/h0.json" "$bin/railccl" topo --brief --fabric "$files/fabric" --host h0 2>&1)
+    echo "$log"
+    [[ $log == *"rail by LLDP: hangs on switch leaf1"* ]]
 }
 # An lldpctl of our own, in a mount namespace: over the machine's, if it has one.
 slow_daemon() {
