@@ -37,6 +37,7 @@ words=(
     10_nonblocking "4 ranks never waited inside a call"
     11_halo "4 pieces hold 1000 together"
     12_training "4 ranks learned 8 weights from 1024 samples"
+    13_side_by_side "two communicators of 4 ranks summed"
 )
 tap_plan $((${#words[@]} / 2 + 4))
 for ((i = 0; i < ${#words[@]}; i += 2)); do
