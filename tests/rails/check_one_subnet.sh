@@ -14,7 +14,7 @@ done 2>&1)
 [ $? -eq 0 ] || { for n in "${names[@]}"; do tap_skip "$n" "needs root and veth: ${made:0:80}"; done; tap_end; }
 
 topo() { ip netns exec "$space" "$bin" topo >"$out" 2>&1; }
-wrong() { topo && grep -qE 'wrong +(n0|n1) .*in one subnet.*out of one port, n0; give' "$out" || { cat "$out"; return 1; }; }
+wrong() { topo && grep -qE 'wrong +(n0|n1) .*in one subnet, and what n1 should send leaves by another port' "$out" || { cat "$out"; return 1; }; }
 mended() {
     local r
     for r in 0 1; do

@@ -41,6 +41,7 @@ full() {
 
 # HOSTS RAILS MBIT SLOTS BYTES CALLS
 shape() { fresh "$1" "$2" "$3" && full "$2" "$4" "$5" "$6"; }
+ring() { fresh "$1" "$2" "$3" && RAILCCL_ALGO=ring full "$2" "$4" "$5" "$6"; } # where rails would be chosen
 
 # HOSTS RAILS MBIT SLOTS BYTES CALLS WAYS PROGRAM: a ring per rank of a host. What the busiest host and its busiest NIC send
 # is WAYS (m-1)/m of BYTES, and 3 % for headers, beginning and end; a tenth more on one NIC of those that share it. The
@@ -171,9 +172,9 @@ cases=(); steps=()
 add() { cases+=("$1"); shift; steps+=("$*"); }
 add "4 hosts x 4 rails x 500 Mbit/s, 1 rank a host, 16 MiB"  shape 4 4 500 1 16M 5
 add "the same, 64 MiB"                                      full 4 1 64M 3
-add "the same with 4 ranks a host, 16 MiB"                  full 4 4 16M 5
-add "the same with 4 ranks a host, 64 MiB"                  full 4 4 64M 3
-add "3 hosts x 2 rails"                                     shape 3 2 500 2 32M 4
+add "ring: 4 hosts x 4 rails x 200 Mbit/s, 4 ranks a host, 16 MiB" ring 4 4 200 4 16M 3
+add "ring: the same, 64 MiB"                                ring 4 4 200 4 64M 2
+add "ring: 3 hosts x 2 rails, 2 ranks a host"               ring 3 2 500 2 32M 4
 add "5 hosts x 3 rails"                                     shape 5 3 200 1 16M 3
 add "2 hosts x 8 rails"                                     shape 2 8 200 1 32M 3
 add "rails: 4 hosts x 4 rails x 50 Mbit/s, 4 ranks a host, 16 MiB" hierarchical 4 4 50 4 16M 3 2 all_reduce_perf
