@@ -103,11 +103,15 @@ static void a_process_may_link_to_itself(void **state)
     net_destroy(net);
 }
 
-/* Bytes that `net` sent on each of two rails. */
-static void sent_by_rail(const struct net *net, uint64_t out[2])
+/* Bytes that `net` sent on each of two rails; how many lanes are up. The service thread may be at them. */
+static uint32_t sent_by_rail(struct net *net, uint64_t out[2])
 {
     out[0] = out[1] = 0;
-    for (uint32_t i = 0; i < net->n_up; i++) out[net->up[i]->rail] += net->up[i]->lane.sent_bytes;
+    pthread_mutex_lock(&net->lock);
+    uint32_t n = net->n_up;
+    for (uint32_t i = 0; i < n; i++) out[net->up[i]->rail] += net->up[i]->lane.sent_bytes;
+    pthread_mutex_unlock(&net->lock);
+    return n;
 }
 
 /* One slot at a time, the next when the last one has been credited. */
@@ -127,7 +131,7 @@ static uint64_t share_of_home(bool when_busy, uint64_t home)
     assert_non_null(in);
     struct rail_deadline deadline = rail_deadline_in_ns(60 * RAIL_NS_PER_S);
     uint64_t sent = 0, came = 0, by_rail[2];
-    for (void *slot; net[0]->n_up < 2 || out->ops->acquire(out, &slot) == RAIL_NOT_YET;) {
+    for (void *slot; sent_by_rail(net[0], by_rail) < 2 || out->ops->acquire(out, &slot) == RAIL_NOT_YET;) {
         net_progress_on(net[0]), net_progress_on(net[1]);
         assert_false(rail_deadline_passed(deadline));
     }
@@ -142,7 +146,7 @@ static uint64_t share_of_home(bool when_busy, uint64_t home)
         net_progress_on(net[0]), net_progress_on(net[1]);
         assert_false(rail_deadline_passed(deadline));
     }
-    sent_by_rail(net[0], by_rail);
+    (void)sent_by_rail(net[0], by_rail);
     out->ops->close(out);
     in->ops->close(in);
     for (int k = 0; k < 2; k++) net_comm_remove_on(net[k], KEY), net_destroy(net[k]);
