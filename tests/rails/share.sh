@@ -67,5 +67,5 @@ rail_share() {
 # The value of one NAME in such a line.
 rail_value() { local word; for word in $2; do [ "${word%%=*}" = "$1" ] && echo "${word#*=}"; done; }
 
-# VALUE "<" BOUND, with fractions.
-rail_holds() { awk -v a="$1" -v b="$3" "BEGIN { exit !(a $2 b) }"; }
+# VALUE "<" BOUND, with fractions; either may be an expression. A value that is missing holds nothing.
+rail_holds() { [ -n "$1" ] && awk "BEGIN { exit !(($1) $2 ($3)) }"; }
