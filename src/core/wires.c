@@ -1,6 +1,7 @@
 /* wires.c - opens links by topology: shared memory inside the node, lanes to other nodes. */
 #include "core/wires.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -59,7 +60,11 @@ static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, ui
         .owner = (void *)(uintptr_t)w->node,
     };
     choose_home(w, channel, algorithm, &request);
-    return net_link_open(&request, out);
+    enum rail_result result = net_link_open(&request, out);
+    if (result != RAIL_E_REMOTE) return result;
+    char why[400]; /* it knows its lanes, not whom they lead to: as the engine's broken() */
+    snprintf(why, sizeof why, "%s", rail_own_error());
+    return rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", from, to, far, why);
 }
 
 static struct link *find(const struct wires *w, uint32_t from, uint32_t to, uint32_t channel)
