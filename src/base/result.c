@@ -108,6 +108,19 @@ enum rail_result rail_fail_quietly(enum rail_result result, const char *format, 
     return result;
 }
 
+enum rail_result rail_fail_privately(enum rail_result result, const char *format, ...)
+{
+    int saved = errno;
+    char text[TEXT_BYTES];
+    va_list arguments;
+    va_start(arguments, format);
+    if (vsnprintf(text, sizeof text, format, arguments) < 0) snprintf(text, sizeof text, "%s", format);
+    va_end(arguments);
+    memcpy(own, text, sizeof own);
+    errno = saved;
+    return result;
+}
+
 const char *rail_own_error(void) { return own; }
 
 const char *rail_result_name(enum rail_result result)

@@ -33,6 +33,11 @@ enum rail_result rail_fail_quietly(enum rail_result result, const char *format, 
  * thread (each thread reads its own copy). */
 const char *rail_last_error(void);
 
+/* Of this thread alone: rail_own_error() says it, ncclGetLastError does not. For what happens behind a caller's back, on a
+ * lane: somebody above says what it means, and whose fault it is, and must not be talked over. */
+__attribute__((format(printf, 2, 3), cold)) enum rail_result rail_fail_privately(enum rail_result result,
+                                                                                const char *format, ...);
+
 /* The calling thread's own last failure: what to pass on together with a result that this thread just got, while other
  * threads may be failing, too. */
 const char *rail_own_error(void);

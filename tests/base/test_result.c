@@ -155,9 +155,19 @@ static void every_result_has_its_own_word(void **state)
     assert_string_equal(rail_result_name((enum rail_result)-1), "unknown");
 }
 
+static void what_fails_behind_a_callers_back_does_not_talk_over_the_verdict(void **state)
+{
+    (void)state;
+    assert_int_equal(rail_fail_quietly(RAIL_E_REMOTE, "rank 2 died"), RAIL_E_REMOTE);
+    assert_int_equal(rail_fail_privately(RAIL_E_REMOTE, "rail %d: reset", 0), RAIL_E_REMOTE);
+    assert_string_equal(rail_own_error(), "rail 0: reset");
+    assert_string_equal(rail_last_error(), "rank 2 died");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(what_fails_behind_a_callers_back_does_not_talk_over_the_verdict),
         cmocka_unit_test(before_any_failure_the_text_is_empty),
         cmocka_unit_test(the_result_is_passed_through_and_the_text_formatted),
         cmocka_unit_test(errno_is_kept),

@@ -135,11 +135,11 @@ enum rail_result lane_read(struct lane *lane, size_t budget_bytes)
         if (got < 0) {
             if (errno == EAGAIN || errno == EWOULDBLOCK) break;
             if (errno == EINTR) continue;
-            return rail_fail_quietly(RAIL_E_REMOTE, "%s: receiving failed: %s (errno %d)", lane->text,
+            return rail_fail_privately(RAIL_E_REMOTE, "%s: receiving failed: %s (errno %d)", lane->text,
                                      strerror(errno), errno);
         }
         if (got == 0)
-            return rail_fail_quietly(RAIL_E_REMOTE, "%s: the other process closed the connection (end of file)",
+            return rail_fail_privately(RAIL_E_REMOTE, "%s: the other process closed the connection (end of file)",
                                      lane->text);
         moved = true;
         read_bytes += (size_t)got;
@@ -234,7 +234,7 @@ enum rail_result lane_write(struct lane *lane)
         if (sent < 0) {
             if (errno == EINTR) continue;
             if (errno != EAGAIN && errno != EWOULDBLOCK)
-                return rail_fail_quietly(RAIL_E_REMOTE, "%s: sending failed: %s (errno %d)", lane->text,
+                return rail_fail_privately(RAIL_E_REMOTE, "%s: sending failed: %s (errno %d)", lane->text,
                                          strerror(errno), errno);
             lane->blocked = true;
             break;

@@ -107,7 +107,7 @@ bool peer_read(struct net_lane *lane)
     else if (lane->said_bye)
         peer_lane_ended(lane, RAIL_OK, "the other process has finished");
     else if (r != RAIL_OK)
-        peer_lane_ended(lane, r, rail_last_error());
+        peer_lane_ended(lane, r, rail_own_error());
     return true;
 }
 

@@ -233,7 +233,7 @@ static void fill(struct net_peer *peer)
 static void write_failed(struct net_lane *lane, enum rail_result result)
 {
     char why[NET_WHY_BYTES];
-    snprintf(why, sizeof why, "%s", rail_last_error());
+    snprintf(why, sizeof why, "%s", rail_own_error());
     while (!lane->said_bye && lane_read(&lane->lane, NET_READ_BYTES) == RAIL_OK) continue;
     if (move_is_left(lane)) {
         peer_lane_left(lane);
