@@ -167,7 +167,6 @@ static void what_fails_behind_a_callers_back_does_not_talk_over_the_verdict(void
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(what_fails_behind_a_callers_back_does_not_talk_over_the_verdict),
         cmocka_unit_test(before_any_failure_the_text_is_empty),
         cmocka_unit_test(the_result_is_passed_through_and_the_text_formatted),
         cmocka_unit_test(errno_is_kept),
@@ -176,6 +175,7 @@ int main(void)
         cmocka_unit_test(texts_are_never_mixed_under_contention),
         cmocka_unit_test(a_child_forked_during_a_failure_can_still_fail),
         cmocka_unit_test(every_result_has_its_own_word),
+        cmocka_unit_test(what_fails_behind_a_callers_back_does_not_talk_over_the_verdict),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
