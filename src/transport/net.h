@@ -113,6 +113,20 @@ void net_leave(void);
  * call) instead of at its next tick, milliseconds later. Come back with net_enter. */
 void net_leave_to_sleep(void);
 
+enum { NET_TROUBLE_BYTES = 256 };
+
+/* What is wrong with the way to one peer process. */
+struct net_trouble {
+    uint8_t process[NET_PROCESS_ID_BYTES];
+    bool unreachable;  /* no lane to it is up; else one lane of several is down */
+    uint32_t rail;     /* our NIC of that lane, by its number in net_describe's list; of an unreachable peer: of one of them */
+    uint64_t since_ns; /* on the monotonic clock */
+    char text[NET_TROUBLE_BYTES]; /* "rail 2 (eth2) 10.0.2.1:4711 - 10.0.2.3:4712: the NIC has no carrier" */
+};
+/* Of the peers that the communicator has open links with that go on; peers that cannot be reached first. Writes up to
+ * `room`, returns how many there are. Any thread; waits for the drive lock, some microseconds. */
+uint32_t net_troubles(uint64_t comm_key, struct net_trouble *out, uint32_t room);
+
 /* All ends to `process` fail with RAIL_E_REMOTE and `why` from now on (bootstrap learned that it died). */
 void net_peer_lost(const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
 

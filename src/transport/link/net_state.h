@@ -105,6 +105,8 @@ struct net_lane {
     enum net_lane_state state;
     uint32_t rail, there, index;   /* rail: our NIC; there: theirs */
     struct handshake *handshake;   /* while connecting */
+    uint64_t down_ns;              /* since when it is closed that was up; 0: it was not, or is again */
+    char down_why[NET_WHY_BYTES];
     uint64_t retry_at_ns, deadline_ns;
     uint32_t tries;
     bool said_bye;                 /* they */

@@ -136,6 +136,7 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
     lane->leaving = lane->said_leave = lane->heard_leave = lane->seen_valid = false;
     lane->route = (struct route_lane){0};
     lane->quiet = 0;
+    lane->down_ns = 0;
     net->up[net->n_up++] = lane;
     peer->n_up++;
     peer->leaving = false;
@@ -227,6 +228,10 @@ void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char 
     char text[NET_WHY_BYTES]; /* `why` may be the last error's text, which what follows may overwrite */
     snprintf(text, sizeof text, "%s", why);
     lane_down(lane);
+    if (result != RAIL_OK) {
+        lane->down_ns = rail_now_ns();
+        memcpy(lane->down_why, text, sizeof lane->down_why);
+    }
     /* Both ends closed every link: whichever process closed the lanes first, nothing is lost. */
     if (result != RAIL_OK && result != RAIL_E_INTERNAL && links_open(peer) == 0) result = RAIL_OK;
     RAIL_INFO(RAIL_NET, "lane %u ended: %s", lane->index, text);
