@@ -278,7 +278,6 @@ static void frames_about_moves_are_checked(void **state)
         {"LEAVE", 0, {.type = FRAME_LEAVE}},                                   /* nothing beside it */
         {"LEAVE", 1, {.type = FRAME_LEAVE}},                                   /* not asked to */
         {"bytes in a frame", 1, {.type = FRAME_ASK, .payload_bytes = 8}},
-        {"frame type 9", 1, {.type = FRAME_LANE_DOWN}},
         {"frame type 14", 1, {.type = 14}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {

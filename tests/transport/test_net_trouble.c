@@ -427,6 +427,11 @@ static void violations_close_the_connection(void **state)
         {"which receives", {.type = FRAME_CREDIT, .credit_link = 1, .credit_sequence = 1}},
         {"ACCEPT", {.type = FRAME_ACCEPT, .link = 1, .sequence = 1, .slot_bytes = 4}},
         {"OPEN", {.type = FRAME_OPEN, .payload_bytes = 40}},
+        {"is due", {.type = FRAME_OPEN, .payload_bytes = 40, .signature = 7}},
+        {"acknowledged", {.type = FRAME_CREDIT, .signature = 9ull << 32}},
+        {"BITMAPS", {.type = FRAME_BITMAPS, .link = 1}},
+        {"LANE_DOWN", {.type = FRAME_LANE_DOWN, .sequence = 99}},
+        {"which never was", {.type = FRAME_LANE_DOWN, .slot_bytes = 3}},
         {"out of step", {.type = FRAME_CREDIT, .number = 999}},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -439,6 +444,8 @@ static void violations_close_the_connection(void **state)
         struct lane *lane = &t.net[0]->up[0]->lane;
         struct frame f = bad[i].frame;
         if (f.number != 0) lane->out_number += 5;
+        const struct net_peer *peer = ((struct net_lane *)lane->user)->peer;
+        if (f.type >= FRAME_OPEN && f.type != FRAME_CREDIT && f.type != FRAME_DATA) f.signature += frame_control(peer->says_number + peer->n_said, 0);
         uint32_t payload_bytes = f.payload_bytes;
         if (payload_bytes > sizeof zeros) f.payload_bytes = 0;
         lane_queue(lane, &f, zeros, NULL);

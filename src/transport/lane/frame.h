@@ -23,9 +23,10 @@ enum frame_type {
     FRAME_CREDIT = 6, /* credit alone */
     FRAME_CLOSE = 7,  /* an end is gone: sequence = its own number, slot_bytes = low half of the slots it finished */
     FRAME_BYE = 8,    /* the lane is closed in good order; nothing follows */
-    /* Reserved for repair: named so that the meaning of the numbers never changes. */
-    FRAME_LANE_DOWN = 9,
-    FRAME_BITMAPS = 10,
+    /* With FRAME_FEATURE_REPAIR (link/mend.c): */
+    FRAME_LANE_DOWN = 9, /* sequence = a lane's index, slot_bytes = turn: its sockets up to that one are closed here */
+    FRAME_BITMAPS = 10,  /* link = the sender's number, sequence = slot. No payload: all slots before it have arrived;
+                            else a bit per grain of that slot: this has arrived */
     /* With FRAME_FEATURE_ROUTES (link/move.c): */
     FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one beside it */
     FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of the newcomer; first_grain = frame_opinion */
@@ -36,6 +37,9 @@ enum frame_type {
 enum frame_opinion { FRAME_OPINION_BETTER = 1, FRAME_OPINION_INDIFFERENT = 2, FRAME_OPINION_WORSE = 3 };
 
 #define FRAME_FEATURE_ROUTES 1ull /* lanes may be replaced by sockets with other keys */
+#define FRAME_FEATURE_REPAIR 2ull /* lanes that die are repaired; control frames are numbered and acknowledged */
+/* Not a feature but a statement of the connecter's: its earlier sockets of this lane are closed. */
+#define FRAME_HELLO_ANEW (1ull << 63)
 
 struct frame {
     uint8_t type;
@@ -48,13 +52,17 @@ struct frame {
     uint32_t credit_link;     /* any type: the reader's number of a link that it sends on, 0 = no credit here */
     uint32_t credit_sequence; /* low 32 bits of how many slots of that link were released so far */
     uint32_t number;          /* counts the frames of this lane and direction: a slip of the stream is seen at once */
-    uint64_t signature;       /* DATA: travels with the slot, in each of its chunks */
+    uint64_t signature;       /* DATA: travels with the slot, in each of its chunks. Control frames and CREDIT, with
+                                 FRAME_FEATURE_REPAIR: frame_control() */
 };
 static_assert(sizeof(struct frame) == FRAME_BYTES, "the wire header has no padding");
 static_assert(offsetof(struct frame, link) == 4 && offsetof(struct frame, payload_bytes) == 12 &&
                   offsetof(struct frame, credit_link) == 20 && offsetof(struct frame, number) == 28 &&
                   offsetof(struct frame, signature) == 32,
               "the wire header is as documented");
+
+/* The place of a control frame in its direction's sequence (of CREDIT: 0), and how many of the other direction's came. */
+static inline uint64_t frame_control(uint32_t number, uint32_t received) { return (uint64_t)received << 32 | number; }
 
 /* Payload of HELLO. `to` and `from` are process ids; session counts the connector's sets of lanes to this peer. */
 struct frame_hello {

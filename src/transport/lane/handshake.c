@@ -58,6 +58,8 @@ void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *ow
     auth_start(&h->auth, &config);
 }
 
+bool handshake_said_hello(const struct handshake *h) { return h->state == HANDSHAKE_HELLO; }
+
 void handshake_close(struct handshake *h)
 {
     if (h->fd >= 0) close(h->fd);
@@ -80,6 +82,7 @@ static enum rail_result step_connecting(struct handshake *h)
     int error = 0;
     socklen_t bytes = sizeof error;
     if (getsockopt(h->fd, SOL_SOCKET, SO_ERROR, &error, &bytes) < 0) error = errno;
+    h->nobody = error == ECONNREFUSED;
     if (error != 0) return failed(h, RAIL_E_SYSTEM, "connect()", error);
     h->state = HANDSHAKE_PROVING;
     return RAIL_OK;
@@ -113,6 +116,7 @@ static enum rail_result step_hello(struct handshake *h)
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return RAIL_NOT_YET;
         if (n < 0) return failed(h, RAIL_E_SYSTEM, "waiting for HELLO", errno);
+        h->turned_away = n == 0 && h->connecter;
         if (n == 0) return failed(h, RAIL_E_SYSTEM, "closed before HELLO (refused, see the other process's log)", 0);
         h->in_bytes += (uint32_t)n;
     }

@@ -26,6 +26,8 @@ struct handshake {
     int fd; /* -1: none */
     enum handshake_state state;
     bool connecter;
+    bool nobody;  /* connecter: the host answered that nobody listens there */
+    bool turned_away; /* connecter: the far end took our HELLO and closed */
     bool refused; /* connecter: the far end said that it does not know the key (perhaps not yet) */
     struct auth auth;
     struct frame_hello mine, theirs;
@@ -47,6 +49,8 @@ void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *ow
 /* RAIL_OK: done, `theirs` is checked for version, the socket (h->fd) is now the caller's. RAIL_NOT_YET. Else failed, with
  * `why`. */
 enum rail_result handshake_step(struct handshake *h);
+/* Connecter: HELLO went out, so the far end may know of this socket. */
+bool handshake_said_hello(const struct handshake *h);
 /* Ends one that is not done: closes, wipes. */
 void handshake_close(struct handshake *h);
 

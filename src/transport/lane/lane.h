@@ -73,6 +73,7 @@ struct lane {
     uint8_t *in_to;           /* NULL: skipping */
     void *in_owner;           /* the sink's: whose memory in_to is */
     uint32_t in_number;
+    bool broke_rule;          /* the far end: what it says is not believed any more */
 
     /* Telemetry. */
     uint64_t sent_bytes, received_bytes, sent_frames, received_frames;

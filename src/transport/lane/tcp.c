@@ -48,6 +48,7 @@ void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent
     lane->in_to = NULL;
     lane->in_owner = NULL;
     lane->in_number = hello_received;
+    lane->broke_rule = false;
 }
 
 /* ---- in ---- */
@@ -75,7 +76,8 @@ static enum rail_result deliver_staged(struct lane *lane)
         if (have < FRAME_BYTES) break;
         frame_decode(&lane->in, lane->stage + lane->stage_begin);
         lane->stage_begin += FRAME_BYTES;
-        if (lane->in.number != lane->in_number)
+        lane->broke_rule = lane->in.number != lane->in_number;
+        if (lane->broke_rule)
             return rail_fail(RAIL_E_REMOTE, "%s: frame %u came where frame %u was due: the stream is out of step; "
                              "the connection is closed", lane->text, lane->in.number, lane->in_number);
         lane->in_number++;

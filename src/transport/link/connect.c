@@ -20,6 +20,9 @@
 #include "transport/link/net_state.h"
 
 #define TRY_TIMEOUT_NS (5 * RAIL_NS_PER_S)          /* one attempt, from connect() to HELLO */
+/* One that comes back. A try that began while the network was dead repeats its first packet after 1 s only: a new one
+ * finds out sooner. */
+#define ANEW_TIMEOUT_NS (500 * RAIL_NS_PER_MS)
 #define FIRST_PAUSE_NS (5 * RAIL_NS_PER_MS)         /* the peer may be a moment behind */
 #define DEAF_NS (50 * RAIL_NS_PER_MS)               /* a listener that ran out of descriptors */
 #define LONGEST_PAUSE_NS (500 * RAIL_NS_PER_MS)
@@ -301,7 +304,10 @@ static bool is_ring(const struct net *net, const struct frame_hello *hello)
            memcmp(hello->from, net->process, NET_PROCESS_ID_BYTES) > 0;
 }
 
-uint64_t net_features(const struct net *net) { return net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0; }
+uint64_t net_features(const struct net *net)
+{
+    return (net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0) | (net->config.repairs ? FRAME_FEATURE_REPAIR : 0);
+}
 
 static bool is_up(const struct net_lane *lane) { return lane && lane->state == NET_LANE_UP; }
 
@@ -310,15 +316,34 @@ static const char *admit_to_set(struct net_peer *peer, const struct frame_hello 
 {
     if (hello->session < peer->session) return "HELLO of a set of lanes that was replaced";
     if (peer->n_up > 0 && hello->session > peer->session) retire_session(peer);
+    if (peer->repair.alone_ns && hello->session > peer->session)
+        peer_fail(peer, RAIL_E_REMOTE, "the other process has given up the lanes between the two, and begins anew");
     uint64_t features = hello->features & net_features(peer->net);
     if (peer->n_up > 0 && (hello->n_lanes != peer->n_set || features != peer->features))
         return "HELLO that contradicts the set of lanes it belongs to";
     *berth = NET_BERTHS * (uint32_t)hello->lane;
     for (uint32_t i = 0; i < NET_BERTHS; i++)
         if (is_up(peer->lanes[*berth + i])) return "HELLO for a lane that is up";
-    peer->session = hello->session;
-    peer->n_set = hello->n_lanes;
-    peer->features = features;
+    if (peer->n_up == 0 && !peer->repair.alone_ns) {
+        peer->session = hello->session;
+        peer->n_set = hello->n_lanes;
+        peer->features = features;
+        mend_set_begins(peer);
+    }
+    return NULL;
+}
+
+/* A lane of the present set in the place of one that died, or was never there. */
+static const char *admit_anew(struct net_peer *peer, const struct frame_hello *hello, uint32_t *berth)
+{
+    if (!net_mends(peer) || !(hello->features & FRAME_FEATURE_REPAIR)) return "HELLO anew, which was not agreed on";
+    if (hello->session != peer->session || hello->n_lanes != peer->n_set || (peer->n_up == 0 && !peer->repair.alone_ns))
+        return "HELLO anew in a set of lanes that is not there";
+    const struct repair_lane *lane = &peer->repair.lanes[hello->lane];
+    if (lane->was_up && hello->turn <= lane->turn) return "HELLO anew with a turn that was before";
+    mend_make_room(peer, hello->lane);
+    if (!net_mends(peer)) return "the set of lanes has ended";
+    *berth = NET_BERTHS * (uint32_t)hello->lane;
     return NULL;
 }
 
@@ -353,14 +378,18 @@ static const char *admit(struct net *net, struct net_knock *knock)
     if (!peer || peer_lanes_resize(peer, hello->n_lanes) != RAIL_OK) return "out of memory";
     if (peer->lost) return peer->why;
     uint32_t berth;
-    const char *why = hello->turn ? admit_newcomer(peer, hello, &berth) : admit_to_set(peer, hello, &berth);
+    bool anew = (hello->features & FRAME_HELLO_ANEW) != 0;
+    const char *why = anew          ? admit_anew(peer, hello, &berth)
+                      : hello->turn ? admit_newcomer(peer, hello, &berth)
+                                    : admit_to_set(peer, hello, &berth);
     if (why) return why;
     struct net_lane *lane = peer_lane(peer, berth, hello->rail);
     if (!lane) return "out of memory";
     net_connect_drop(lane); /* it was rung for */
     lane->rail = lane->lane.rail = hello->rail;
     lane->turn = hello->turn;
-    lane->newcomer = hello->turn > 0;
+    lane->newcomer = hello->turn > 0 && !anew;
+    lane->anew = anew;
     lane_text(lane, knock->handshake.fd);
     struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
                                  .turn = hello->turn, .n_lanes = hello->n_lanes, .features = net_features(net), .session = hello->session};
@@ -435,7 +464,8 @@ static void try_connect(struct net_lane *lane)
              net->rails[lane->rail].interface.name, text);
     struct frame_hello hello = {.version = FRAME_VERSION, .rail = peer->address.rails[lane->there].number,
                                 .lane = (uint16_t)lane->index, .turn = lane->turn,
-                                .n_lanes = peer->connecter ? peer->n_set : 0, .features = net_features(net),
+                                .n_lanes = peer->connecter ? peer->n_set : 0,
+                                .features = net_features(net) | (lane->anew ? FRAME_HELLO_ANEW : 0),
                                 .session = peer->session};
     memcpy(hello.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(hello.to, peer->process, NET_PROCESS_ID_BYTES);
@@ -448,14 +478,14 @@ static void try_connect(struct net_lane *lane)
         return;
     }
     lane->state = NET_LANE_CONNECTING;
-    lane->retry_at_ns = rail_now_ns() + TRY_TIMEOUT_NS;
+    lane->retry_at_ns = rail_now_ns() + (lane->anew ? ANEW_TIMEOUT_NS : TRY_TIMEOUT_NS);
 }
 
 static bool still_trying(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         const struct net_lane *l = peer->lanes[i];
-        if (l && !l->newcomer && (l->state == NET_LANE_CONNECTING || l->state == NET_LANE_WAITING)) return true;
+        if (l && !l->newcomer && !l->anew && (l->state == NET_LANE_CONNECTING || l->state == NET_LANE_WAITING)) return true;
     }
     return false;
 }
@@ -469,10 +499,27 @@ static void give_up(struct net_lane *lane, enum rail_result result, const char *
     snprintf(text, sizeof text, "%.100s: %.100s; gave up after %u tries", lane->lane.text, why, lane->tries);
     if (peer->n_up > 0 || still_trying(peer)) {
         RAIL_WARN("%s; the other lanes to that process are used", text);
+        lane->down_ns = rail_now_ns();
+        memcpy(lane->down_why, text, sizeof lane->down_why);
+        if (net_mends(peer)) mend_try_failed(lane, why);
         return;
     }
     RAIL_WARN("%s", text);
     peer_fail(peer, result, text);
+}
+
+/* Where nobody listens any more nobody will, as the listeners stay for the life of a process; and who turns us away has
+ * given up the set of lanes. */
+static void anew_failed(struct net_lane *lane, const char *why)
+{
+    struct net_peer *peer = lane->peer;
+    bool ended = lane->handshake->nobody, given_up = lane->handshake->turned_away && peer->connecter;
+    char text[NET_WHY_BYTES];
+    snprintf(text, sizeof text, "%.100s: the connection was lost, and %s", lane->lane.text,
+             ended ? "nobody listens there any more: the other process has ended"
+                   : "the other process takes no other: it has given up, or ended");
+    mend_try_failed(lane, why);
+    if ((ended || given_up) && peer->n_up == 0) peer_fail(peer, RAIL_E_REMOTE, text);
 }
 
 static void try_failed(struct net_lane *lane, enum rail_result result, const char *why)
@@ -485,6 +532,10 @@ static void try_failed(struct net_lane *lane, enum rail_result result, const cha
     }
     char reason[160];
     snprintf(reason, sizeof reason, "%s", why);
+    if (lane->anew) {
+        anew_failed(lane, reason);
+        return;
+    }
     bool for_good = result == RAIL_E_REMOTE && !lane->handshake->refused;
     handshake_close(lane->handshake);
     lane->state = NET_LANE_WAITING;
@@ -523,7 +574,7 @@ void net_connect_step(struct net_lane *lane)
     }
     if (r == RAIL_OK) {
         lane_text(lane, h->fd);
-        if (!lane->newcomer) lane->peer->features = h->theirs.features & net_features(lane->peer->net);
+        if (!lane->newcomer && !lane->anew && lane->peer->n_up == 0) lane->peer->features = h->theirs.features & net_features(lane->peer->net);
         r = peer_lane_up(lane, h->fd, NULL);
         if (r == RAIL_OK) {
             h->fd = -1; /* the lane's now */
@@ -535,7 +586,7 @@ void net_connect_step(struct net_lane *lane)
     try_failed(lane, r, h->why);
 }
 
-static bool is_wanted(const struct net_peer *peer)
+bool net_peer_wanted(const struct net_peer *peer)
 {
     if (peer->called) return true;
     for (uint32_t i = 0; i < peer->n_places; i++) {
@@ -562,7 +613,7 @@ static uint32_t pairs_of(const struct net_peer *peer, struct rail_pair out[RAILS
 void net_connect_peer(struct net_peer *peer)
 {
     struct net *net = peer->net;
-    if (peer->lost || peer->n_up > 0 || still_trying(peer) || !is_wanted(peer)) return;
+    if (peer->lost || peer->n_up > 0 || peer->repair.alone_ns || still_trying(peer) || !net_peer_wanted(peer)) return;
     if (!peer->connecter && !peer->rings) return;
     for (uint32_t i = 0; i < peer->n_lanes; i++)
         if (peer->lanes[i] && peer->lanes[i]->newcomer) net_connect_drop(peer->lanes[i]);
@@ -578,6 +629,8 @@ void net_connect_peer(struct net_peer *peer)
     }
     if (peer->connecter) peer->session = ++net->sessions;
     peer->n_set = n_rails * per_rail;
+    peer->features = 0; /* until they answer */
+    mend_set_begins(peer);
     uint64_t deadline_ns = rail_now_ns() + net->config.connect_timeout_ns;
     for (uint32_t i = 0; i < n_rails * per_rail; i++) {
         const struct rail_pair *pair = &pairs[i / per_rail];
@@ -591,7 +644,7 @@ void net_connect_peer(struct net_peer *peer)
         lane->rail = lane->lane.rail = pair->here;
         lane->there = pair->there;
         lane->turn = 0;
-        lane->newcomer = false;
+        lane->newcomer = lane->anew = false;
         lane->state = NET_LANE_WAITING;
         lane->tries = 0;
         lane->retry_at_ns = 0;
@@ -608,6 +661,8 @@ bool net_connect_beside(struct net_lane *beside)
     struct net_peer *peer = beside->peer;
     struct net_lane *other = peer_lane_beside(beside);
     uint32_t turn = other && other->turn > beside->turn ? other->turn : beside->turn;
+    if (net_mends(peer) && turn < peer->repair.lanes[beside->index].tried_turn)
+        turn = peer->repair.lanes[beside->index].tried_turn;
     if ((other && other->state >= NET_LANE_WAITING && other->state <= NET_LANE_UP) || turn == UINT16_MAX) return false;
     uint32_t berth = NET_BERTHS * beside->index;
     struct net_lane *lane = peer_lane(peer, berth + (peer->lanes[berth] == beside), beside->rail);
@@ -617,12 +672,46 @@ bool net_connect_beside(struct net_lane *beside)
     lane->rail = lane->lane.rail = beside->rail;
     lane->there = beside->there;
     lane->turn = (uint16_t)(turn + 1);
+    if (net_mends(peer)) repair_tries(&peer->repair, lane->index, lane->turn);
     lane->newcomer = true;
+    lane->anew = false;
     lane->state = NET_LANE_WAITING;
     peer->net->n_connecting++;
     try_connect(lane);
     net_touch(peer->net);
     return lane->state == NET_LANE_CONNECTING;
+}
+
+bool net_connect_anew(struct net_peer *peer, uint32_t index, uint16_t turn)
+{
+    struct net_lane *lane = peer->lanes[NET_BERTHS * index];
+    if (!lane || lane->state == NET_LANE_UP) return false;
+    net_connect_drop(lane);
+    if (!lane->handshake) lane->handshake = calloc(1, sizeof *lane->handshake);
+    if (!lane->handshake) return false;
+    *lane->handshake = (struct handshake){.fd = -1};
+    lane->turn = turn;
+    lane->newcomer = false;
+    lane->anew = true;
+    lane->state = NET_LANE_WAITING;
+    peer->net->n_connecting++;
+    try_connect(lane);
+    net_touch(peer->net);
+    return true;
+}
+
+void net_connect_ring(struct net_peer *peer, uint32_t number)
+{
+    struct rail_pair pairs[RAILS_NICS_MAX];
+    uint32_t n = peer->address.n_rails > 0 ? pairs_of(peer, pairs) : 0;
+    if (n == 0) return;
+    uint32_t index = number % n;
+    if (index >= peer->n_set) return;
+    struct net_lane *lane = peer->lanes[NET_BERTHS * index];
+    if (!lane || lane->state == NET_LANE_UP) return;
+    lane->there = pairs[index].there;
+    lane->rail = lane->lane.rail = pairs[index].here;
+    (void)net_connect_anew(peer, index, lane->turn);
 }
 
 /* ---- time ---- */
@@ -633,7 +722,7 @@ static void lanes_tick(struct net_peer *peer, uint64_t now_ns)
         struct net_lane *lane = peer->lanes[i];
         if (!lane || now_ns < lane->retry_at_ns) continue;
         if (lane->state == NET_LANE_CONNECTING)
-            try_failed(lane, RAIL_E_TIMEOUT, "no answer within 5 s");
+            try_failed(lane, RAIL_E_TIMEOUT, lane->anew ? "no answer within 0.5 s" : "no answer within 5 s");
         else if (lane->state == NET_LANE_WAITING)
             try_connect(lane);
     }

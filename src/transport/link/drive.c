@@ -18,6 +18,7 @@
 #include "transport/link/net_state.h"
 
 #define TICK_NS (5 * RAIL_NS_PER_MS)
+#define TICK_REST_NS (25 * RAIL_NS_PER_MS) /* nothing goes on but that a lane is down and is to be tried again */
 #define TICK_BUSY_NS (1 * RAIL_NS_PER_MS) /* nobody is inside and a lane waits for room: 1 ms keeps 2 Gbit/s busy */
 
 enum {
@@ -279,8 +280,8 @@ static bool late_credits(struct net *net)
     return waiting;
 }
 
-/* True when another tick is needed although nobody drives. */
-static bool tick_locked(struct net *net, bool driven)
+/* How soon another tick is needed although nobody drives. */
+static enum mend_wait tick_locked(struct net *net, bool driven)
 {
     inbox_take(net);
     bool waiting = late_credits(net);
@@ -288,24 +289,27 @@ static bool tick_locked(struct net *net, bool driven)
     uint64_t now_ns = rail_now_ns();
     net_connect_tick(net, now_ns);
     waiting |= move_tick(net, now_ns);
+    enum mend_wait mend = mend_tick(net, now_ns);
     if (!driven)
         for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;
     send_all(net);
     bool deaf = false;
     for (uint32_t i = 0; i < net->config.n_rails; i++) deaf |= net->rails[i].deaf;
-    return waiting || net->n_connecting > 0 || net->n_knocks > 0 || deaf;
+    return waiting || net->n_connecting > 0 || net->n_knocks > 0 || deaf ? MEND_SOON : mend;
 }
 
 static void timer_fired(struct service_timer *timer)
 {
     struct net *net = (struct net *)(void *)((char *)timer - offsetof(struct net, timer));
     bool driven = callers_drive(net) && atomic_load_explicit(&net->callers, memory_order_relaxed) > 0;
-    bool again = driven, blocked = false;
+    bool again = driven, blocked = false, rests = false;
     forget_drives(net);
     /* From here on whoever has news sets the timer. */
     atomic_store(&net->ticking, false);
     if (pthread_mutex_trylock(&net->lock) == 0) {
-        again |= tick_locked(net, driven);
+        enum mend_wait wait = tick_locked(net, driven);
+        again |= wait == MEND_SOON;
+        rests = wait == MEND_SOME_TIME;
         blocked = net->active != NULL && !driven;
         for (struct net_peer *p = net->active; p; p = p->next_active) again |= p->n_up > 0;
         net_unlock(net);
@@ -313,8 +317,8 @@ static void timer_fired(struct service_timer *timer)
         again = true;
     }
     if (!driven) arm(net);
-    if (again && !atomic_exchange(&net->ticking, true))
-        service_timer_set(&net->timer, rail_now_ns() + (blocked ? TICK_BUSY_NS : TICK_NS));
+    if ((again || rests) && !atomic_exchange(&net->ticking, true))
+        service_timer_set(&net->timer, rail_now_ns() + (blocked ? TICK_BUSY_NS : again ? TICK_NS : TICK_REST_NS));
 }
 
 enum rail_result net_service_start(struct net *net)

@@ -19,6 +19,9 @@
 enum { CHUNK_BYTES = 131072 };
 #define CONNECT_TIMEOUT_NS (30 * RAIL_NS_PER_S)
 #define KNOCK_TIMEOUT_NS (5 * RAIL_NS_PER_S)
+/* The bootstrap tree finds a host that is gone in 2 to 3 s and says whose fault it is; this is for pairs that it cannot
+ * judge. */
+#define ALONE_TIMEOUT_NS (5 * RAIL_NS_PER_S)
 
 static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct net *all;                    /* under all_lock */
@@ -186,7 +189,8 @@ static struct net *process_net_get(void)
     pthread_once(&once, early_fork_handler);
     struct net *net = atomic_load_explicit(&process_net, memory_order_acquire);
     if (net) return net;
-    struct net_config config = {.connect_timeout_ns = CONNECT_TIMEOUT_NS, .knock_timeout_ns = KNOCK_TIMEOUT_NS};
+    struct net_config config = {.connect_timeout_ns = CONNECT_TIMEOUT_NS, .knock_timeout_ns = KNOCK_TIMEOUT_NS,
+                                .alone_timeout_ns = ALONE_TIMEOUT_NS};
     struct net *made;
     if (net_create(&config, &made) != RAIL_OK) return NULL;
     if (atomic_compare_exchange_strong(&process_net, &net, made)) return made;
@@ -204,6 +208,7 @@ static enum rail_result configure(struct net *net)
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
         config.sockets_per_rail = sockets_per_rail();
+        config.repairs = rail_param_int(RAIL_PARAM_REPAIR) != 0;
         config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);
         r = rails_find(&config);

@@ -189,7 +189,7 @@ bool link_has_data(const struct net_link *l)
 {
     return l->sender && !l->closed && l->remote != 0 && l->remote_finished == UINT64_MAX &&
            atomic_load_explicit(&l->failed, memory_order_relaxed) == 0 &&
-           l->assigned < atomic_load_explicit(&l->published, memory_order_acquire);
+           (l->assigned < atomic_load_explicit(&l->published, memory_order_acquire) || l->n_again > 0);
 }
 
 void link_wake(struct net_link *l)
@@ -241,6 +241,7 @@ void link_free(struct net_link *l)
     if (l->memory) munmap(l->memory, l->stride_bytes * l->base.n_slots);
     free(l->slots);
     free(l->bitmaps);
+    free(l->carriers);
     free(l);
 }
 
@@ -315,8 +316,11 @@ struct net_link *link_make(struct net *net, const struct net_link_request *q)
     l->words_per_slot = (uint32_t)((q->slot_bytes + NET_GRAIN_BYTES_MIN - 1) / NET_GRAIN_BYTES_MIN + 63) / 64;
     if (l->words_per_slot > NET_GRAINS_MAX / 64) l->words_per_slot = NET_GRAINS_MAX / 64;
     l->slots = calloc(q->n_slots, sizeof *l->slots);
+    l->n_grains = (uint32_t)((q->slot_bytes + l->grain_bytes - 1) / l->grain_bytes);
+    if (q->sender && net->config.repairs)
+        l->carriers = calloc((size_t)q->n_slots * l->n_grains, sizeof *l->carriers);
     if (!q->sender) l->bitmaps = calloc((size_t)q->n_slots * l->words_per_slot, sizeof *l->bitmaps);
-    if (!l->slots || (!q->sender && !l->bitmaps)) {
+    if (!l->slots || (!q->sender && !l->bitmaps) || (q->sender && net->config.repairs && !l->carriers)) {
         link_free(l);
         return NULL;
     }

@@ -23,6 +23,7 @@
 #include "topo/rails.h"
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
+#include "transport/link/repair.h"
 #include "transport/link/route.h"
 #include "transport/net.h"
 
@@ -57,9 +58,11 @@ struct net_config {
     uint32_t chunk_bytes;
     uint32_t sockets_per_rail;
     bool moves_lanes;            /* off bad routes (move.c) */
+    bool repairs;                /* lanes that die (mend.c) */
     enum rails_crossing crossing;
     uint64_t connect_timeout_ns; /* for the first lane to a peer */
     uint64_t knock_timeout_ns;   /* for a stranger to say who he is */
+    uint64_t alone_timeout_ns;   /* without any lane to a peer that had some: for the first to come back */
 };
 
 /* What an epoll event points to; the first member of what it belongs to. */
@@ -71,6 +74,7 @@ struct net_rail {
     int fd;            /* listener, -1: none */
     bool deaf;         /* out of descriptors: not watched until hears_again_ns */
     bool complained;
+    bool hurt;         /* a lane on it died, which was said; until one is back */
     bool gone;         /* presence.c: neither told nor used until it is back */
     uint64_t hears_again_ns;
     uint16_t port;
@@ -109,6 +113,7 @@ struct net_lane {
     char down_why[NET_WHY_BYTES];
     uint64_t retry_at_ns, deadline_ns;
     uint32_t tries;
+    bool anew;                     /* connecting: in the place of a socket that died (mend.c) */
     bool said_bye;                 /* they */
 
     /* move.c */
@@ -129,6 +134,9 @@ struct net_lane {
     uint8_t control[FRAME_CONTROL_BYTES_MAX + 1];
     struct lane lane;
 };
+
+/* A control frame from when it is said until the far end has it. */
+struct net_control { struct frame frame; uint8_t payload[FRAME_CONTROL_BYTES_MAX]; };
 
 struct net_early { struct frame_open open; uint32_t number; };
 
@@ -154,7 +162,21 @@ struct net_peer {
     uint32_t n_lanes, n_up;
     uint32_t n_set;     /* lanes in the present set */
     uint64_t features;  /* in force on it */
+    struct repair repair;     /* of the present set; only with FRAME_FEATURE_REPAIR */
+    bool heard_down;          /* LANE_DOWN came: heard_turns are to be seen to */
+    uint64_t rang_ns;         /* accepter without lanes: when it last knocked itself, */
+    uint32_t n_rings;         /* and how often it has */
+    uint32_t *heard_turns;    /* [n_lanes / NET_BERTHS]: the highest that LANE_DOWN named, + 1; 0: seen to */
+    bool torn;                /* out of memory for what had to be said */
+
+    /* control.c */
     struct net_lane *control; /* carries what must stay in order, until it ends */
+    struct net_control *says; /* not acknowledged yet */
+    uint32_t n_says, says_room, n_said; /* n_said: of them are on `control` */
+    uint32_t says_number;     /* of the first of them */
+    uint32_t heard_number;    /* of theirs that is due */
+    uint32_t told_number;     /* heard_number when we told it last */
+    uint32_t told_tick;
     struct peer_rail {  /* of lanes that may move, by our rail */
         uint64_t window_ns, asked_ns;
         bool in_round, found;
@@ -189,6 +211,8 @@ struct net_link {
     uint8_t *memory;           /* sender: the owner's to allocate; receiver: the driver's. See net_link.c */
     struct net_slot *slots;
     uint64_t *bitmaps;         /* receiver: words_per_slot each */
+    uint16_t *carriers;        /* sender: [n_slots][n_grains], who carried each grain (carriage.c) */
+    uint32_t n_again;          /* sender: grains that are to be sent again */
     uint32_t words_per_slot;
     void (*wake)(void *owner);
     void *owner;
@@ -308,6 +332,11 @@ void net_connect_step(struct net_lane *lane);
 void net_connect_drop(struct net_lane *lane);
 /* One more socket for the lane that `beside` is, with another key. False: not now. */
 bool net_connect_beside(struct net_lane *beside);
+/* A socket for a lane that has none, with this turn. False: not now. */
+bool net_peer_wanted(const struct net_peer *peer); /* a link of it goes on, or they have called */
+bool net_connect_anew(struct net_peer *peer, uint32_t index, uint16_t turn);
+/* Accepter: knocks at one of their NICs, in turn by `number`; where nobody is at home any more the peer is given up. */
+void net_connect_ring(struct net_peer *peer, uint32_t number);
 uint64_t net_features(const struct net *net); /* what we say in HELLO */
 void net_connect_tick(struct net *net, uint64_t now_ns);
 
@@ -318,6 +347,7 @@ struct net_lane *peer_lane(struct net_peer *peer, uint32_t berth, uint32_t rail)
 /* The lane's other berth; NULL when it was never used. */
 struct net_lane *peer_lane_beside(const struct net_lane *lane);
 enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer);
+void peer_lane_off(struct net_lane *lane);   /* closes its socket; what it carried is the caller's business */
 void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why);
 void peer_lane_left(struct net_lane *lane);  /* both ends have said LEAVE: links go on */
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
@@ -355,6 +385,42 @@ bool move_is_left(const struct net_lane *lane);   /* both ends have said it */
 enum rail_result move_asked(struct net_lane *lane, const struct frame *frame);
 enum rail_result move_opinion(struct net_lane *lane, const struct frame *frame);
 enum rail_result move_heard_leave(struct net_lane *lane, const struct frame *frame);
+
+/* control.c: what must arrive in order, once, whichever lanes die. */
+bool control_say(struct net_peer *peer, const struct frame *frame, const void *payload); /* false: no memory */
+bool control_send(struct net_peer *peer);         /* queues what there is room for; true: something is left */
+void control_lane_gone(struct net_peer *peer);    /* what was on it goes on another one */
+void control_reset(struct net_peer *peer);        /* a new set of lanes */
+uint64_t control_acknowledge(struct net_peer *peer); /* for a frame that carries no number of its own */
+bool control_owes(struct net_peer *peer);         /* an acknowledgement that found nothing to ride on */
+enum rail_result control_heard_ack(struct lane *lane, const struct frame *frame);
+/* RAIL_OK: it is its turn; RAIL_NOT_YET: it came before; else a gap. */
+enum rail_result control_admit(struct lane *lane, const struct frame *frame);
+
+/* mend.c: lanes that die. */
+static inline bool net_mends(const struct net_peer *peer) { return (peer->features & FRAME_FEATURE_REPAIR) != 0; }
+void mend_set_begins(struct net_peer *peer);      /* before its first lane is up */
+void mend_lane_up(struct net_lane *lane);
+void mend_lane_ended(struct net_lane *lane, const char *why);
+void mend_make_room(struct net_peer *peer, uint32_t index); /* they have closed it and connect it anew */
+void mend_try_failed(struct net_lane *lane, const char *why);
+void mend_nic_back(struct net *net, uint32_t rail);
+enum rail_result mend_heard_down(struct net_lane *lane, const struct frame *frame);
+enum rail_result mend_heard_bitmaps(struct net_lane *lane, const struct frame *frame);
+void mend_look(struct net_peer *peer);            /* after reading: LANE_DOWN has come */
+enum mend_wait { MEND_NOTHING, MEND_SOME_TIME, MEND_SOON };
+enum mend_wait mend_tick(struct net *net, uint64_t now_ns); /* when it wants the next tick */
+
+/* carriage.c: who carried what. All of a link that sends; sequences and grains as frames name them. */
+uint32_t link_grains(const struct net_link *link, uint32_t bytes); /* an empty slot has one */
+void carriage_carries(struct net_link *link, uint64_t sequence, uint32_t first, uint32_t n, const struct net_lane *lane);
+void carriage_doubt(struct net_link *link, const struct net_lane *lane);  /* its socket is closed */
+void carriage_again(struct net_link *link, uint32_t index);               /* what is in doubt of that lane */
+void carriage_landed_before(struct net_link *link, uint64_t sequence);
+/* False: a bit beyond what was sent of the slot. */
+bool carriage_landed(struct net_link *link, uint64_t sequence, const uint8_t *bits, uint32_t n_bytes);
+/* The next run of grains to be sent again; false: none. */
+bool carriage_next(struct net_link *link, uint64_t *sequence, uint32_t *first, uint32_t *n);
 
 /* net_link.c: one end. */
 void link_look(struct net_link *link);       /* the driver: its owner did something */

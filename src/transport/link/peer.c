@@ -37,6 +37,9 @@ static void peer_free(struct net_peer *peer)
         free(peer->lanes[i]);
     }
     free(peer->lanes);
+    free(peer->repair.lanes);
+    free(peer->heard_turns);
+    free(peer->says);
     free(peer->rails);
     free(peer->places);
     free(peer->early);
@@ -64,9 +67,17 @@ enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_set)
     uint32_t n_lanes = NET_BERTHS * n_set;
     if (n_lanes <= peer->n_lanes) return RAIL_OK;
     struct net_lane **lanes = realloc(peer->lanes, n_lanes * sizeof *lanes);
-    if (!lanes) return rail_fail(RAIL_E_SYSTEM, "out of memory for the table of %u lanes", n_lanes);
+    if (lanes) peer->lanes = lanes;
+    struct repair_lane *repair = realloc(peer->repair.lanes, n_set * sizeof *repair);
+    if (repair) peer->repair.lanes = repair;
+    uint32_t *heard_turns = realloc(peer->heard_turns, n_set * sizeof *heard_turns);
+    if (heard_turns) peer->heard_turns = heard_turns;
+    if (!lanes || !repair || !heard_turns)
+        return rail_fail(RAIL_E_SYSTEM, "out of memory for the table of %u lanes", n_lanes);
+    uint32_t n_before = peer->n_lanes / NET_BERTHS;
     memset(lanes + peer->n_lanes, 0, (n_lanes - peer->n_lanes) * sizeof *lanes);
-    peer->lanes = lanes;
+    memset(repair + n_before, 0, (n_set - n_before) * sizeof *repair);
+    memset(heard_turns + n_before, 0, (n_set - n_before) * sizeof *heard_turns);
     peer->n_lanes = n_lanes;
     return RAIL_OK;
 }
@@ -102,6 +113,8 @@ bool peer_read(struct net_lane *lane)
 {
     enum rail_result r = lane_read(&lane->lane, NET_READ_BYTES);
     if (r == RAIL_NOT_YET) return false;
+    if (lane->peer->heard_down) mend_look(lane->peer);
+    if (lane->state != NET_LANE_UP) return true; /* they have closed this one, too */
     if (move_is_left(lane) && (r != RAIL_OK || lane->peer->connecter)) /* the accepter waits for the connecter's end */
         peer_lane_left(lane);
     else if (lane->said_bye)
@@ -142,14 +155,13 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
     peer->leaving = false;
     net_lane_hot(net, lane);
     peer_activate(peer);
-    if (lane->newcomer)
-        move_begins(lane);
-    else
-        RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
+    if (!lane->newcomer && !lane->anew) RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
+    mend_lane_up(lane);
+    if (lane->newcomer) move_begins(lane);
     return RAIL_OK;
 }
 
-static void lane_down(struct net_lane *lane)
+void peer_lane_off(struct net_lane *lane)
 {
     struct net_peer *peer = lane->peer;
     struct net *net = peer->net;
@@ -162,7 +174,7 @@ static void lane_down(struct net_lane *lane)
         }
     lane->state = NET_LANE_CLOSED;
     lane->newcomer = lane->leaving = false;
-    if (peer->control == lane) peer->control = NULL;
+    if (peer->control == lane) control_lane_gone(peer);
     peer->n_up--;
     lane_close(&lane->lane);
 }
@@ -170,7 +182,7 @@ static void lane_down(struct net_lane *lane)
 void peer_lane_left(struct net_lane *lane)
 {
     struct net_peer *peer = lane->peer;
-    lane_down(lane);
+    peer_lane_off(lane);
     peer_activate(peer); /* control frames may have waited for that */
 }
 
@@ -199,15 +211,17 @@ static void links_ended(struct net_peer *peer, enum rail_result result, const ch
         }
     }
     peer->n_early = 0;
+    control_reset(peer);
 }
 
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why)
 {
     if (!peer->lost) snprintf(peer->why, sizeof peer->why, "%s", why);
+    peer->repair.alone_ns = 0;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         if (!peer->lanes[i]) continue;
         net_connect_drop(peer->lanes[i]);
-        lane_down(peer->lanes[i]);
+        peer_lane_off(peer->lanes[i]);
     }
     links_ended(peer, result, why);
 }
@@ -222,12 +236,23 @@ static uint32_t links_open(const struct net_peer *peer)
     return n;
 }
 
+/* It is repaired: other lanes go on, or a link waits for one to come back. */
+static bool is_repaired(const struct net_lane *lane)
+{
+    const struct net_peer *peer = lane->peer;
+    return net_mends(peer) && !lane->lane.broke_rule && !peer->leaving && (peer->n_up > 1 || links_open(peer) > 0);
+}
+
 void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why)
 {
     struct net_peer *peer = lane->peer;
     char text[NET_WHY_BYTES]; /* `why` may be the last error's text, which what follows may overwrite */
     snprintf(text, sizeof text, "%s", why);
-    lane_down(lane);
+    if (result != RAIL_OK && result != RAIL_E_INTERNAL && is_repaired(lane)) {
+        mend_lane_ended(lane, text);
+        return;
+    }
+    peer_lane_off(lane);
     if (result != RAIL_OK) {
         lane->down_ns = rail_now_ns();
         memcpy(lane->down_why, text, sizeof lane->down_why);
@@ -244,7 +269,7 @@ void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char 
         return;
     }
     /* What the surviving lanes have brought already still counts: a process that dies sends its last words on all of
-     * them. Then the links fail as a whole; nothing can be repaired yet. */
+     * them. Then the links fail as a whole. */
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *other = peer->lanes[i];
         while (other && other->state == NET_LANE_UP && lane_read(&other->lane, NET_READ_BYTES) == RAIL_OK) continue;
@@ -266,7 +291,7 @@ void peer_leave(struct net_peer *peer)
             lane_queue(&lane->lane, &frame, NULL, NULL);
             (void)lane_write(&lane->lane);
         }
-        lane_down(lane);
+        peer_lane_off(lane);
     }
     links_ended(peer, RAIL_E_USAGE, "the network was closed with the last communicator");
 }

@@ -20,6 +20,7 @@ enum rail_result net_violation(struct lane *lane, const char *format, ...)
     va_start(arguments, format);
     vsnprintf(what, sizeof what, format, arguments);
     va_end(arguments);
+    lane->broke_rule = true;
     return rail_fail_quietly(RAIL_E_REMOTE, "%s: protocol error: %s; the connection is closed", lane->text, what);
 }
 
@@ -286,6 +287,8 @@ static const struct { uint32_t least, most; } control_bytes[] = {
     [FRAME_CREDIT] = {0, 0},
     [FRAME_CLOSE] = {0, 0},
     [FRAME_BYE] = {0, 0},
+    [FRAME_LANE_DOWN] = {0, 0},
+    [FRAME_BITMAPS] = {0, NET_GRAINS_MAX / 8},
     [FRAME_ASK] = {0, 0},
     [FRAME_OPINION] = {0, 0},
     [FRAME_LEAVE] = {0, 0},
@@ -295,6 +298,7 @@ static const struct { uint32_t least, most; } control_bytes[] = {
 static bool is_known(const struct net_peer *peer, uint8_t type)
 {
     if (type >= FRAME_ASK && type <= FRAME_LEAVE) return (peer->features & FRAME_FEATURE_ROUTES) != 0;
+    if (type == FRAME_LANE_DOWN || type == FRAME_BITMAPS) return net_mends(peer);
     return type >= FRAME_OPEN && type <= FRAME_BYE;
 }
 
@@ -311,19 +315,31 @@ static enum rail_result sink_begin(struct lane *lane, const struct frame *f, voi
     return RAIL_OK;
 }
 
+/* What must come in order: whatever a lane that died had brought already comes again on another one, and is skipped. */
+static enum rail_result end_control(struct lane *lane, const struct frame *f)
+{
+    enum rail_result turn = control_admit(lane, f);
+    if (turn != RAIL_OK) return turn == RAIL_NOT_YET ? RAIL_OK : turn;
+    switch ((enum frame_type)f->type) {
+    case FRAME_OPEN: return end_open(lane, f);
+    case FRAME_ACCEPT: return end_accept(lane, f);
+    case FRAME_REFUSE: return end_refuse(lane, f);
+    case FRAME_BITMAPS: return mend_heard_bitmaps(above(lane), f);
+    case FRAME_LANE_DOWN: return mend_heard_down(above(lane), f);
+    default: return end_close(lane, f);
+    }
+}
+
 static enum rail_result sink_end(struct lane *lane, const struct frame *f)
 {
     switch ((enum frame_type)f->type) {
     case FRAME_DATA: end_data(lane, f); return RAIL_OK;
-    case FRAME_OPEN: return end_open(lane, f);
-    case FRAME_ACCEPT: return end_accept(lane, f);
-    case FRAME_REFUSE: return end_refuse(lane, f);
-    case FRAME_CLOSE: return end_close(lane, f);
+    case FRAME_CREDIT: return control_heard_ack(lane, f); /* the credit was taken with the header */
     case FRAME_BYE: above(lane)->said_bye = true; return RAIL_OK;
     case FRAME_ASK: return move_asked(above(lane), f);
     case FRAME_OPINION: return move_opinion(above(lane), f);
     case FRAME_LEAVE: return move_heard_leave(above(lane), f);
-    default: return RAIL_OK; /* CREDIT: taken with the header */
+    default: return end_control(lane, f);
     }
 }
 

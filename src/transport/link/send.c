@@ -1,8 +1,7 @@
 /* send.c - what goes out on the lanes to a peer process.
  *
- * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). Control frames
- * (OPEN, ACCEPT, REFUSE, CLOSE) must stay in order: all travel on one lane, the first that was up, and on another one only
- * when that has ended. While it leaves they wait: it ends when the far end has read all of it. */
+ * A lane takes the next chunk of the link whose turn it is when the lane has room (pull scheduling). What links have to say
+ * in order goes through control.c. */
 #include <stdio.h>
 #include <string.h>
 
@@ -13,20 +12,7 @@ static inline bool takes_frames(const struct net_lane *lane)
     return lane && lane->state == NET_LANE_UP && !lane->leaving;
 }
 
-static struct net_lane *control_lane(struct net_peer *peer)
-{
-    for (uint32_t i = 0; i < peer->n_lanes && !peer->control; i++)
-        if (takes_frames(peer->lanes[i]) && !peer->lanes[i]->newcomer) peer->control = peer->lanes[i];
-    return takes_frames(peer->control) ? peer->control : NULL;
-}
-
-static void queue_control(struct net_peer *peer, struct net_lane *lane, struct frame *frame, const void *payload)
-{
-    if (frame->credit_link == 0) credit_ride(peer, frame);
-    lane_queue(&lane->lane, frame, payload, NULL);
-}
-
-static void queue_open(struct net_link *l, struct net_lane *lane)
+static void say_open(struct net_link *l)
 {
     struct frame frame = {.type = FRAME_OPEN, .sequence = l->number, .payload_bytes = sizeof(struct frame_open)};
     struct frame_open open = {
@@ -34,43 +20,40 @@ static void queue_open(struct net_link *l, struct net_lane *lane)
         .n_slots = l->base.n_slots, .slot_bytes = l->base.slot_bytes, .grain_bytes = l->grain_bytes,
     };
     open = frame_open_swap(open);
-    queue_control(l->peer, lane, &frame, &open);
-    l->wants_open = false;
+    l->wants_open = !control_say(l->peer, &frame, &open);
 }
 
-static void queue_close(struct net_link *l, struct net_lane *lane)
+static void say_close(struct net_link *l)
 {
     struct frame frame = {.type = FRAME_CLOSE, .link = l->remote, .sequence = l->number};
     if (l->sender)
         frame.slot_bytes = (uint32_t)l->assigned;
     else if (l->remote != 0)
         credit_put(l, &frame);
-    queue_control(l->peer, lane, &frame, NULL);
-    l->wants_close = false;
+    l->wants_close = !control_say(l->peer, &frame, NULL);
 }
 
-/* False when the control lane is full: the link keeps its wish and its place. */
-static bool send_control(struct net_link *l)
+static bool has_wish(const struct net_link *l)
 {
-    if (!(l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close)) return true;
-    struct net_lane *lane = control_lane(l->peer);
-    if (!lane || lane_out_full(&lane->lane)) return false;
+    return l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close;
+}
+
+/* The first of its wishes. Out of memory it keeps it; the peer is given up then (mend.c). */
+static void say_wish(struct net_link *l)
+{
     if (l->wants_open) {
-        queue_open(l, lane);
+        say_open(l);
     } else if (l->wants_accept) {
         struct frame frame = {.type = FRAME_ACCEPT, .link = l->remote, .sequence = l->number,
                               .slot_bytes = l->base.n_slots};
-        queue_control(l->peer, lane, &frame, NULL);
-        l->wants_accept = false;
+        l->wants_accept = !control_say(l->peer, &frame, NULL);
     } else if (l->wants_refuse) {
         struct frame frame = {.type = FRAME_REFUSE, .link = l->remote};
         frame.payload_bytes = (uint32_t)strnlen(l->why, FRAME_CONTROL_BYTES_MAX);
-        queue_control(l->peer, lane, &frame, l->why);
-        l->wants_refuse = false;
+        l->wants_refuse = !control_say(l->peer, &frame, l->why);
     } else {
-        queue_close(l, lane);
+        say_close(l);
     }
-    return true;
 }
 
 static uint32_t chunk_bytes_at_most(const struct net_link *l, uint64_t left_bytes)
@@ -161,12 +144,44 @@ static struct net_lane *home_lane(const struct net_link *l, size_t bytes)
     return best;
 }
 
+/* Queues the run of grains from first_grain on as one chunk. */
+static void queue_chunk(struct net_link *l, struct net_lane *lane, uint64_t sequence, uint32_t first_grain, uint32_t bytes)
+{
+    uint32_t n_slots = l->base.n_slots;
+    const struct net_slot *slot = &l->slots[sequence % n_slots];
+    struct frame frame = {
+        .type = FRAME_DATA, .first_grain = (uint16_t)first_grain, .link = l->remote, .sequence = (uint32_t)sequence,
+        .payload_bytes = bytes, .slot_bytes = slot->bytes, .signature = slot->signature,
+    };
+    credit_ride(l->peer, &frame);
+    const uint8_t *payload = l->memory + (sequence % n_slots) * l->stride_bytes + (size_t)first_grain * l->grain_bytes;
+    if (lane_queue(&lane->lane, &frame, payload, l)) l->frames_out++;
+    carriage_carries(l, sequence, first_grain, link_grains(l, bytes), lane);
+    l->turn_bytes += FRAME_BYTES + bytes;
+}
+
+/* What a dead lane took along goes first: the receiver waits for it. */
+static bool send_again(struct net_link *l, uint64_t sequence, uint32_t first_grain, uint32_t n_grains)
+{
+    uint32_t slot_bytes = l->slots[sequence % l->base.n_slots].bytes, offset_bytes = first_grain * l->grain_bytes;
+    uint64_t left_bytes = (uint64_t)n_grains * l->grain_bytes;
+    if (left_bytes > slot_bytes - offset_bytes) left_bytes = slot_bytes - offset_bytes;
+    uint32_t bytes = chunk_bytes_at_most(l, left_bytes);
+    struct net_lane *lane = pick_lane(l->peer, FRAME_BYTES + bytes);
+    if (lane) queue_chunk(l, lane, sequence, first_grain, bytes);
+    return lane != NULL;
+}
+
 /* Cuts the next chunk of the link and gives it to a lane; false when no lane has room. */
 static bool send_chunk(struct net_link *l)
 {
+    uint64_t sequence;
+    uint32_t first_grain, n_grains;
+    if (l->n_again > 0 && carriage_next(l, &sequence, &first_grain, &n_grains))
+        return send_again(l, sequence, first_grain, n_grains);
     uint64_t published = atomic_load_explicit(&l->published, memory_order_acquire);
-    uint32_t n_slots = l->base.n_slots;
-    const struct net_slot *slot = &l->slots[l->assigned % n_slots];
+    if (l->assigned == published) return true; /* what was to be sent again has been credited */
+    const struct net_slot *slot = &l->slots[l->assigned % l->base.n_slots];
     uint64_t left_bytes = slot->bytes - l->assigned_bytes;
     uint32_t bytes = chunk_bytes_at_most(l, left_bytes);
     struct net_lane *lane = home_lane(l, FRAME_BYTES + bytes);
@@ -175,16 +190,8 @@ static bool send_chunk(struct net_link *l)
         lane = pick_lane(l->peer, FRAME_BYTES + bytes);
     }
     if (!lane) return false;
-    struct frame frame = {
-        .type = FRAME_DATA, .first_grain = (uint16_t)(l->assigned_bytes / l->grain_bytes), .link = l->remote,
-        .sequence = (uint32_t)l->assigned, .payload_bytes = bytes, .slot_bytes = slot->bytes,
-        .signature = slot->signature,
-    };
-    credit_ride(l->peer, &frame);
-    const uint8_t *payload = l->memory + (l->assigned % n_slots) * l->stride_bytes + l->assigned_bytes;
-    if (lane_queue(&lane->lane, &frame, payload, l)) l->frames_out++;
+    queue_chunk(l, lane, l->assigned, l->assigned_bytes / l->grain_bytes, bytes);
     l->assigned_bytes += bytes;
-    l->turn_bytes += FRAME_BYTES + bytes;
     if (l->assigned_bytes == slot->bytes) {
         l->assigned++;
         l->assigned_bytes = 0;
@@ -192,20 +199,33 @@ static bool send_chunk(struct net_link *l)
     return true;
 }
 
+/* Credit, or an acknowledgement, that has waited long enough for something to ride on. */
+static void send_alone(struct net_peer *peer)
+{
+    while (peer->n_urgent > 0 || control_owes(peer)) {
+        struct net_lane *lane = NULL;
+        for (uint32_t i = 0; i < peer->n_lanes && !lane; i++)
+            if (takes_frames(peer->lanes[i]) && !lane_out_full(&peer->lanes[i]->lane))
+                lane = peer->lanes[i];
+        if (!lane) break;
+        struct frame frame = {.type = FRAME_CREDIT, .signature = control_acknowledge(peer)};
+        credit_ride(peer, &frame);
+        lane_queue(&lane->lane, &frame, NULL, NULL);
+    }
+}
+
 /* Fills the lanes' queues with what they have room for. */
 static void fill(struct net_peer *peer)
 {
-    const struct net_link *waits = NULL; /* for the control lane to be replaced: others need not */
+    (void)control_send(peer);
     while (peer->ring_first) {
         struct net_link *l = peer->ring_first;
-        if (!send_control(l)) {
-            if (l == waits || !peer->control || !peer->control->leaving) break;
-            if (!waits) waits = l;
-            turn_ended(peer);
-            peer_ring(l);
+        if (has_wish(l)) {
+            say_wish(l);
+            if (peer->torn) break;
+            (void)control_send(peer);
             continue;
         }
-        if (l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close) continue;
         if (!link_has_data(l)) {
             turn_ended(peer);
             if (l->closed) link_free_if_done(l);
@@ -217,16 +237,7 @@ static void fill(struct net_peer *peer)
             peer_ring(l);
         }
     }
-    while (peer->n_urgent > 0) {
-        struct net_lane *lane = NULL;
-        for (uint32_t i = 0; i < peer->n_lanes && !lane; i++)
-            if (takes_frames(peer->lanes[i]) && !lane_out_full(&peer->lanes[i]->lane))
-                lane = peer->lanes[i];
-        if (!lane) break;
-        struct frame frame = {.type = FRAME_CREDIT};
-        credit_ride(peer, &frame);
-        lane_queue(&lane->lane, &frame, NULL, NULL);
-    }
+    send_alone(peer);
 }
 
 /* The far end may have said why before it closed. */
@@ -263,10 +274,16 @@ static bool flush(struct net_peer *peer, bool *left)
     return moved;
 }
 
+static bool has_more(const struct net_peer *peer)
+{
+    return peer->ring_first || peer->n_urgent > 0 || peer->n_said < peer->n_says;
+}
+
 bool peer_send(struct net_peer *peer, bool *more)
 {
     bool moved = false, left = false;
     *more = false;
+    if (peer->heard_down) mend_look(peer);
     if (peer->leaving || peer->n_up == 0) return false; /* peer_lane_up activates it again */
     /* A queue holds LANE_OUT_FRAMES: many small slots need several fills. Bounded: reading has its turn too. */
     for (int i = 0; i < 8; i++) {
@@ -274,8 +291,8 @@ bool peer_send(struct net_peer *peer, bool *more)
         bool sent = flush(peer, &left);
         if (peer->n_up == 0) return true;
         moved |= sent;
-        if (!sent || left || (!peer->ring_first && peer->n_urgent == 0)) break;
+        if (!sent || left || !has_more(peer)) break;
     }
-    *more = left || peer->ring_first || peer->n_urgent > 0;
+    *more = left || has_more(peer);
     return moved;
 }
