@@ -76,14 +76,24 @@ enum breakage {
     N_BREAKAGES,
 };
 
-/* Breaks a socket of one end; the hold-down is forgotten, or the test would wait for it. */
+/* The hold-down is forgotten, or the test would wait for it. */
+static void forget_flaps(struct pair *p)
+{
+    for (int k = 0; k < 2; k++) {
+        pthread_mutex_lock(&p->net[k]->lock);
+        for (struct net_peer *peer = p->net[k]->peers; peer; peer = peer->next)
+            for (uint32_t i = 0; i < peer->n_set; i++) peer->repair.lanes[i].flaps = 0;
+        net_unlock(p->net[k]);
+    }
+}
+
+/* Breaks a socket of one end. */
 static void break_one(struct net *net, enum breakage how, uint64_t which)
 {
     static const struct sockaddr nowhere = {.sa_family = AF_UNSPEC};
     pthread_mutex_lock(&net->lock);
     if (net->n_up > 0) {
         struct net_lane *lane = net->up[which % net->n_up];
-        for (uint32_t i = 0; i < lane->peer->n_set; i++) lane->peer->repair.lanes[i].flaps = 0;
         if (how == RESET)
             (void)connect(lane->lane.fd, &nowhere, sizeof nowhere);
         else if (how == FINISH)
@@ -118,6 +128,7 @@ static void *breaker_run(void *argument)
             atomic_fetch_add(&b->broken, 1);
         }
         usleep((useconds_t)((x >> 16) % b->pause_us));
+        forget_flaps(b->pair);
     }
     return NULL;
 }

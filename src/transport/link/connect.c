@@ -424,12 +424,18 @@ void net_knock_ready(struct net *net, struct net_knock *knock)
 
 /* ---- our own connections ---- */
 
+/* It is in use, or has yet to say that it no longer is. */
+static bool needs_lanes(const struct net_link *l)
+{
+    return (!l->closed && atomic_load_explicit(&l->failed, memory_order_relaxed) == 0) || l->wants_close;
+}
+
 /* The secret to prove: any communicator's that both are in; the first living link names one. */
 static const struct net_comm *comm_for(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_places; i++) {
         const struct net_link *l = peer->places[i].link;
-        if (!l || l->closed || atomic_load_explicit(&l->failed, memory_order_relaxed) != 0) continue;
+        if (!l || !needs_lanes(l)) continue;
         for (uint32_t j = 0; j < peer->net->n_comms; j++)
             if (peer->net->comms[j].key == l->comm_key) return &peer->net->comms[j];
     }
@@ -591,7 +597,7 @@ bool net_peer_wanted(const struct net_peer *peer)
     if (peer->called) return true;
     for (uint32_t i = 0; i < peer->n_places; i++) {
         const struct net_link *l = peer->places[i].link;
-        if (l && !l->closed && atomic_load_explicit(&l->failed, memory_order_relaxed) == 0) return true;
+        if (l && needs_lanes(l)) return true;
     }
     return false;
 }

@@ -151,7 +151,7 @@ void link_close(struct net_link *l)
     /* The far end has to hear of it if it can know of this one: it got our OPEN, or we its. */
     bool known = l->remote != 0 || (l->sender && !l->wants_open);
     l->wants_open = l->wants_accept = l->wants_refuse = false;
-    l->wants_close = known && peer->n_up > 0 && !peer->leaving && l->remote_finished == UINT64_MAX;
+    l->wants_close = known && (peer->n_up > 0 || peer->repair.alone_ns) && !peer->leaving && l->remote_finished == UINT64_MAX;
     if (l->wants_close) {
         peer_ring(l);
         net_touch(net);
