@@ -95,6 +95,17 @@ static void connected(struct repair *r, struct repair_lane *lane, uint16_t turn,
     r->alone_ns = 0;
 }
 
+/* `heard`: the last turn that they may have heard of. Turns after it come again, but for those that were called DOWN: the
+ * end of such a socket would not be told, as it was. */
+static void try_failed(struct repair_lane *lane, uint16_t heard, uint64_t now_ns)
+{
+    if (lane->state != REPAIR_TRYING) return;
+    lane->state = REPAIR_RESTING;
+    lane->retry_ns = now_ns + PAUSE_NS;
+    if (heard + 1u < lane->said_turns) heard = (uint16_t)(lane->said_turns - 1);
+    if (heard >= lane->turn && heard < lane->tried_turn) lane->tried_turn = heard;
+}
+
 static void tick(const struct repair *r, struct repair_lane *lane, uint64_t now_ns, struct repair_actions *out)
 {
     if (!r->connecter || lane->state != REPAIR_RESTING || now_ns < lane->retry_ns) return;
@@ -112,12 +123,7 @@ struct repair_actions repair_step(struct repair *r, const struct repair_event *e
     case REPAIR_ENDED: ended(r, lane, e->now_ns, &out); break;
     case REPAIR_HEARD_DOWN: heard_down(r, lane, e->turn, e->now_ns, &out); break;
     case REPAIR_CONNECTED: connected(r, lane, e->turn, e->now_ns, &out); break;
-    case REPAIR_TRY_FAILED:
-        if (lane->state != REPAIR_TRYING) break;
-        lane->state = REPAIR_RESTING;
-        if (e->turn >= lane->turn && e->turn < lane->tried_turn) lane->tried_turn = e->turn;
-        lane->retry_ns = e->now_ns + PAUSE_NS;
-        break;
+    case REPAIR_TRY_FAILED: try_failed(lane, e->turn, e->now_ns); break;
     case REPAIR_NIC_BACK:
         if (lane->state == REPAIR_RESTING && lane->flaps == 0) lane->retry_ns = e->now_ns;
         break;
