@@ -190,7 +190,8 @@ static void timer_fired(struct service_timer *timer)
 
 int acceptor_listen(struct acceptor *acceptor, const struct sockaddr_storage *address, int backlog)
 {
-    if (acceptor->n_listeners == ENDPOINTS_MAX) return 0;
+    int most = acceptor->config.listeners_max ? acceptor->config.listeners_max : ENDPOINTS_MAX;
+    if (acceptor->n_listeners == most) return 0;
     int fd = socket_listen(address, backlog);
     if (fd < 0) return -1;
     struct sockaddr_storage bound = {0};

@@ -16,10 +16,11 @@
 
 /* Two round trips of a bad wide-area path (300 ms) and twice a lost packet (1 s + 2 s), rounded up. */
 #define ACCEPTOR_PATIENCE_NS (5 * RAIL_NS_PER_S)
-enum { ACCEPTOR_PENDING_MAX = 1024 };
+enum { ACCEPTOR_PENDING_MAX = 1024, ACCEPTOR_LISTENERS_MAX = 16 };
 
 struct acceptor_config {
     const char *purpose;   /* the handshake's */
+    int listeners_max;     /* further ones are not opened; 0: ENDPOINTS_MAX */
     auth_lookup *lookup;
     enum frame_type first; /* the one frame a newcomer may begin with, and its length */
     size_t first_bytes;
@@ -37,9 +38,9 @@ struct acceptor_pending;
 
 struct acceptor {
     struct acceptor_config config;
-    struct acceptor_listener listeners[ENDPOINTS_MAX];
+    struct acceptor_listener listeners[ACCEPTOR_LISTENERS_MAX];
     int n_listeners;
-    struct endpoint endpoints[ENDPOINTS_MAX]; /* where they listen */
+    struct endpoint endpoints[ACCEPTOR_LISTENERS_MAX]; /* where they listen */
     bool accepting, paused;
     struct acceptor_pending *oldest, *newest;
     uint32_t n_pending;

@@ -1,8 +1,7 @@
 /* bootstrap.c - failure news, watching, and closing; waiting for the service thread.
  *
- * News: the first failure a rank learns of, from the end of a connection, from a neighbour, or from its own caller, is
- * kept and sent on to all its other neighbours once. A dead rank in the middle cuts the tree, but each of its
- * neighbours notices by itself, so every part hears of the same culprit. */
+ * News: the first failure a rank learns of, from a neighbour, from its own caller, or because it was the one to decide
+ * (verdict.c), is kept and sent on to all its other neighbours once. */
 #include "bootstrap/bootstrap.h"
 
 #include <limits.h>
@@ -14,6 +13,7 @@
 
 #include "base/futex.h"
 #include "base/log.h"
+#include "bootstrap/reception.h"
 #include "bootstrap/state.h"
 
 #define STOP_LOOK_NS (20 * RAIL_NS_PER_MS) /* how often a sleeping caller looks at its stop flag */
@@ -60,9 +60,10 @@ void bootstrap_spread_news(struct bootstrap *b, const struct tree_peer *from)
     for (uint32_t i = 0; i < PEERS_MAX; i++) {
         struct tree_peer *peer = &b->peers[i];
         if (peer == from || !peer->present || peer->left) continue;
-        (void)conn_queue_copy(&peer->conn, FRAME_NEWS, 0, &b->verdict, sizeof b->verdict);
+        (void)peer_queue_copy(peer, FRAME_NEWS, 0, &b->verdict, sizeof b->verdict);
         conn_flush(&peer->conn);
     }
+    verdict_spread(b, from);
     if (b->phase == PHASE_JOINING_TREE && conn_is_open(&b->root)) { /* the root tells those who are still joining */
         (void)conn_queue_copy(&b->root, FRAME_NEWS, 0, &b->verdict, sizeof b->verdict);
         conn_flush(&b->root);
@@ -74,6 +75,15 @@ void bootstrap_fail(struct bootstrap *b, uint32_t culprit, enum rail_result resu
 {
     if (b->failed) return;
     bootstrap_record(b, culprit, result, text);
+    bootstrap_spread_news(b, from);
+    bootstrap_wake(b);
+}
+
+void bootstrap_fail_gone(struct bootstrap *b, uint32_t culprit, const char *text, const struct tree_peer *from)
+{
+    if (b->failed) return;
+    bootstrap_record(b, culprit, RAIL_E_REMOTE, text);
+    b->verdict.gone = 1;
     bootstrap_spread_news(b, from);
     bootstrap_wake(b);
 }
@@ -95,6 +105,7 @@ void bootstrap_leave(struct bootstrap *b)
     for (uint32_t i = 0; i < n_reports; i++) watch.reported(watch.owner, reports[i]);
     for (uint32_t i = 0; i < n_words; i++) watch.word(watch.owner, words[i].number, words[i].text);
     /* The verdict does not change any more, and closing waits for this callback. */
+    if (due && b->verdict.gone && watch.gone) watch.gone(watch.owner, b->verdict.culprit, b->verdict.text);
     if (due) watch.lost(watch.owner, b->verdict.culprit, (enum rail_result)b->verdict.result, b->verdict.text);
 }
 
@@ -104,6 +115,22 @@ void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result resu
     pthread_mutex_lock(&b->lock);
     b->failed_here = b->failed_here || !b->failed;
     bootstrap_fail(b, culprit, result, text, NULL);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out), void *owner)
+{
+    pthread_mutex_lock(&b->lock);
+    b->who = who;
+    b->who_owner = owner;
+    pthread_mutex_unlock(&b->lock);
+}
+
+void bootstrap_accuse(struct bootstrap *b, uint32_t culprit, enum bootstrap_finding kind, const char *text)
+{
+    if (b->pid != getpid()) return;
+    pthread_mutex_lock(&b->lock);
+    verdict_found(b, kind == BOOTSTRAP_UNREACHABLE ? FINDING_UNREACHABLE : FINDING_LINK, culprit, NULL, text);
     pthread_mutex_unlock(&b->lock);
 }
 
@@ -140,7 +167,7 @@ static void say_goodbye(struct bootstrap *b)
     b->close_until_ns = rail_now_ns() + GOODBYE_NS;
     for (uint32_t i = 0; i < PEERS_MAX; i++) {
         if (!b->peers[i].present) continue;
-        (void)conn_queue_copy(&b->peers[i].conn, FRAME_GOODBYE, 0, NULL, 0);
+        (void)peer_queue_copy(&b->peers[i], FRAME_GOODBYE, 0, NULL, 0);
         conn_flush(&b->peers[i].conn);
     }
 }
@@ -150,7 +177,12 @@ static void tear_down(struct bootstrap *b)
     acceptor_close(&b->door);
     dialer_close(&b->dialer);
     conn_close(&b->root);
-    for (uint32_t i = 0; i < PEERS_MAX; i++) conn_close(&b->peers[i].conn);
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        redial_end(&b->peers[i]);
+        conn_close(&b->peers[i].conn);
+    }
+    if (b->pulse_due_ns) service_timer_cancel(&b->pulse);
+    verdict_close(b);
     b->torn_down = true;
     bootstrap_wake(b);
 }
@@ -198,10 +230,15 @@ void bootstrap_close(struct bootstrap *b)
             pthread_mutex_unlock(&b->lock);
             if (!torn_down) (void)rail_futex_wait(&b->turn, seen, UINT64_MAX);
         }
+        reception_forget(b);
         service_timer_cancel(&b->kick); /* returns when the callback that tore down has, too */
         pthread_mutex_destroy(&b->lock);
     } /* else a forked child: its descriptors were closed at the fork, and the connections are its parent's */
-    for (uint32_t i = 0; i < PEERS_MAX; i++) blob_drop(b->peers[i].gathered);
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        blob_drop(b->peers[i].gathered);
+        session_drop(&b->peers[i]);
+    }
+    verdict_free(b);
     free(b->reports);
     sodium_memzero(b, sizeof *b);
     free(b);

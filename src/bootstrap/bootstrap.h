@@ -5,6 +5,12 @@
  * on the ranks talk over a tree (fan-out BOOTSTRAP_FANOUT): all-gather and barrier in O(log n) rounds. The tree's
  * connections stay open for the life of the communicator: they carry failure news and end-of-file of dead processes.
  *
+ * The tree outlives its connections. One that breaks, or is not acknowledged by the far host's kernel any more, is replaced
+ * by one over other addresses, and nothing is lost or doubled by that (session.c, pulse.c, redial.c). A process is gone when
+ * its connection ends or its host refuses a new one; a host is lost when none of its addresses answers for
+ * BOOTSTRAP_LOST_MS. A process that is stopped or busy is neither. Whoever finds a loss tells it to rank 0, or to the
+ * lowest rank that is left, which decides for all (verdict.c).
+ *
  * A half-open, silent or wrong connection is dropped after its own deadline, counted and logged, and disturbs
  * nobody. */
 #ifndef RAIL_BOOTSTRAP_BOOTSTRAP_H
@@ -20,6 +26,10 @@
 #include "bootstrap/sockets.h"
 
 enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 528 };
+enum { BOOTSTRAP_PLACE_ENDPOINTS = 16 };
+/* A host is lost when nothing of it answers for so long. Suspected much earlier, it has been dialed over every network three
+ * times by then; survivors are to know within 3 s. */
+enum { BOOTSTRAP_LOST_MS = 1800 };
 
 /* ncclGetUniqueId: opens the root's listener in this process (or uses NCCL_COMM_ID) and writes the id. The root serves
  * one communicator, then ends; it also ends after RAILCCL_ROOT_TIMEOUT_S without one. */
@@ -42,9 +52,9 @@ enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bo
 /* Where a process is found later, by communicators made of those it is in. Plain bytes. */
 struct bootstrap_place {
     uint32_t n_endpoints, reserved;
-    struct endpoint endpoints[ENDPOINTS_MAX];
+    struct endpoint endpoints[BOOTSTRAP_PLACE_ENDPOINTS];
 };
-/* This process's; opens its listener if need be. The listener stays for the life of the process. */
+/* This process's; opens its listeners if need be, one per interface. They stay for the life of the process. */
 enum rail_result bootstrap_place_here(struct bootstrap_place *out);
 
 /* This rank's parent in the tree: rank tree_parent(rank) of the new communicator. */
@@ -75,6 +85,13 @@ const uint8_t *bootstrap_secret(const struct bootstrap *b);
 
 /* From now on the service thread listens on the tree. `lost` is called on it, once, with the first failure heard of:
  * the culprit's rank and one line of text, the same on every rank whenever the news can travel. */
+/* Of a rank, as core knows it from the exchange at init. */
+struct bootstrap_who {
+    const struct bootstrap_place *place;
+    uint64_t host_key;
+    uint32_t pid;
+    const char *host;
+};
 struct bootstrap_watch {
     void (*lost)(void *owner, uint32_t culprit, enum rail_result result, const char *text);
     void *owner;
@@ -82,10 +99,23 @@ struct bootstrap_watch {
     void (*reported)(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
     /* At all other ranks, on the service thread: rank 0's word. May be NULL. */
     void (*word)(void *owner, uint64_t number, const char *text);
+    /* Before `lost`: the process of this rank is gone for certain. May be NULL. */
+    void (*gone)(void *owner, uint32_t rank, const char *text);
 };
 enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch watch);
 
-/* Tells every rank that `culprit` failed. Any thread; does not block. */
+/* Who the ranks are; from now until closing, from any thread, with b's lock held: must not block. False: not known. With it
+ * a rank whose parent is lost finds whoever decides then, and hosts are named with all their ranks; without it each part of
+ * a cut tree decides for itself. */
+void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out), void *owner);
+
+/* What this rank found about another, to be weighed against what others find: `lost` is then called everywhere with one and
+ * the same verdict, some 100 ms (somebody died), 300 ms (cannot be reached) or 1 s (a link failed) later. */
+enum bootstrap_finding { BOOTSTRAP_LINK_FAILED = 1, BOOTSTRAP_UNREACHABLE = 2 };
+/* `text` is for BOOTSTRAP_LINK_FAILED. Any thread; does not block. */
+void bootstrap_accuse(struct bootstrap *b, uint32_t culprit, enum bootstrap_finding kind, const char *text);
+
+/* Tells every rank that `culprit` failed, at once: what is certain and needs no weighing. Any thread; does not block. */
 void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result result, const char *text);
 
 /* Sends some bytes to rank 0 (not from rank 0 itself). Any thread; does not block. May be lost: say it again. */
@@ -99,5 +129,8 @@ void bootstrap_close(struct bootstrap *b);
 
 /* Testing and telemetry: connections dropped because they failed to prove the secret or kept silent. */
 uint64_t bootstrap_refused(void);
+/* Connections of trees that were replaced by another one, and hosts and processes that were suspected, in this process. */
+uint64_t bootstrap_resumed(void);
+uint64_t bootstrap_suspected(void);
 
 #endif

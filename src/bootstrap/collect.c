@@ -55,12 +55,12 @@ static void spread(struct bootstrap *b, struct blob *table)
     c->done = true;
     b->n_collectives++;
     for (uint32_t i = 0; i < b->n_children; i++) {
-        struct conn *conn = &b->peers[FIRST_CHILD + i].conn;
-        if (conn_queue(conn, FRAME_SPREAD, b->n_collectives, table) != RAIL_OK) {
+        struct tree_peer *child = &b->peers[FIRST_CHILD + i];
+        if (peer_queue(child, FRAME_SPREAD, b->n_collectives, table) != RAIL_OK) {
             out_of_memory(b);
             return;
         }
-        conn_flush(conn);
+        conn_flush(&child->conn);
     }
     bootstrap_wake(b);
 }
@@ -128,7 +128,7 @@ void collect_advance(struct bootstrap *b)
     c->sent_up = true;
     if (b->rank == 0) {
         sort_and_spread(b, up);
-    } else if (conn_queue(&b->peers[PARENT].conn, FRAME_GATHER, b->n_collectives + 1, up) != RAIL_OK) {
+    } else if (peer_queue(&b->peers[PARENT], FRAME_GATHER, b->n_collectives + 1, up) != RAIL_OK) {
         out_of_memory(b);
     } else {
         conn_flush(&b->peers[PARENT].conn);
@@ -157,7 +157,7 @@ static void tell_missing(struct bootstrap *b)
     b->collective.noted = true;
     if (b->rank == 0 || b->collective.sent_up) return;
     list_missing(b, &missing);
-    (void)conn_queue_copy(&b->peers[PARENT].conn, FRAME_AWAITS, b->n_collectives + 1, &missing, sizeof missing);
+    (void)peer_queue_copy(&b->peers[PARENT], FRAME_AWAITS, b->n_collectives + 1, &missing, sizeof missing);
     conn_flush(&b->peers[PARENT].conn);
 }
 

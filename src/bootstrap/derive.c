@@ -8,16 +8,15 @@
 #include <unistd.h>
 
 #include "base/log.h"
-#include "bootstrap/reception.h"
 #include "bootstrap/state.h"
 
 /* The parent's addresses as this rank sees them: loopback means itself on another host. Unless there is nothing else:
  * hosts may be pretended. */
-static uint32_t endpoints_of(const struct bootstrap_parent *parent, struct endpoint out[ENDPOINTS_MAX])
+static uint32_t endpoints_of(const struct bootstrap_parent *parent, struct endpoint out[BOOTSTRAP_PLACE_ENDPOINTS])
 {
     uint32_t n = 0;
     for (int pass = 0; pass < 2 && n == 0; pass++)
-        for (uint32_t i = 0; i < parent->place->n_endpoints && i < ENDPOINTS_MAX; i++) {
+        for (uint32_t i = 0; i < parent->place->n_endpoints && i < BOOTSTRAP_PLACE_ENDPOINTS; i++) {
             const struct endpoint *e = &parent->place->endpoints[i];
             if (endpoint_valid(e) && (parent->same_host || pass == 1 || !endpoint_is_loopback(e))) out[n++] = *e;
         }
@@ -26,7 +25,7 @@ static uint32_t endpoints_of(const struct bootstrap_parent *parent, struct endpo
 
 static void start(struct bootstrap *b, const struct bootstrap_parent *parent)
 {
-    struct endpoint endpoints[ENDPOINTS_MAX];
+    struct endpoint endpoints[BOOTSTRAP_PLACE_ENDPOINTS];
     b->phase = PHASE_JOINING_TREE;
     if (b->rank != 0) {
         b->peers[PARENT].person = (struct wire_person){.rank = tree_parent(b->rank), .pid = parent->pid};
@@ -44,12 +43,10 @@ enum rail_result bootstrap_open_derived(const struct bootstrap_config *config,
     RAIL_TRY(bootstrap_create(config, &b));
     memcpy(b->secret, secret, BOOTSTRAP_SECRET_BYTES);
     join_tree_keys(b);
-    if (b->n_children > 0) reception_expect(b);
     pthread_mutex_lock(&b->lock);
     start(b, parent);
     enum rail_result result = join_wait(b, RAIL_OK);
     pthread_mutex_unlock(&b->lock);
-    reception_forget(b);
     if (result != RAIL_OK) {
         bootstrap_close(b);
         return result;

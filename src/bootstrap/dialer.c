@@ -70,7 +70,8 @@ static void target_ready(struct service_source *source, uint32_t events);
 static enum rail_result attempt(struct dialer *d)
 {
     for (; d->at < d->n_targets; d->at++) {
-        int fd = socket_connect(&d->targets[d->at]), error = errno;
+        int fd = d->nic.name[0] ? socket_connect_by(&d->nic, &d->targets[d->at]) : socket_connect(&d->targets[d->at]);
+        int error = errno;
         if (fd < 0 && (error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS))
             return local_failure(d, "socket()", strerror(error));
         if (fd < 0) {
@@ -191,6 +192,8 @@ enum rail_result dialer_start(struct dialer *d, const struct dialer_config *conf
     d->config.key = NULL;
     d->config.endpoints = NULL;
     d->config.scopes = NULL;
+    d->config.nic = NULL;
+    if (config->nic) d->nic = *config->nic;
     d->all_refused = true;
     memcpy(d->key, config->key, AUTH_KEY_BYTES);
     strncpy(d->purpose, config->purpose, sizeof d->purpose - 1);

@@ -12,6 +12,7 @@
 #include "base/service.h"
 #include "bootstrap/auth.h"
 #include "bootstrap/sockets.h"
+#include "topo/machine.h"
 
 enum { DIALER_SCOPES_MAX = 8, DIALER_NOTE_BYTES = 320 };
 
@@ -22,6 +23,7 @@ struct dialer_config {
     int n_endpoints;
     const uint32_t *scopes; /* interfaces to try link-local addresses on */
     int n_scopes;
+    const struct machine_interface *nic; /* the one to call by; NULL: the kernel's choice. Copied */
     uint64_t refused_patience_ns; /* give up when all refuse connections for so long; UINT64_MAX: never */
     bool foreign_patience; /* go on although somebody answered who does not hold the secret */
     /* Proven; `fd` is the owner's. If it turns out to be the wrong one: close it and call dialer_next(). */
@@ -39,6 +41,7 @@ struct dialer {
     struct sockaddr_storage *targets;
     int n_targets, at;
     uint32_t round;
+    struct machine_interface nic; /* name "": the kernel's choice */
     bool connecting; /* connect() has not ended */
     bool all_refused, foreign; /* in this round */
     uint64_t refused_since_ns; /* 0: not */

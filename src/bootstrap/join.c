@@ -15,6 +15,7 @@
 
 #include "base/futex.h"
 #include "base/log.h"
+#include "bootstrap/reception.h"
 #include "bootstrap/root.h"
 #include "bootstrap/state.h"
 
@@ -249,7 +250,14 @@ enum rail_result bootstrap_create(const struct bootstrap_config *config, struct 
     b->opened_ns = rail_now_ns();
     b->n_children = tree_n_children(b->rank, b->n_ranks);
     b->subtree = tree_size(b->rank, b->n_ranks);
+    struct bootstrap_place place = {0};
+    if (b->n_ranks > 1 && bootstrap_place_here(&place) != RAIL_OK) {
+        free(b);
+        return RAIL_E_SYSTEM;
+    }
+    memcpy(&b->place, &place, sizeof b->place);
     pthread_mutex_init(&b->lock, NULL);
+    if (b->n_ranks > 1) reception_expect(b);
     *out = b;
     return RAIL_OK;
 }

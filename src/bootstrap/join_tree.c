@@ -50,6 +50,7 @@ void join_check(struct bootstrap *b)
     for (uint32_t i = 0; i < b->n_children; i++)
         if (!b->peers[FIRST_CHILD + i].present) return;
     b->phase = PHASE_OPEN;
+    pulse_start(b);
     (void)conn_queue_copy(&b->root, FRAME_JOINED, 0, NULL, 0);
     conn_flush(&b->root); /* 16 bytes: they fit */
     conn_close(&b->root);
@@ -68,11 +69,20 @@ void join_wrong_parent(struct bootstrap *b)
     dialer_next(&b->dialer, "closed the connection: it is not the parent, or it failed");
 }
 
+void join_introduce(const struct bootstrap *b, struct wire_child *out)
+{
+    memset(out, 0, sizeof *out);
+    join_person(b, &out->person);
+    out->parent = tree_parent(b->rank);
+    out->host_key = machine_host_key();
+    out->place = b->place;
+}
+
 static void parent_connected(void *owner, int fd)
 {
     struct bootstrap *b = owner;
-    struct wire_child child = {.parent = tree_parent(b->rank)};
-    join_person(b, &child.person);
+    struct wire_child child;
+    join_introduce(b, &child);
     struct tree_peer *parent = &b->peers[PARENT];
     if (b->failed || b->closing || peer_open(b, parent, fd) != RAIL_OK) {
         socket_close(fd);
@@ -94,14 +104,60 @@ static void parent_unreachable(void *owner, enum rail_result result, const char 
               machine_host_name(), parent->rank, parent->host, parent->pid, text);
 }
 
+/* Where it is found again, for when the connection breaks. */
+static void meet_child(struct tree_peer *peer, const struct wire_child *child)
+{
+    peer->host_key = child->host_key;
+    peer->place = child->place;
+    peer->remote = child->host_key != machine_host_key();
+}
+
+static void adopt(struct bootstrap *b, struct tree_peer *peer)
+{
+    const struct wire_adopted adopted = {.received = peer->received, .host_key = machine_host_key(), .place = b->place};
+    if (conn_queue_copy(&peer->conn, FRAME_ADOPTED, 0, &adopted, sizeof adopted) != RAIL_OK)
+        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
+    conn_flush(&peer->conn);
+}
+
+/* A child that lost its connection: goes on over this one. Also when this rank has failed meanwhile: it has news. */
+static void child_returned(struct bootstrap *b, struct tree_peer *peer, int fd, const struct wire_child *child)
+{
+    bool known = peer->present && !peer->left && !peer->lost && child->parent == b->rank && child->number > peer->number;
+    if (b->closing || !known) {
+        socket_close(fd);
+        return;
+    }
+    conn_close(&peer->conn);
+    redial_end(peer);
+    if (peer_open(b, peer, fd) != RAIL_OK) { /* the child calls again */
+        socket_close(fd);
+        return;
+    }
+    peer->number = child->number;
+    peer->holding = true;
+    peer->suspected = false;
+    pulse_heard(peer);
+    meet_child(peer, child);
+    adopt(b, peer);
+}
+
 void join_child_arrived(struct bootstrap *b, int fd, struct blob *payload)
 {
     struct wire_child child;
     memcpy(&child, payload->data, sizeof child);
     blob_drop(payload);
     child.person.host[WIRE_HOST_BYTES - 1] = '\0';
+    if (child.appeal && child.parent == b->rank && !b->closing) {
+        verdict_appealed(b, fd, &child);
+        return;
+    }
     uint32_t index = child.person.rank - tree_first_child(b->rank);
     struct tree_peer *peer = index < b->n_children ? &b->peers[FIRST_CHILD + index] : NULL;
+    if (peer && child.number > 0) {
+        child_returned(b, peer, fd, &child);
+        return;
+    }
     if (b->closing || b->failed || child.parent != b->rank || !peer || conn_is_open(&peer->conn) ||
         peer_open(b, peer, fd) != RAIL_OK) {
         socket_close(fd);
@@ -110,9 +166,8 @@ void join_child_arrived(struct bootstrap *b, int fd, struct blob *payload)
     peer->person = child.person;
     peer->subtree = tree_size(child.person.rank, b->n_ranks);
     peer->present = true;
-    if (conn_queue_copy(&peer->conn, FRAME_ADOPTED, 0, NULL, 0) != RAIL_OK)
-        join_fail(b, RAIL_E_SYSTEM, "bootstrap: rank %u: out of memory", b->rank);
-    conn_flush(&peer->conn);
+    meet_child(peer, &child);
+    adopt(b, peer);
     join_check(b);
 }
 
@@ -120,6 +175,7 @@ void join_tree_keys(struct bootstrap *b)
 {
     auth_derive(b->secret, "tree", b->tree_key);
     auth_key_id(b->tree_key, b->tree_key_id);
+    atomic_store_explicit(&b->keyed, true, memory_order_release);
 }
 
 void join_dial_parent(struct bootstrap *b, const struct endpoint *endpoints, uint32_t n_endpoints)

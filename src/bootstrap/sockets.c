@@ -10,6 +10,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "topo/machine.h"
+
 /* ---- the list of open descriptors ---- */
 
 static struct {
@@ -192,6 +194,19 @@ int socket_connect(const struct sockaddr_storage *to)
     return -1;
 }
 
+int socket_connect_by(const struct machine_interface *nic, const struct sockaddr_storage *to)
+{
+    int fd = fresh(to->ss_family);
+    if (fd < 0) return -1;
+    set(fd, IPPROTO_TCP, TCP_NODELAY, 1);
+    machine_bind_device(fd, nic, to);
+    if (bind(fd, (const struct sockaddr *)&nic->address, sockaddr_bytes(&nic->address)) == 0 &&
+        (connect(fd, (const struct sockaddr *)to, sockaddr_bytes(to)) == 0 || errno == EINPROGRESS))
+        return fd;
+    socket_close(fd);
+    return -1;
+}
+
 int socket_error(int fd)
 {
     int error = 0;
@@ -210,4 +225,13 @@ void socket_keep(int fd)
     set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
     set(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
+}
+
+void socket_watch(int fd)
+{
+    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 1);
+    set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
 }

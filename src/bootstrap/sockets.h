@@ -41,11 +41,16 @@ int socket_listen(const struct sockaddr_storage *at, int backlog);
 int socket_accept(int listener);
 /* The connection may still be under way when it returns. */
 int socket_connect(const struct sockaddr_storage *to);
+/* The same from one NIC. */
+struct machine_interface;
+int socket_connect_by(const struct machine_interface *nic, const struct sockaddr_storage *to);
 /* The error with which a connection attempt ended; 0 when it stands. */
 int socket_error(int fd);
 void socket_close(int fd);
 
 /* For a connection that stays: keep-alive, so that a silent host is noticed. */
 void socket_keep(int fd);
+/* For one of several connections that are tried: a silent host is noticed within some 2 s. socket_keep takes it back. */
+void socket_watch(int fd);
 
 #endif

@@ -5,6 +5,7 @@
 #include <sys/wait.h>
 
 #include "bootstrap/gang.h"
+#include "topo/machine.h"
 
 enum { RANKS_MAX = 24 };
 
@@ -19,6 +20,27 @@ struct report {
 };
 
 struct process { pid_t pid; uint32_t rank; };
+
+/* Who is who, as core exchanges it. */
+struct person { struct bootstrap_place place; uint64_t host_key; uint32_t pid; };
+static struct person people[RANKS_MAX];
+
+static bool who(void *owner, uint32_t rank, struct bootstrap_who *out)
+{
+    (void)owner;
+    *out = (struct bootstrap_who){&people[rank].place, people[rank].host_key, people[rank].pid, "here"};
+    return true;
+}
+
+static enum rail_result introduce(struct bootstrap *b, uint32_t rank)
+{
+    people[rank].host_key = machine_host_key();
+    people[rank].pid = (uint32_t)getpid();
+    enum rail_result result = bootstrap_place_here(&people[rank].place);
+    if (result == RAIL_OK) result = bootstrap_allgather(b, people, sizeof *people, rail_deadline_never());
+    if (result == RAIL_OK) bootstrap_know(b, who, NULL);
+    return result;
+}
 
 static struct process processes[RANKS_MAX];
 static int reports; /* the reading end */
@@ -37,6 +59,7 @@ struct role {
     int collectives;    /* then */
     bool watch, tells;  /* tells: calls bootstrap_tell about itself */
     bool tells_before_watch;
+    bool introduced; /* everybody knows who is who */
 };
 
 struct listener { int out; uint32_t rank; };
@@ -58,6 +81,7 @@ static void live(const struct role *role, uint32_t rank)
                                       .deadline = rail_deadline_in_ns((uint64_t)(role->deadline_s * 1e9))};
     uint8_t table[RANKS_MAX * 100] = {0};
     enum rail_result result = bootstrap_open(&config, &b);
+    if (result == RAIL_OK && role->introduced) result = introduce(b, rank);
     if (result == RAIL_OK) report(role->out, (struct report){.event = JOINED, .rank = rank});
     /* Else the news could come while another is still joining, whose open then fails instead. */
     if (result == RAIL_OK && (role->tells || role->tells_before_watch)) result = bootstrap_barrier(b, config.deadline);
@@ -168,6 +192,36 @@ static void a_killed_rank_is_named_by_every_survivor(void **state)
     }
 }
 
+/* Whoever is cut off from rank 0 by that appeals to it, or to the lowest rank that is left. */
+static void of_ranks_that_die_together_all_survivors_name_the_same(void **state)
+{
+    (void)state;
+    skip_where_forking_is_not_allowed();
+    /* two inner nodes; an inner node and a leaf elsewhere; the top and a child; the top and a leaf; four at once */
+    static const uint32_t victims[][4] = {{1, 2, 99, 99}, {2, 9, 99, 99}, {0, 1, 99, 99}, {0, 19, 99, 99}, {0, 1, 2, 3}};
+    for (size_t v = 0; v < sizeof victims / sizeof victims[0]; v++) {
+        char text[480] = "";
+        uint32_t n = 20, dead = 0, heard = 0, culprit = 99;
+        int go = start((struct role){.n = n, .deadline_s = 20, .watch = true, .introduced = true});
+        await_joined(n);
+        usleep(20000);
+        uint64_t killed_ns = rail_now_ns();
+        for (; dead < 4 && victims[v][dead] < n; dead++) kill(processes[victims[v][dead]].pid, SIGKILL);
+        for (struct report r; heard < n - dead && next(&r); heard += r.event == LOST) {
+            if (r.event != LOST) continue;
+            if (!text[0]) snprintf(text, sizeof text, "%s", r.text);
+            if (strcmp(text, r.text) != 0) fail_msg("rank %u says: %s; others: %s", r.rank, r.text, text);
+            culprit = r.culprit;
+        }
+        assert_int_equal(heard, n - dead);
+        assert_int_equal(culprit, victims[v][0]);
+        assert_true(rail_now_ns() - killed_ns < 3 * RAIL_NS_PER_S);
+        close(go);
+        for (struct report r; next(&r); ) assert_int_not_equal(r.event, LOST);
+        finish(n);
+    }
+}
+
 static void an_abort_is_told_to_all_others_once(void **state)
 {
     (void)state;
@@ -264,6 +318,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_rank_is_named_by_every_survivor),
+        cmocka_unit_test(of_ranks_that_die_together_all_survivors_name_the_same),
         cmocka_unit_test(an_abort_is_told_to_all_others_once),
         cmocka_unit_test(news_from_before_the_watch_is_reported_when_it_starts),
         cmocka_unit_test(closing_is_no_death),

@@ -245,7 +245,7 @@ static int become_rank_1(const struct unique_id *id)
     struct { struct frame_head head; struct wire_hello hello; } hello;
     struct { struct frame_head head; struct wire_welcome welcome; } answer;
     struct { struct frame_head head; struct wire_child child; } child;
-    struct frame_head adopted;
+    struct { struct frame_head head; struct wire_adopted adopted; } answered;
     uint8_t key[AUTH_KEY_BYTES], secret[AUTH_KEY_BYTES];
     auth_derive(id->secret, "root", key);
     int fd = dial(&id->endpoints[0]);
@@ -272,7 +272,7 @@ static int become_rank_1(const struct unique_id *id)
     child.child.person.rank = 1;
     strcpy(child.child.person.host, "liar");
     send_all(fd, &child, sizeof child);
-    if (!read_all(fd, &adopted, sizeof adopted) || adopted.type != FRAME_ADOPTED) return -1;
+    if (!read_all(fd, &answered, sizeof answered) || answered.head.type != FRAME_ADOPTED) return -1;
     return fd;
 }
 
@@ -299,7 +299,8 @@ static void mutated_frames_in_the_tree_end_the_communicator_not_the_process(void
         assert_true(fd >= 0);
         for (uint32_t frames = 1 + dice(4), sequence = 1; frames > 0; frames--, sequence++) {
             static const uint32_t types[] = {FRAME_GATHER, FRAME_GATHER, FRAME_GATHER, FRAME_AWAITS, FRAME_NEWS,
-                                             FRAME_GOODBYE, FRAME_SPREAD, FRAME_HELLO, FRAME_ADOPTED, 0, 0xffffffff};
+                                             FRAME_GOODBYE, FRAME_SPREAD, FRAME_HELLO, FRAME_ADOPTED, FRAME_BEAT, FRAME_BEAT,
+                                             FRAME_FINDING, FRAME_FINDING, 0, 0xffffffff};
             static const uint64_t sizes[] = {0, 24, 48, 64, sizeof(struct wire_news), 1ull << 20, 1ull << 30,
                 1ull << 31,
                                              1ull << 40, UINT64_MAX};
@@ -309,7 +310,9 @@ static void mutated_frames_in_the_tree_end_the_communicator_not_the_process(void
             m.head.sequence = dice(5) ? sequence : dice(1000);
             m.head.bytes = m.head.type == FRAME_GATHER && dice(3) ? 24
                            : m.head.type == FRAME_NEWS ? sizeof(struct wire_news)
-                           : m.head.type == FRAME_AWAITS ? 64 : sizes[dice(sizeof sizes / sizeof sizes[0])];
+                           : m.head.type == FRAME_AWAITS ? 64
+                           : m.head.type == FRAME_BEAT ? sizeof(struct wire_beat)
+                           : m.head.type == FRAME_FINDING ? sizeof(struct wire_finding) : sizes[dice(sizeof sizes / sizeof sizes[0])];
             size_t n = m.head.bytes < sizeof m.payload ? m.head.bytes : sizeof m.payload;
             send_all(fd, &m, sizeof m.head + (dice(8) ? n : dice((uint32_t)n + 1)));
         }

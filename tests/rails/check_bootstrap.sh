@@ -1,0 +1,112 @@
+#!/usr/bin/env bash
+# The bootstrap tree on 4 hosts x 2 rails, alone (tree_rank.c): it outlives the NIC that carries it, and when a host is cut
+# off all others name it, alike and in time. A stopped process is waited for.
+. tests/support/tap.sh
+. tests/rails/rig.sh
+tap_plan 9
+refusal=$(rig_refused)
+rig=$(rig_name)
+dir=$(mktemp -d)
+trap 'rig_down "$rig"; rm -rf "$dir"' EXIT
+trap 'exit 1' INT TERM HUP
+n=8 pids=()
+# Survivors are to know within 3 s; a machine of few cores with other work on it may take the rest.
+late_ms=$((3000 + ${TEST_SLACK_MS:-700}))
+
+host_of() { echo $(($1 % 4)); } # neighbours in the tree are on different hosts, inner nodes on several
+start() { # RANKS idle|busy
+    local r
+    n=$1 pids=()
+    rm -rf "${dir:?}"/*
+    for ((r = 0; r < n; r++)); do
+        TREE_HOST=h$(host_of $r) timeout 100 ip netns exec "$rig-h$(host_of $r)" "$BUILD/tests/rails/tree_rank" "$dir" $r "$n" "$2" \
+            >"$dir/out.$r" 2>&1 &
+        pids+=($!)
+    done
+    for ((r = 0; r < 3000; r++)); do [ "$(ls "$dir" | grep -c '^joined')" = "$n" ] && return 0; kill -0 "${pids[0]}" || break; sleep 0.01; done
+    echo "they do not join"; show; return 1
+}
+show() { tail -n 3 "$dir"/out.*; }
+pid_of() { pgrep -f "tree_rank $dir $1 $n "; } # pids[] are of `timeout`
+stop() { # lets them end: all must be well. Sets gathers, longest (ms) and how many connections were replaced and suspected
+    local r
+    touch "$dir/stop"
+    for ((r = 0; r < n; r++)); do wait "${pids[r]}"; done
+    [ "$(cat "$dir"/out.* | grep -c '^ok')" = "$n" ] || { echo "not all are well:"; show; return 1; }
+    read -r gathers longest resumed suspected < <(awk '
+        { gathers = $2; if ($5 > longest) longest = $5; resumed += $7; suspected += $9 }
+        END { printf "%d %d %d %d\n", gathers, longest, resumed, suspected }' "$dir"/out.*)
+    echo "# $gathers gathers, longest $longest ms, $resumed connections replaced, $suspected suspected"
+}
+now_ms() { "$BUILD/tests/rails/tree_rank"; }
+
+# All but those on HOST have said the same, naming a rank of it, in time.
+all_blame() { # HOST SINCE_MS
+    local r texts slowest
+    for ((r = 0; r < n; r++)); do [ "$(host_of $r)" = "$1" ] && kill -9 $(pid_of $r) 2>/dev/null; wait "${pids[r]}" 2>/dev/null; done
+    for ((r = 0; r < n; r++)); do [ "$(host_of $r)" = "$1" ] || tail -n 1 "$dir/out.$r"; done >"$dir/said"
+    texts=$(sed 's/^lost at [0-9]* //' "$dir/said" | sort -u)
+    slowest=$(awk -v since="$2" '/^lost/ && $3 - since > worst { worst = $3 - since } END { print worst + 0 }' "$dir/said")
+    echo "# $slowest ms: $texts"
+    [ "$(echo "$texts" | wc -l)" = 1 ] && [[ $texts == "culprit $1: rank $1 (host h$1, pid "*"cannot be reached over any network"* ]] &&
+        [ "$slowest" -le $late_ms ] || { echo "not one verdict of host $1 within $late_ms ms:"; cat "$dir/said"; return 1; }
+}
+lost_host() { # RANKS idle|busy HOST cut|silent
+    local since
+    start "$1" "$2" || return 1
+    sleep 1
+    since=$(now_ms)
+    "rig_$4" "$rig" "$3" 0; "rig_$4" "$rig" "$3" 1
+    sleep 4
+    all_blame "$3" "$since"
+    local status=$?
+    rig_heal "$rig" "$3" 0; rig_heal "$rig" "$3" 1
+    rig_carriers "$rig" 4
+    return $status
+}
+
+# Busy while rail 0 (which the kernel and the endpoints prefer) goes away, comes back, and rail 1 goes.
+rails_go() { # cut|silent HOST
+    start 20 busy || return 1
+    sleep 0.3; "rig_$1" "$rig" "$2" 0
+    sleep 3; rig_heal "$rig" "$2" 0; rig_carriers "$rig" 4
+    sleep 1; "rig_$1" "$rig" "$2" 1
+    sleep 3; rig_heal "$rig" "$2" 1; rig_carriers "$rig" 4
+    stop && [ "$resumed" -gt 1 ] && [ "$longest" -lt 2500 ]
+}
+idle_then_gathers() {
+    start 8 idle || return 1
+    rig_cut "$rig" 1 0
+    sleep 2
+    stop || return 1
+    rig_heal "$rig" 1 0; rig_carriers "$rig" 4
+    [ "$resumed" -ge 1 ] && [ "$gathers" = 1 ] && [ "$longest" -lt 1000 ]
+}
+# Rank 1 has children; while it is stopped, its NIC goes as well.
+stopped() { # SECONDS [cut]
+    local pid
+    start 20 busy || return 1
+    pid=$(pid_of 1)
+    kill -STOP $pid
+    [ -z "${2:-}" ] || rig_cut "$rig" 1 0
+    sleep "$1"
+    kill -CONT $pid
+    sleep 1
+    stop || return 1
+    [ -z "${2:-}" ] || { rig_heal "$rig" 1 0; rig_carriers "$rig" 4; }
+    [ "$gathers" -gt 10 ] || return 1
+    [ -n "${2:-}" ] || [ "$suspected" = 0 ] || { echo "$suspected suspected"; return 1; }
+}
+
+[ -z "$refusal" ] && { rig_up "$rig" 4 2 500 || exit 1; }
+case_of() { if [ -z "$refusal" ]; then tap_case "$@"; else tap_skip "$1" "$refusal"; fi; }
+case_of "a NIC loses its carrier, then the other one: gathers go on" rails_go cut 1
+case_of "a NIC goes silent, then the other one: gathers go on" rails_go silent 0
+case_of "a NIC is lost while nobody gathers: the next gather is at once" idle_then_gathers
+case_of "a host of leaves is cut off: one verdict" lost_host 8 busy 3 cut
+case_of "a host with inner nodes is cut off silently: one verdict" lost_host 20 busy 1 silent
+case_of "the same while nobody gathers" lost_host 20 idle 2 cut
+case_of "rank 0's host is cut off: one verdict" lost_host 20 busy 0 cut
+case_of "a process is stopped for 20 s: nobody is suspected" stopped "${STOPPED_S:-20}"
+case_of "a process is stopped and its NIC is lost: it is waited for" stopped 6 cut
+tap_end
