@@ -32,6 +32,7 @@ static _Atomic uint64_t tickets; /* handed out so far */
 static _Atomic uint64_t newest;  /* the highest ticket whose text is complete; 0: none */
 
 static _Thread_local char own[TEXT_BYTES];
+static _Thread_local int blamed = RAIL_NOBODY;
 
 static void keep(const char *text)
 {
@@ -86,6 +87,7 @@ static void fail(bool loud, const char *format, va_list arguments)
     if (vsnprintf(text, sizeof text, format, arguments) < 0) snprintf(text, sizeof text, "%s", format);
     keep(text);
     memcpy(own, text, sizeof own);
+    blamed = RAIL_NOBODY;
     if (loud) rail_log_line(RAIL_LOG_WARN, 0, NULL, 0, "%s", text);
     errno = saved;
 }
@@ -117,11 +119,20 @@ enum rail_result rail_fail_privately(enum rail_result result, const char *format
     if (vsnprintf(text, sizeof text, format, arguments) < 0) snprintf(text, sizeof text, "%s", format);
     va_end(arguments);
     memcpy(own, text, sizeof own);
+    blamed = RAIL_NOBODY;
     errno = saved;
     return result;
 }
 
 const char *rail_own_error(void) { return own; }
+
+enum rail_result rail_blame(int rank, enum rail_result result)
+{
+    blamed = rank;
+    return result;
+}
+
+int rail_blamed(void) { return blamed; }
 
 const char *rail_result_name(enum rail_result result)
 {

@@ -42,6 +42,12 @@ __attribute__((format(printf, 2, 3), cold)) enum rail_result rail_fail_privately
  * threads may be failing, too. */
 const char *rail_own_error(void);
 
+/* Whose fault the calling thread's own last failure is, where that is another rank's: remembered until the thread's next
+ * failure. Returns `result`. */
+enum { RAIL_NOBODY = -1 };
+enum rail_result rail_blame(int rank, enum rail_result result);
+int rail_blamed(void); /* RAIL_NOBODY: not known */
+
 /* A short stable word for a result, e.g. "remote". */
 const char *rail_result_name(enum rail_result result);
 

@@ -123,6 +123,7 @@ static void handle(struct bootstrap *b, struct tree_peer *peer, struct frame *fr
         word_received(b, frame->payload);
     } else if (frame->head.type == FRAME_GOODBYE) {
         peer->left = true;
+        if (peer == &b->peers[PARENT]) verdict_parent_left(b);
         if (b->collective.active && !b->collective.done) {
             char text[WIRE_TEXT_BYTES];
             snprintf(text, sizeof text,

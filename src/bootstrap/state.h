@@ -183,6 +183,8 @@ void verdict_find(struct bootstrap *b, const struct wire_finding *finding);
 void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit, const struct tree_peer *peer, const char *text);
 /* The parent is lost: somebody else decides, or this rank. */
 void verdict_orphaned(struct bootstrap *b);
+/* The parent said goodbye. */
+void verdict_parent_left(struct bootstrap *b);
 /* An orphan appeals to this rank. Takes over `fd`. */
 void verdict_appealed(struct bootstrap *b, int fd, const struct wire_child *child);
 /* A connection of an appeal, either end, has gone. */

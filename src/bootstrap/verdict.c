@@ -131,7 +131,8 @@ static void pronounce(struct bootstrap *b, const struct wire_finding *f)
         return;
     }
     if (f->kind == FINDING_LINK) {
-        bootstrap_fail(b, culprit, RAIL_E_REMOTE, f->text, NULL);
+        snprintf(text, sizeof text, "rank %u (host %s, pid %u): %.380s", culprit, f->culprit_name, pid, f->text);
+        bootstrap_fail(b, culprit, RAIL_E_REMOTE, text, NULL);
         return;
     }
     uint32_t n = ranks_on(b, f->culprit_host, &culprit);
@@ -141,8 +142,12 @@ static void pronounce(struct bootstrap *b, const struct wire_finding *f)
         pid = who.pid;
         name = who.host;
     }
-    snprintf(text, sizeof text, "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached over any network for %.1f s",
-             culprit, name, pid, name, n ? " (" : "", ranks, n ? ")" : "", BOOTSTRAP_LOST_MS / 1e3);
+    char by[WIRE_HOST_BYTES + 16] = ""; /* where others reach it, and it is only two that do not reach one another */
+    if (b->court && has_spoken(b->court, f->culprit_host) && f->accuser_host != f->culprit_host)
+        snprintf(by, sizeof by, " from rank %u's host", f->accuser);
+    snprintf(text, sizeof text,
+             "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached%s over any network for %.1f s", culprit, name,
+             pid, name, n ? " (" : "", ranks, n ? ")" : "", by, BOOTSTRAP_LOST_MS / 1e3);
     bootstrap_fail(b, culprit, RAIL_E_REMOTE, text, NULL);
 }
 
@@ -176,7 +181,7 @@ static struct court *court_of(struct bootstrap *b)
     c->b = b;
     c->timer.fire = decide;
     c->appeal_timer.fire = appeal_look;
-    c->top = b->rank == 0;
+    c->top = b->rank == 0 || b->peers[PARENT].left; /* left: nobody above has anything to do with it any more */
     return b->court = c;
 }
 
@@ -230,6 +235,12 @@ void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit
 
 /* ---- the orphan ---- */
 
+static void preside(struct court *c)
+{
+    c->top = true;
+    for (uint32_t i = 0; i < c->n_findings; i++) schedule(c, &c->findings[i]);
+}
+
 static bool may_judge(const struct court *c, uint32_t rank, struct bootstrap_who *who)
 {
     const struct bootstrap *b = c->b;
@@ -247,8 +258,7 @@ static void appeal(struct court *c)
     redial_end(&c->judge);
     while (c->candidate < b->rank && !may_judge(c, c->candidate, &who)) c->candidate++;
     if (c->candidate >= b->rank) {
-        c->top = true;
-        for (uint32_t i = 0; i < c->n_findings; i++) schedule(c, &c->findings[i]);
+        preside(c);
         return;
     }
     c->judge = (struct tree_peer){.conn = {.source = {.fd = -1}}, .owner = b, .remote = true, .appeal = true};
@@ -280,6 +290,11 @@ static void appeal_look(struct service_timer *timer)
             service_timer_set(&c->appeal_timer, now + APPEAL_LOOK_NS);
     }
     bootstrap_leave(b);
+}
+
+void verdict_parent_left(struct bootstrap *b)
+{
+    if (b->court && !b->court->top) preside(b->court);
 }
 
 void verdict_orphaned(struct bootstrap *b)

@@ -1,11 +1,13 @@
 /* collective.c - choose, lay out, run, wait. */
 #include "core/collective.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/futex.h"
 #include "core/notes.h"
+#include "core/reach.h"
 #include "engine/calls.h"
 #include "engine/express.h"
 #include "engine/signature.h"
@@ -14,6 +16,9 @@
 /* Survivors are to be released within two seconds; news needs milliseconds, on a crowded machine some hundreds. */
 #define REPORT_EVERY_NS (200 * RAIL_NS_PER_MS)
 #define NEWS_PATIENCE_NS RAIL_NS_PER_S
+/* For the verdict on a link's far end, which waits a second for better findings (bootstrap/verdict.c), and up to 1 s more
+ * where the rank that decides has gone as well. */
+#define VERDICT_PATIENCE_NS (3 * RAIL_NS_PER_S)
 
 void comm_enter(struct comm *comm)
 {
@@ -39,21 +44,28 @@ enum rail_result comm_occupied(const char *call)
 
 /* A link that ends is mostly the echo of something that the bootstrap's tree tells better: who failed, and why. The two
  * come by different sockets; the news may be some hops behind. */
-void comm_await_news(struct comm *comm)
+static void await_stop(struct comm *comm, uint64_t ns)
 {
-    struct rail_deadline patience = rail_deadline_in_ns(NEWS_PATIENCE_NS);
+    struct rail_deadline patience = rail_deadline_in_ns(ns);
     while (!atomic_load_explicit(&comm->fault.stop, memory_order_relaxed) && !rail_deadline_passed(patience))
         (void)rail_futex_wait(&comm->fault.stop, 0, RAIL_NS_PER_MS);
 }
 
+void comm_await_news(struct comm *comm) { await_stop(comm, NEWS_PATIENCE_NS); }
+
 enum rail_result comm_failed(struct comm *comm, enum rail_result result)
 {
-    if (result == RAIL_E_REMOTE) comm_await_news(comm);
+    char text[512];
+    int blamed = rail_blamed();
+    bool weighed = result == RAIL_E_REMOTE && blamed >= 0 && (uint32_t)blamed < comm->n_ranks;
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    if (weighed) bootstrap_accuse(comm->bootstrap, (uint32_t)blamed, BOOTSTRAP_LINK_FAILED, text);
+    if (result == RAIL_E_REMOTE) await_stop(comm, weighed ? VERDICT_PATIENCE_NS : NEWS_PATIENCE_NS);
     enum rail_result known = fault_result(&comm->fault);
     if (known != RAIL_OK) return known;
-    const char *text = rail_own_error();
-    if (fault_raise(&comm->fault, result, text)) bootstrap_tell(comm->bootstrap, comm->rank, result, text);
-    return result;
+    uint32_t culprit = weighed ? (uint32_t)blamed : comm->rank;
+    if (fault_raise(&comm->fault, result, text)) bootstrap_tell(comm->bootstrap, culprit, result, text);
+    return rail_fail_quietly(result, "%s", text);
 }
 
 /* ---- checks ---- */
@@ -254,6 +266,7 @@ enum rail_result collective_suspect(struct comm *comm)
     if (result == RAIL_OK) result = fault_result(&comm->fault);
     if (result != RAIL_OK) return comm_failed(comm, result);
     watch_look(comm);
+    reach_look(comm);
     if (comm->shape.n_nodes > 1 && comm->rank != 0) report(comm);
     return RAIL_OK;
 }

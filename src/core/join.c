@@ -240,6 +240,22 @@ static void on_lost(void *owner, uint32_t culprit, enum rail_result result, cons
     doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
 }
 
+/* Its process is gone for certain: lanes to it are not to be mended. */
+static void on_gone(void *owner, uint32_t rank, const char *text)
+{
+    struct comm *comm = owner;
+    if (!atomic_load_explicit(&comm->joined, memory_order_acquire) || !comm->networked || rank >= comm->n_ranks) return;
+    if (!same_process(comm, rank, comm->rank)) net_peer_lost(comm->members[rank].process, text);
+}
+
+static bool who_is(void *owner, uint32_t rank, struct bootstrap_who *out)
+{
+    const struct comm *comm = owner;
+    const struct member *m = &comm->members[rank];
+    *out = (struct bootstrap_who){&m->place, m->host, (uint32_t)m->pid, m->host_name};
+    return true;
+}
+
 /* At rank 0: what another rank called, and whether it waits. */
 static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
 {
@@ -324,9 +340,11 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(enter_tree(comm, request, deadline));
     /* From here on, since not every step of joining goes through the tree: a rank may die while others wait for it at the
      * node's segment. */
-    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report, .word = on_word};
+    const struct bootstrap_watch watch = {.lost = on_lost, .owner = comm, .reported = on_report, .word = on_word,
+                                         .gone = on_gone};
     RAIL_TRY(bootstrap_watch(comm->bootstrap, watch));
     RAIL_TRY(meet(comm, deadline));
+    bootstrap_know(comm->bootstrap, who_is, comm);
     if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);
     RAIL_TRY(shape_of(comm));
     RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config));

@@ -8,6 +8,7 @@
 
 #include "core/collective.h"
 #include "core/comm.h"
+#include "core/reach.h"
 #include "device/host.h"
 
 /* Between two looks at the stop word. */
@@ -416,6 +417,7 @@ static enum rail_result finish(struct onesided_op *op)
         wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
         if (__builtin_expect(!wait_is_long(&w), 1)) continue;
         if ((result = onesided_suspect(op)) != RAIL_OK) return comm_failed(comm, result);
+        reach_look(comm);
         if (op->waits) tell_missing(op);
     }
     wait_end(&w, &comm->policy, &comm->node.segment, comm->node.self);

@@ -7,6 +7,7 @@
 
 #include "core/collective.h"
 #include "core/predict.h"
+#include "core/reach.h"
 #include "engine/signature.h"
 
 /* One call of a group. */
@@ -111,6 +112,7 @@ enum rail_result p2p_suspect(struct comm *comm, bool alone)
     if (result != RAIL_OK) return comm_failed(comm, result);
     result = messages_suspect(&comm->p2p);
     if (result == RAIL_OK && alone) say_whom(comm);
+    if (result == RAIL_OK) reach_look(comm);
     if (result == RAIL_OK) return RAIL_OK;
     char why[400]; /* no echo of other news, as the end of a link is: nobody knows it better */
     snprintf(why, sizeof why, "%s", rail_own_error());

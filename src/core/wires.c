@@ -64,7 +64,8 @@ static enum rail_result open_net(struct wires *w, uint32_t from, uint32_t to, ui
     if (result != RAIL_E_REMOTE) return result;
     char why[400]; /* it knows its lanes, not whom they lead to: as the engine's broken() */
     snprintf(why, sizeof why, "%s", rail_own_error());
-    return rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", from, to, far, why);
+    rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", from, to, far, why);
+    return rail_blame((int)far, result);
 }
 
 static struct link *find(const struct wires *w, uint32_t from, uint32_t to, uint32_t channel)

@@ -69,7 +69,8 @@ __attribute__((cold)) static enum rail_result broken(const struct link *link, ui
     if (result != RAIL_E_REMOTE) return result;
     char why[400];
     snprintf(why, sizeof why, "%s", rail_own_error());
-    return rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", link->from, link->to, far, why);
+    rail_fail_quietly(result, "link %u -> %u: the connection to rank %u is lost: %s", link->from, link->to, far, why);
+    return rail_blame((int)far, result);
 }
 
 static enum rail_result source_slot(struct host_op *op, struct moving *m, struct link *link)

@@ -216,8 +216,8 @@ __attribute__((cold)) static enum rail_result lost(const struct messages *m, enu
     char waits[96], why[400];
     message_describe(d, peer, messages_flow(m, d, peer)->first->signature, waits, sizeof waits);
     snprintf(why, sizeof why, "%s", rail_own_error());
-    return rail_fail_quietly(RAIL_E_REMOTE, "rank %u is lost to rank %u, which waits in %s: %s", peer, m->rank, waits,
-                             why);
+    rail_fail_quietly(RAIL_E_REMOTE, "rank %u is lost to rank %u, which waits in %s: %s", peer, m->rank, waits, why);
+    return rail_blame((int)peer, RAIL_E_REMOTE);
 }
 
 static enum rail_result direction_progress(struct messages *m, enum message_direction d)

@@ -223,7 +223,7 @@ static void rank_0_dies(struct job_rank *rank)
     }
     double start_s = trouble_now_s();
     ncclResult_t result = wait_in(how, rank->comm, buffer);
-    if (trouble_says(rank, wait_names[how], result, ncclRemoteError, "rank 0|died or lost its connection"))
+    if (trouble_says(rank, wait_names[how], result, ncclRemoteError, "rank 0|died: its process is gone"))
         if (trouble_now_s() - start_s > NEWS_S) job_fail(rank, "%s: took %.1f s", wait_names[how], trouble_now_s() - start_s);
     ncclCommAbort(rank->comm);
     free(buffer);
