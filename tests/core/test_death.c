@@ -168,6 +168,61 @@ static void deaths_in_two_hosts_of_three(void **state) { (void)state; deaths(6, 
 static void deaths_of_one_of_two(void **state) { (void)state; deaths(2, 1, times()); deaths(2, 2, times()); }
 static void deaths_in_a_tree_of_depth_two(void **state) { (void)state; deaths(12, 1, times() / 2); }
 
+/* ---- two at once ---- */
+
+enum { PAIR_RANKS = 12 };
+struct pair {
+    int victims[2];
+    _Atomic int ready;
+    char texts[PAIR_RANKS][400];
+};
+
+static void two_of_us_die(struct job_rank *rank)
+{
+    struct pair *p = rank->arg;
+    ncclResult_t async = ncclSuccess;
+    ncclComm_t comm;
+    JOB_TRY(ncclCommInitRank(&comm, rank->n_ranks, rank->id, rank->rank));
+    JOB_TRY(trouble_allreduce(comm, rank->n_ranks, 1000));
+    atomic_fetch_add(&p->ready, 1);
+    while (atomic_load(&p->ready) < rank->n_ranks) usleep(200);
+    if (rank->rank == p->victims[0] || rank->rank == p->victims[1]) kill(getpid(), SIGKILL);
+    double start_s = trouble_now_s();
+    while (async == ncclSuccess && trouble_now_s() - start_s < 5) {
+        usleep(1000);
+        JOB_TRY(ncclCommGetAsyncError(comm, &async));
+    }
+    JOB_EXPECT(async == ncclRemoteError, "state %d after %.1f s", async, trouble_now_s() - start_s);
+    JOB_EXPECT(trouble_now_s() - start_s < 3, "heard of it after %.1f s", trouble_now_s() - start_s);
+    snprintf(p->texts[rank->rank], sizeof p->texts[0], "%s", ncclGetLastError(NULL));
+    while (trouble_now_s() - start_s < 1) usleep(1000); /* who goes home early would be one more to name */
+    JOB_TRY(ncclCommAbort(comm));
+}
+
+static void two_deaths_at_once_have_one_culprit(void **state)
+{
+    (void)state;
+    static const int victims[][2] = {{1, 2}, {0, 1}, {0, 10}, {1, 11}, {3, 9}}; /* rank 1 has children: 9, 10, 11 */
+    struct pair *p = trouble_shared(sizeof *p);
+    for (size_t v = 0; v < sizeof victims / sizeof victims[0]; v++) {
+        const char *first = NULL;
+        struct job job = {.n_ranks = PAIR_RANKS, .ranks_per_process = 1, .n_hosts = 3, .bare = true, .may_die = true,
+                          .limit_s = 30};
+        memset(p, 0, sizeof *p);
+        memcpy(p->victims, victims[v], sizeof p->victims);
+        const char *why = job_run(&job, two_of_us_die, p);
+        if (why) fail_msg("ranks %d and %d: %s", p->victims[0], p->victims[1], why);
+        for (int r = 0; r < PAIR_RANKS; r++) {
+            if (r == p->victims[0] || r == p->victims[1]) continue;
+            if (!first) first = p->texts[r];
+            if (strcmp(p->texts[r], first) != 0) fail_msg("rank %d says: %s; others: %s", r, p->texts[r], first);
+        }
+        char named[32];
+        snprintf(named, sizeof named, "rank %d (host", p->victims[0]);
+        if (!first || !strstr(first, named)) fail_msg("no \"%s\" in: %s", named, first ? first : "");
+    }
+}
+
 /* ---- one process of several ranks ---- */
 
 static void survive_in_threads(struct job_rank *rank) { survive(rank, rank->arg); }
@@ -259,6 +314,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(deaths_between_hosts),
         cmocka_unit_test(deaths_in_two_hosts_of_three),
         cmocka_unit_test(deaths_in_a_tree_of_depth_two),
+        cmocka_unit_test(two_deaths_at_once_have_one_culprit),
         cmocka_unit_test(a_process_of_two_ranks_dies),
         cmocka_unit_test(a_stopped_rank_is_waited_for),
         cmocka_unit_test(a_late_rank_is_waited_for_asleep),

@@ -3,7 +3,7 @@
 # off all others name it, alike and in time. A stopped process is waited for.
 . tests/support/tap.sh
 . tests/rails/rig.sh
-tap_plan 9
+tap_plan 14
 refusal=$(rig_refused)
 rig=$(rig_name)
 dir=$(mktemp -d)
@@ -98,6 +98,30 @@ stopped() { # SECONDS [cut]
     [ -n "${2:-}" ] || [ "$suspected" = 0 ] || { echo "$suspected suspected"; return 1; }
 }
 
+# Ranks accuse one another, "1:2 3:2" as 1 of 2 and 3 of 2; all, wherever they are, hear that CULPRIT is lost.
+accused() { # CULPRIT TEXT ACCUSATION...
+    local culprit=$1 text=$2 pair said
+    shift 2
+    start 8 idle || return 1
+    for pair in "$@"; do echo "${pair#*:}" >"$dir/.new" && mv "$dir/.new" "$dir/accuse.${pair%%:*}"; done
+    for ((r = 0; r < n; r++)); do wait "${pids[r]}"; done
+    said=$(sed 's/^lost at [0-9]* //' "$dir"/out.* | sort -u)
+    echo "# $said"
+    [ "$(cat "$dir"/out.* | grep -c '^lost')" = 8 ] && [[ $said == "culprit $culprit: "*"$text"* ]] && [ "$(echo "$said" | wc -l)" = 1 ]
+}
+# 8 loops beside it on what cores there are: nobody is taken for lost.
+healthy_under_load() { # RUNS
+    local k loops=() i status=0 all_suspected=0
+    for k in 1 2 3 4 5 6 7 8; do (while :; do :; done) & loops+=($!); done
+    for ((i = 0; i < $1 && status == 0; i++)); do
+        start 20 $([ $((i % 2)) = 0 ] && echo busy || echo idle) && sleep 3 && stop || status=1
+        all_suspected=$((all_suspected + suspected))
+    done
+    kill "${loops[@]}"; wait "${loops[@]}" 2>/dev/null
+    echo "# $i runs, $all_suspected suspected"
+    return $status
+}
+
 [ -z "$refusal" ] && { rig_up "$rig" 4 2 500 || exit 1; }
 case_of() { if [ -z "$refusal" ]; then tap_case "$@"; else tap_skip "$1" "$refusal"; fi; }
 case_of "a NIC loses its carrier, then the other one: gathers go on" rails_go cut 1
@@ -109,4 +133,9 @@ case_of "the same while nobody gathers" lost_host 20 idle 2 cut
 case_of "rank 0's host is cut off: one verdict" lost_host 20 busy 0 cut
 case_of "a process is stopped for 20 s: nobody is suspected" stopped "${STOPPED_S:-20}"
 case_of "a process is stopped and its NIC is lost: it is waited for" stopped 6 cut
+case_of "two hosts that do not reach one another: the one of the higher rank" accused 2 "cannot be reached from rank 1's host" 1:2 2:1
+case_of "a host that two others do not reach" accused 1 "cannot be reached" 2:1 3:1 1:2
+case_of "a link that failed, after a second without better findings" accused 3 "a link failed" "1:link 3"
+case_of "a host that cannot be reached weighs more than a link" accused 2 "cannot be reached" "1:link 3" 3:2
+case_of "busy cores: nobody is lost" healthy_under_load "${HEALTHY_RUNS:-4}"
 tap_end

@@ -4,7 +4,8 @@
  *   tree_rank                          prints the monotonic clock in ms, no more
  *
  * Joins by DIR/id (rank 0 makes it), lets the others know who is who, touches DIR/joined.RANK. Then all-gathers without a
- * pause (busy), each table checked, or sleeps (idle), until DIR/stop exists; then one all-gather more. Its last line:
+ * pause (busy), each table checked, or sleeps (idle), until DIR/stop exists; then one all-gather more. While it sleeps it
+ * accuses whom DIR/accuse.RANK names: "3", it cannot reach rank 3; "link 3", a link to it failed. Its last line:
  *   ok GATHERS gathers, longest MS ms, RESUMED resumed, SUSPECTED suspected
  *   lost at MS culprit C: TEXT          MS on the monotonic clock
  *   failed: TEXT */
@@ -112,6 +113,19 @@ static bool gather(struct bootstrap *b, uint32_t round, bool stop)
     return seen;
 }
 
+static void accuse(struct bootstrap *b)
+{
+    static bool done;
+    char name[32], line[32] = "";
+    snprintf(name, sizeof name, "accuse.%u", rank);
+    FILE *f = done ? NULL : fopen(path(name), "r");
+    if (!f) return;
+    done = fgets(line, sizeof line, f) != NULL;
+    fclose(f);
+    bool link = strncmp(line, "link ", 5) == 0;
+    if (done) bootstrap_accuse(b, (uint32_t)atoi(line + (link ? 5 : 0)), link ? BOOTSTRAP_LINK_FAILED : BOOTSTRAP_UNREACHABLE, "a link failed");
+}
+
 int main(int argc, char **argv)
 {
     uint8_t id[BOOTSTRAP_ID_BYTES];
@@ -128,7 +142,10 @@ int main(int argc, char **argv)
     if (bootstrap_open(&config, &b) != RAIL_OK) return fail();
     if (bootstrap_watch(b, (struct bootstrap_watch){.lost = on_lost}) != RAIL_OK) return fail();
     meet(b);
-    while (idle && access(path("stop"), F_OK) != 0 && !atomic_load(&lost)) usleep(5000);
+    while (idle && access(path("stop"), F_OK) != 0 && !atomic_load(&lost)) {
+        accuse(b);
+        usleep(5000);
+    }
     while (!over && !atomic_load(&lost)) {
         uint64_t began_ns = rail_now_ns();
         over = gather(b, ++round, access(path("stop"), F_OK) == 0);
