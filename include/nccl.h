@@ -247,10 +247,15 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm);
  * thread. */
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 
-/* Stops the operations of a communicator on this rank and keeps it: calls of other threads that are inside return with
- * ncclInvalidUsage and a text that says revoked, as do all later operations and splits. What is left to do with it is
- * ncclCommShrink and ncclCommDestroy. Other ranks are not told: each revokes for itself. Returns when no operation is
- * running any more. revokeFlags must be NCCL_REVOKE_DEFAULT. Any thread. */
+/* Stops the operations of a communicator on all its ranks and keeps it: calls that are inside it, here and elsewhere,
+ * return with ncclInvalidUsage and a text that says who revoked it, as do all later operations and ncclCommFinalize; so
+ * does a split or a grow that is under way, while a shrink goes on. One rank's call is enough; several may call, and call
+ * again. The others hear of it within some milliseconds, also when they are in no call: their ncclCommGetAsyncError says
+ * ncclInvalidUsage, that of a rank which called this itself ncclSuccess, since it is quiet there. (NCCL itself does not
+ * tell other ranks.) Afterwards the communicator can be asked, split, grown, shrunk, destroyed and aborted. Where a rank
+ * has died before, that stays the news: the communicator can be shrunk without it. Returns when no operation of this rank
+ * is running any more. Not for one that is still being made (blocking = 0): ncclInvalidUsage; ncclCommAbort ends that.
+ * revokeFlags must be NCCL_REVOKE_DEFAULT. Any thread. */
 #define NCCL_REVOKE_DEFAULT 0x00
 ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags);
 

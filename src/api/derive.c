@@ -156,7 +156,7 @@ static enum rail_result id_for_growing(struct comm *comm, ncclUniqueId *id)
     static const char call[] = "ncclCommGetUniqueId";
     RAIL_TRY(comm_check(comm, call));
     if (!id) return rail_fail(RAIL_E_ARGUMENT, "%s: uniqueId is NULL", call);
-    RAIL_TRY(fault_result(&comm->fault));
+    if (!fault_is(&comm->fault, RAIL_E_REVOKED)) RAIL_TRY(fault_result(&comm->fault)); /* a revoked one may grow */
     return bootstrap_root_create((uint8_t *)id->internal);
 }
 
@@ -171,12 +171,11 @@ ncclResult_t pncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId)
 
 static enum rail_result revoke(struct comm *comm, int flags)
 {
-    RAIL_TRY(comm_check(comm, "ncclCommRevoke"));
+    RAIL_TRY(comm_known(comm, "ncclCommRevoke"));
     if (flags != NCCL_REVOKE_DEFAULT)
         return rail_fail(RAIL_E_ARGUMENT, "ncclCommRevoke: revokeFlags %#x: must be NCCL_REVOKE_DEFAULT (0)",
                          (unsigned)flags);
-    comm_stop(comm, "revoked this communicator (ncclCommRevoke)");
-    return RAIL_OK;
+    return comm_revoke(comm);
 }
 
 RAIL_DOOR(ncclCommRevoke)

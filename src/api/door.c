@@ -11,6 +11,7 @@ ncclResult_t door_result(enum rail_result result)
     case RAIL_E_USAGE: return ncclInvalidUsage;
     case RAIL_E_REMOTE: return ncclRemoteError;
     case RAIL_E_TIMEOUT: return ncclRemoteError;
+    case RAIL_E_REVOKED: return ncclInvalidUsage;
     case RAIL_E_ABORTED: return ncclInvalidUsage;
     case RAIL_IN_PROGRESS: return ncclInProgress;
     case RAIL_NOT_YET: /* somebody forgot to wait */

@@ -21,7 +21,7 @@
 
 /* RAIL_E_TIMEOUT becomes ncclRemoteError: what a deadline waits for is another rank, and ncclTimeout (8) means
  * something else to programs built before 2.30. RAIL_E_ABORTED becomes ncclInvalidUsage: the caller itself ended the
- * communicator. RAIL_NOT_YET never gets here; RAIL_IN_PROGRESS does, of non-blocking communicators. */
+ * communicator; so does RAIL_E_REVOKED, as NCCL documents it. RAIL_NOT_YET never gets here; RAIL_IN_PROGRESS does, of non-blocking communicators. */
 ncclResult_t door_result(enum rail_result result);
 
 /*     struct door door = door_open();

@@ -140,7 +140,7 @@ const char *rail_result_name(enum rail_result result)
         [RAIL_OK] = "ok",           [RAIL_NOT_YET] = "not yet",       [RAIL_E_CUDA] = "cuda",
         [RAIL_E_SYSTEM] = "system", [RAIL_E_INTERNAL] = "internal",   [RAIL_E_ARGUMENT] = "argument",
         [RAIL_E_USAGE] = "usage",   [RAIL_E_REMOTE] = "remote",       [RAIL_E_TIMEOUT] = "timeout",
-        [RAIL_E_ABORTED] = "aborted", [RAIL_IN_PROGRESS] = "in progress",
+        [RAIL_E_REVOKED] = "revoked", [RAIL_E_ABORTED] = "aborted", [RAIL_IN_PROGRESS] = "in progress",
     };
     return (unsigned)result < sizeof names / sizeof names[0] ? names[result] : "unknown";
 }

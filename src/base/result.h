@@ -17,6 +17,7 @@ enum rail_result {
     RAIL_E_USAGE,      /* good values, wrong moment, or not supported */
     RAIL_E_REMOTE,     /* another rank died, failed or disagreed */
     RAIL_E_TIMEOUT,    /* a deadline passed (reported as a system or remote error at the door) */
+    RAIL_E_REVOKED,    /* some rank revoked the communicator: it may be split, grown and shrunk, not used */
     RAIL_E_ABORTED,    /* the user aborted the communicator */
     RAIL_IN_PROGRESS,  /* nothing is wrong: a thread of ours goes on with it (non-blocking communicators) */
 };

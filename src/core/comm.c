@@ -101,7 +101,9 @@ enum rail_result comm_runs_check(const struct comm *comm, const char *call)
 enum rail_result comm_state(struct comm *comm)
 {
     uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
-    return in_progress(magic) ? RAIL_IN_PROGRESS : fault_result(&comm->fault);
+    if (in_progress(magic)) return RAIL_IN_PROGRESS;
+    if (atomic_load(&comm->revoked) && fault_is(&comm->fault, RAIL_E_REVOKED)) return RAIL_OK;
+    return fault_result(&comm->fault);
 }
 
 enum rail_result comm_hold(struct comm *comm, const char *call)
@@ -292,6 +294,33 @@ void comm_stop(struct comm *comm, const char *what)
     snprintf(text, sizeof text, "rank %u %s", comm->rank, what);
     comm->stopped |= fault_raise(&comm->fault, RAIL_E_ABORTED, text);
     await_caller(comm);
+}
+
+/* Is there something that can be revoked? Also while others are made of it: a split may wait for a rank in vain. */
+static enum rail_result revocable(const struct comm *comm)
+{
+    static const char call[] = "ncclCommRevoke";
+    RAIL_TRY(comm_known(comm, call));
+    uint64_t magic = atomic_load_explicit(&comm->magic, memory_order_acquire);
+    bool there = magic == COMM_MAGIC || magic == COMM_SUSPENDED || magic == COMM_DERIVING || magic == COMM_FINALIZING;
+    return there ? RAIL_OK : refuse(comm, magic, call);
+}
+
+/* Told whatever has failed here: the others may know nothing of that (NCCL_SHRINK_ABORT), and the tree passes on the first
+ * news only. Told before it is raised: who is stopped in the tree would call itself aborted there. */
+enum rail_result comm_revoke(struct comm *comm)
+{
+    char text[128];
+    RAIL_TRY(revocable(comm));
+    atomic_store(&comm->revoked, true);
+    snprintf(text, sizeof text, "rank %u revoked this communicator (ncclCommRevoke)", comm->rank);
+    bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REVOKED, text);
+    fault_raise(&comm->fault, RAIL_E_REVOKED, text);
+    do {
+        doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+        nap(50 * RAIL_NS_PER_US);
+    } while (atomic_load_explicit(&comm->inside, memory_order_acquire) && !fault_outlived(&comm->fault));
+    return RAIL_OK;
 }
 
 enum rail_result comm_abort(struct comm *comm)

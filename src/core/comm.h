@@ -87,6 +87,7 @@ struct comm {
     bool express;        /* the smallest messages take the express path */
     bool finalized;
     bool stopped;        /* by comm_stop, which only this rank knows of */
+    _Atomic bool revoked; /* by comm_revoke of this rank */
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */
@@ -137,6 +138,10 @@ enum rail_result comm_abort(struct comm *comm);
  * `what`", and so do all later operations. Returns when nobody is inside any more: microseconds, or a sleep's end. */
 void comm_stop(struct comm *comm, const char *what);
 
+/* The same on every rank, and told to all: what runs fails with RAIL_E_REVOKED, and so does what comes. A shrink that
+ * another thread is in goes on. RAIL_E_ARGUMENT, RAIL_E_USAGE: there is no communicator to revoke (yet). Any thread. */
+enum rail_result comm_revoke(struct comm *comm);
+
 /* May calls come? Else RAIL_E_ARGUMENT (no living communicator) or RAIL_E_USAGE (in progress, failed) with a text that
  * names `call`. */
 enum rail_result comm_check(const struct comm *comm, const char *call);
@@ -148,7 +153,8 @@ enum rail_result comm_made_check(const struct comm *comm, const char *call);
 enum rail_result comm_runs_check(const struct comm *comm, const char *call);
 /* Is it one at all, in whatever state? For destroying, aborting and asking how it is. */
 enum rail_result comm_known(const struct comm *comm, const char *call);
-/* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text. Any thread, at any time. */
+/* RAIL_IN_PROGRESS, RAIL_OK, or its fault with its text; a revocation is no fault where it was called. Any thread, at any
+ * time. */
 enum rail_result comm_state(struct comm *comm);
 
 /* Waits until what was posted to streams has run: calls without a stream come after it. */

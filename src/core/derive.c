@@ -4,6 +4,9 @@
  *   shrink  nothing is exchanged: everybody computes the members from its own list, and so the parent's tree may be cut
  *   grow    all-gather the id that one member made over the parent's tree; then all join by id, the new ranks too
  *
+ * A revocation ends the parent's tree. To split or grow what was revoked all its members first make one anew, as in
+ * shrink with nobody left out, and exchange over that.
+ *
  * The new secret is a keyed hash of the parent's over what makes the members what they are. So members who disagree have
  * different secrets and do not find one another, and nobody else can join. */
 #include "core/derive.h"
@@ -30,8 +33,9 @@ static enum rail_result in_joining(const struct making *m, enum rail_result resu
     static const char new[] = "in the new communicator: ";
     char text[512];
     if (m->kind == MAKING_SHRINK)
-        return in_call(m, result, new, result == RAIL_E_TIMEOUT ? ". Did all remaining ranks call it, with the same list of "
-                                                                  "excluded ranks?" : "");
+        return in_call(m, result, new, result != RAIL_E_TIMEOUT ? ""
+                                       : m->n_ranks == m->parent->n_ranks ? ". Did all ranks call it?"
+                                       : ". Did all remaining ranks call it, with the same list of excluded ranks?");
     snprintf(text, sizeof text, "%s", rail_own_error());
     if (result == RAIL_E_REMOTE) comm_await_news(m->parent);
     enum rail_result known = fault_result(&m->parent->fault);
@@ -99,7 +103,7 @@ static enum rail_result split(struct making *m, struct vote *votes, uint32_t *ra
     return join_derived(m, &request, ranks, &common, sizeof common);
 }
 
-enum rail_result derive_split(struct making *m)
+static enum rail_result split_parent(struct making *m)
 {
     uint32_t n = m->parent->n_ranks;
     struct vote *votes = calloc(n, sizeof *votes);
@@ -113,12 +117,13 @@ enum rail_result derive_split(struct making *m)
 
 /* ---- shrink ---- */
 
-enum rail_result derive_shrink(struct making *m)
+static enum rail_result meet_without_exchange(struct making *m, const char *why)
 {
-    static const char purpose[16] = "shrink";
+    char purpose[16] = "";
     size_t list = m->n_ranks * sizeof *m->members, bytes = sizeof purpose + list;
     uint8_t *common = malloc(bytes);
     if (!common) return rail_fail(RAIL_E_SYSTEM, "%s: %u ranks: out of memory", m->call, m->n_ranks);
+    snprintf(purpose, sizeof purpose, "%s", why);
     memcpy(common, purpose, sizeof purpose);
     memcpy(common + sizeof purpose, m->members, list);
     const struct comm_request request = {.rank = m->rank, .n_ranks = m->n_ranks};
@@ -126,6 +131,43 @@ enum rail_result derive_shrink(struct making *m)
     free(common);
     return result;
 }
+
+enum rail_result derive_shrink(struct making *m) { return meet_without_exchange(m, "shrink"); }
+
+/* ---- of a revoked one ---- */
+
+/* Lends the making `anew` as its parent for as long as `derive` runs. An abort of the parent ends both. */
+static enum rail_result through(struct making *m, struct comm *anew, enum rail_result (*derive)(struct making *))
+{
+    struct comm *parent = m->parent;
+    struct making whole = {.call = m->call, .kind = MAKING_SHRINK, .parent = parent, .comm = anew, .rank = parent->rank,
+                           .n_ranks = parent->n_ranks, .members = calloc(parent->n_ranks, sizeof *whole.members)};
+    if (!whole.members) return rail_fail(RAIL_E_SYSTEM, "%s: %u ranks: out of memory", m->call, parent->n_ranks);
+    for (uint32_t r = 0; r < parent->n_ranks; r++) whole.members[r] = r;
+    enum rail_result result = meet_without_exchange(&whole, "revoked");
+    free(whole.members);
+    if (result != RAIL_OK) return result;
+    m->parent = anew;
+    fault_lend(&parent->fault, &anew->fault, 0);
+    result = derive(m);
+    fault_disown(&parent->fault);
+    m->parent = parent;
+    return result;
+}
+
+static enum rail_result of_parent(struct making *m, enum rail_result (*derive)(struct making *))
+{
+    if (!fault_is(&m->parent->fault, RAIL_E_REVOKED)) return derive(m);
+    struct comm *anew = comm_new(m->call, &m->parent->config, m->parent->device);
+    if (!anew) return RAIL_E_SYSTEM;
+    enum rail_result result = through(m, anew, derive);
+    char text[512];
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    comm_free(anew);
+    return result == RAIL_OK ? RAIL_OK : rail_fail_quietly(result, "%s", text);
+}
+
+enum rail_result derive_split(struct making *m) { return of_parent(m, split_parent); }
 
 /* ---- grow ---- */
 
@@ -166,7 +208,7 @@ static enum rail_result grow(struct making *m, struct offer *offers)
     return result == RAIL_OK ? RAIL_OK : in_joining(m, result);
 }
 
-enum rail_result derive_grow(struct making *m)
+static enum rail_result grow_parent(struct making *m)
 {
     struct offer *offers = calloc(m->parent->n_ranks, sizeof *offers);
     if (!offers) return rail_fail(RAIL_E_SYSTEM, "%s: %u ranks: out of memory", m->call, m->parent->n_ranks);
@@ -174,3 +216,5 @@ enum rail_result derive_grow(struct making *m)
     free(offers);
     return result;
 }
+
+enum rail_result derive_grow(struct making *m) { return of_parent(m, grow_parent); }

@@ -42,11 +42,28 @@ void fault_disown(struct fault *fault)
     pthread_mutex_unlock(&fault->lock);
 }
 
+int fault_outlived(struct fault *fault)
+{
+    pthread_mutex_lock(&fault->lock);
+    int outlived = fault->heir && !fault->heir_hears_all;
+    pthread_mutex_unlock(&fault->lock);
+    return outlived;
+}
+
 void fault_raise_heir(struct fault *fault, enum rail_result result, const char *text)
 {
     pthread_mutex_lock(&fault->lock);
     if (fault->heir) fault_raise(fault->heir, result, text);
     pthread_mutex_unlock(&fault->lock);
+}
+
+int fault_is(struct fault *fault, enum rail_result result)
+{
+    if (!atomic_load_explicit(&fault->stop, memory_order_acquire)) return result == RAIL_OK;
+    pthread_mutex_lock(&fault->lock);
+    int is = fault->result == result;
+    pthread_mutex_unlock(&fault->lock);
+    return is;
 }
 
 enum rail_result fault_result(struct fault *fault)

@@ -24,7 +24,11 @@ int fault_raise(struct fault *fault, enum rail_result result, const char *text);
  * included; else only fault_raise_heir. The owner's lock is taken before the heir's. */
 void fault_lend(struct fault *fault, struct fault *heir, int hears_all);
 void fault_disown(struct fault *fault);
+/* An heir is being made that outlives what stops the owner: a shrink. */
+int fault_outlived(struct fault *fault);
 void fault_raise_heir(struct fault *fault, enum rail_result result, const char *text);
+/* Is this why it stopped? Says nothing. */
+int fault_is(struct fault *fault, enum rail_result result);
 /* RAIL_OK or the fault's result; its text becomes the caller's last error. */
 enum rail_result fault_result(struct fault *fault);
 

@@ -188,10 +188,11 @@ static bool messages_moved(struct queue *queues)
 static void fail_all(struct queue *queues, enum rail_result failure)
 {
     char text[512];
+    bool mine = failure == RAIL_E_REVOKED || failure == RAIL_E_ABORTED; /* of that communicator: for others a lost rank */
     snprintf(text, sizeof text, "%s", rail_own_error());
     for (struct queue *q = queues; q; q = q->next)
-        if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, failure, text))
-            bootstrap_tell(q->comm->bootstrap, q->comm->rank, failure, text);
+        if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, mine ? RAIL_E_ABORTED : failure, text))
+            bootstrap_tell(q->comm->bootstrap, q->comm->rank, mine ? RAIL_E_REMOTE : failure, text);
     for (struct queue *q = queues; q; q = q->next)
         if (q->first && q->first->state == CALL_RUNNING) collective_abandon(q->comm);
     rail_fail_quietly(failure, "%s", text);

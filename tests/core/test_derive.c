@@ -495,7 +495,7 @@ static void bad_grows_are_named_and_harm_nothing(void **state)
     job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1}, bad_grows, NULL);
 }
 
-/* ---- revoke ---- */
+/* ---- what runs meanwhile ---- */
 
 struct caller { ncclComm_t comm; ncclResult_t result; char text[256]; int n_ranks; };
 
@@ -505,38 +505,6 @@ static void *waits_in_vain(void *arg)
     c->result = trouble_allreduce(c->comm, c->n_ranks, 20000);
     snprintf(c->text, sizeof c->text, "%s", ncclGetLastError(NULL));
     return NULL;
-}
-
-/* Rank 0 never calls; the others wait for it, revoke, and go on without it. */
-static void revokes(struct job_rank *rank)
-{
-    struct caller c = {.comm = rank->comm, .n_ranks = rank->n_ranks};
-    int list[1] = {0}, members[64], n = remaining(rank->n_ranks, list, 1, members);
-    ncclComm_t child;
-    pthread_t thread;
-    JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 3));
-    if (!trouble_says(rank, "flags", ncclCommRevoke(rank->comm, 8), ncclInvalidArgument, "ncclCommRevoke|0x8")) return;
-    if (rank->rank == 0) { /* hears nothing of it, and ends its communicator in good order */
-        trouble_sleep_s(0.5);
-        ncclResult_t state;
-        JOB_TRY(ncclCommGetAsyncError(rank->comm, &state));
-        JOB_EXPECT(state == ncclSuccess, "rank 0 heard %d: %s", state, ncclGetLastError(NULL));
-        JOB_TRY(ncclCommDestroy(rank->comm));
-        return;
-    }
-    pthread_create(&thread, NULL, waits_in_vain, &c);
-    trouble_sleep_s(rank->rank == 1 ? 0.05 : 0); /* for some it comes before, for some after the call */
-    JOB_TRY(ncclCommRevoke(rank->comm, NCCL_REVOKE_DEFAULT));
-    pthread_join(thread, NULL);
-    JOB_EXPECT(c.result == ncclInvalidUsage && strstr(c.text, "revoked"), "the call: %d: %s", c.result, c.text);
-    if (!trouble_says(rank, "split", ncclCommSplit(rank->comm, 0, 0, &child, NULL), ncclInvalidUsage, "revoked") ||
-        !trouble_says(rank, "sum", trouble_allreduce(rank->comm, rank->n_ranks, 1), ncclInvalidUsage, "revoked"))
-        return;
-    JOB_TRY(ncclCommRevoke(rank->comm, NCCL_REVOKE_DEFAULT));
-    JOB_TRY(ncclCommShrink(rank->comm, list, 1, &child, NULL, NCCL_SHRINK_DEFAULT));
-    if (!is_made_of(rank, child, members, n)) return;
-    JOB_TRY(ncclCommDestroy(child));
-    JOB_TRY(ncclCommDestroy(rank->comm));
 }
 
 /* Nobody is dead: rank 0 just does not come, and the others stop what they wait in, to go on without it. */
@@ -569,19 +537,6 @@ static void shrink_stops_what_other_threads_wait_in(void **state)
     (void)state;
     for (int hosts = 1; hosts <= 2; hosts++)
         job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .n_hosts = hosts, .bare = true}, shrinks_what_runs, NULL);
-}
-
-static void init_and_revoke(struct job_rank *rank)
-{
-    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
-    revokes(rank);
-}
-
-static void a_revoked_communicator_is_good_for_shrinking(void **state)
-{
-    (void)state;
-    for (int hosts = 1; hosts <= 2; hosts++)
-        job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .n_hosts = hosts, .bare = true}, init_and_revoke, NULL);
 }
 
 /* ---- two threads ---- */
@@ -634,7 +589,6 @@ int main(int argc, char **argv)
         cmocka_unit_test(bad_shrinks_are_named_and_harm_nothing),
         cmocka_unit_test(communicators_grow),
         cmocka_unit_test(bad_grows_are_named_and_harm_nothing),
-        cmocka_unit_test(a_revoked_communicator_is_good_for_shrinking),
         cmocka_unit_test(a_second_thread_is_refused),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
