@@ -278,7 +278,9 @@ static void refuse_early(struct net *net, uint64_t comm_key)
     atomic_store(&net->kicked, true);
 }
 
-/* With the last communicator the lanes close as well: nothing is left that could need them. The listeners stay: another
+/* With the last communicator the lanes close as well: nothing is left that could need them. A process to which no lane and
+ * no link is left may be gone for good, and is forgotten at every communicator's end: in a job that outlives many of its
+ * ranks there is always another communicator. The listeners stay: another
  * communicator may be about to be made with the addresses that were told. */
 void net_comm_remove_on(struct net *net, uint64_t comm_key)
 {
@@ -296,8 +298,8 @@ void net_comm_remove_on(struct net *net, uint64_t comm_key)
     if (net->n_comms == 0) {
         net_drive_inbox(net);
         for (struct net_peer *p = net->peers; p; p = p->next) peer_leave(p);
-        peer_free_idle(net);
     }
+    peer_free_idle(net);
     net_unlock(net);
 }
 

@@ -354,7 +354,7 @@ void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
 /* Where it is, and how our NICs are called beside it (net_link_request.self; NULL: as net_describe told). */
 void peer_address(struct net_peer *peer, const struct net_address *theirs, const struct net_address *ours);
 void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
-void peer_free_idle(struct net *net);        /* peers without lanes and links */
+void peer_free_idle(struct net *net);       /* peers without lanes and links */
 bool peer_read(struct net_lane *lane);
 
 /* number.c: its links, by the numbers that frames name them by. */

@@ -51,6 +51,7 @@ void peer_free_idle(struct net *net)
     for (struct net_peer **at = &net->peers; *at;) {
         struct net_peer *p = *at;
         bool busy = p->n_links > 0 || p->n_up > 0 || p->active;
+        busy |= net->n_comms > 0 && (p->called || p->n_early > 0); /* it wants links */
         for (uint32_t i = 0; i < p->n_lanes && !busy; i++)
             busy = p->lanes[i] && (p->lanes[i]->state == NET_LANE_CONNECTING || p->lanes[i]->state == NET_LANE_WAITING);
         if (busy) {
