@@ -224,7 +224,8 @@ ncclResult_t ncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newc
  * healthy one works on. NCCL_SHRINK_ABORT first stops the operations that other threads of this process have running
  * in it, which return with an error; after that it is good for shrinking and ending only.
  * ncclInvalidArgument: newcomm NULL, a rank in the list that is out of range, stands twice, or is this one; no rank
- * left. ncclRemoteError: the others did not come within RAILCCL_INIT_TIMEOUT_S, or gave another list. */
+ * left. ncclRemoteError: one more has died, which is then named within a second or two (shrink again without that one,
+ * too); or the others did not come within RAILCCL_INIT_TIMEOUT_S, or gave another list. */
 #define NCCL_SHRINK_DEFAULT 0x00
 #define NCCL_SHRINK_ABORT 0x01
 ncclResult_t ncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,

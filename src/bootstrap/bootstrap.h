@@ -42,6 +42,10 @@ struct bootstrap_config {
     uint32_t rank, n_ranks;
     struct rail_deadline deadline;
     const _Atomic uint32_t *stop; /* becomes non-zero when the user aborts; looked at at least every 20 ms */
+    /* While ranks are missing, on the calling thread: after 100 ms, then twice as late each time up to every second. Not
+     * RAIL_OK, with a text: there is no use in waiting. Without an id; may be NULL. */
+    enum rail_result (*in_vain)(void *owner);
+    void *owner;
 };
 
 /* Joins: returns when this rank has its place in the tree. Errors name what happened: root unreachable (address and

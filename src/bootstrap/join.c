@@ -246,6 +246,8 @@ enum rail_result bootstrap_create(const struct bootstrap_config *config, struct 
     b->n_ranks = config->n_ranks;
     b->stop = config->stop;
     b->join_deadline = config->deadline;
+    b->in_vain = config->id ? NULL : config->in_vain;
+    b->in_vain_owner = config->owner;
     b->pid = getpid();
     b->opened_ns = rail_now_ns();
     b->n_children = tree_n_children(b->rank, b->n_ranks);

@@ -229,13 +229,36 @@ static enum rail_result failed(struct bootstrap *b, enum rail_result why)
     return rail_fail((enum rail_result)b->verdict.result, "%s", b->verdict.text);
 }
 
+/* Lock not held. What the owner finds out is told to those who are connected by now. */
+static void ask_in_vain(struct bootstrap *b)
+{
+    enum rail_result result = b->in_vain(b->in_vain_owner);
+    if (result == RAIL_OK) return;
+    pthread_mutex_lock(&b->lock);
+    if (!b->failed && b->phase != PHASE_OPEN) join_fail(b, result, "%s", rail_own_error());
+    pthread_mutex_unlock(&b->lock);
+}
+
+/* Ranks that are ready come within milliseconds: asking earlier would only cost. */
+#define FIRST_ASK_NS (100 * RAIL_NS_PER_MS)
+#define LAST_ASK_NS RAIL_NS_PER_S
+
 enum rail_result join_wait(struct bootstrap *b, enum rail_result started)
 {
     enum rail_result result = started;
+    uint64_t pause_ns = FIRST_ASK_NS;
+    struct rail_deadline ask = b->in_vain ? rail_deadline_in_ns(pause_ns) : rail_deadline_never();
     while (result == RAIL_OK && b->phase != PHASE_OPEN && !b->failed) {
         uint32_t seen = atomic_load_explicit(&b->turn, memory_order_relaxed);
+        bool asks = ask.at_ns < b->join_deadline.at_ns;
         pthread_mutex_unlock(&b->lock);
-        result = bootstrap_sleep(b, seen, b->join_deadline);
+        result = bootstrap_sleep(b, seen, asks ? ask : b->join_deadline);
+        if (result == RAIL_E_TIMEOUT && asks) {
+            ask_in_vain(b);
+            pause_ns = 2 * pause_ns < LAST_ASK_NS ? 2 * pause_ns : LAST_ASK_NS;
+            ask = rail_deadline_in_ns(pause_ns);
+            result = RAIL_OK;
+        }
         pthread_mutex_lock(&b->lock);
     }
     if (b->phase == PHASE_OPEN && !b->failed) return RAIL_OK;

@@ -80,6 +80,8 @@ struct bootstrap {
     const _Atomic uint32_t *stop;
     struct unique_id id;
     struct rail_deadline join_deadline;
+    enum rail_result (*in_vain)(void *owner); /* bootstrap_config's */
+    void *in_vain_owner;
     uint64_t opened_ns;
     uint8_t secret[BOOTSTRAP_SECRET_BYTES], tree_key[AUTH_KEY_BYTES], tree_key_id[AUTH_ID_BYTES];
 

@@ -61,7 +61,7 @@ static enum rail_result exchange(const struct making *m, void *table, size_t byt
 static enum rail_result join_derived(struct making *m, const struct comm_request *who, const uint32_t *ranks,
                                      const void *common, size_t bytes)
 {
-    struct comm_kin kin = {.members = m->parent->members, .ranks = ranks};
+    struct comm_kin kin = {.members = m->parent->members, .ranks = ranks, .n_ranks = who->n_ranks};
     struct comm_request request = *who;
     request.kin = &kin;
     auth_mac(bootstrap_secret(m->parent->bootstrap), common, bytes, kin.secret);

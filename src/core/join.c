@@ -16,6 +16,7 @@
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
 #include "core/collective.h"
+#include "core/gone.h"
 #include "core/homes.h"
 #include "core/hosts.h"
 #include "core/rails.h"
@@ -322,6 +323,8 @@ static enum rail_result enter_tree(struct comm *comm, const struct comm_request 
         .n_ranks = comm->n_ranks,
         .deadline = deadline,
         .stop = &comm->fault.stop,
+        .in_vain = gone_ask,
+        .owner = request->kin,
     };
     if (request->id) return bootstrap_open(&config, &comm->bootstrap);
     const struct member *above = &request->kin->members[request->kin->ranks[tree_parent(comm->rank)]];

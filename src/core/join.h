@@ -9,12 +9,14 @@ struct comm_kin {
     uint8_t secret[BOOTSTRAP_SECRET_BYTES]; /* the same on all of them, and on nobody else */
     const struct member *members;           /* of the old communicator, by old rank */
     const uint32_t *ranks;                  /* [n_ranks] old ranks, by new rank */
+    uint32_t n_ranks;
+    uint32_t asked;                         /* gone.c's: the next of them to be asked */
 };
 
 struct comm_request {
     uint32_t rank, n_ranks;
     const uint8_t *id;          /* BOOTSTRAP_ID_BYTES; or NULL, and: */
-    const struct comm_kin *kin;
+    struct comm_kin *kin;
 };
 
 /* Joins: blocks until all ranks are there, or the deadline of RAILCCL_INIT_TIMEOUT_S, or comm->fault. `comm` is

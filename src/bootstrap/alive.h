@@ -1,0 +1,19 @@
+/* alive.h - whether processes are still there, as far as their receptions tell. */
+#ifndef RAIL_BOOTSTRAP_ALIVE_H
+#define RAIL_BOOTSTRAP_ALIVE_H
+
+#include "bootstrap/bootstrap.h"
+
+enum { ALIVE_AT_ONCE = 64 }; /* as many descriptors for a moment */
+
+struct alive_asked {
+    const struct bootstrap_place *place;
+    bool same_host; /* its loopback addresses are ours */
+    bool gone;      /* the answer: the host is there, and refuses at every address of the process */
+};
+
+/* Asks up to ALIVE_AT_ONCE processes side by side, in 50 ms at most. A reception listens for the life of its process, so
+ * who refuses is gone; who does not answer may be anything. */
+void alive_ask(struct alive_asked *asked, uint32_t n);
+
+#endif
