@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 
-#define PATIENCE_NS (50 * RAIL_NS_PER_MS) /* a refusal takes a round trip */
+#define PATIENCE_NS (25 * RAIL_NS_PER_MS) /* a refusal takes a round trip */
 
 /* The addresses that can prove something from here, as in derive.c: loopback means itself on another host, unless there
  * is nothing else. A link-local address would need an interface, and proves nothing. */

@@ -138,9 +138,16 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
     return comm;
 }
 
+static void nap(uint64_t ns)
+{
+    struct timespec t = {0, (long)ns};
+    nanosleep(&t, NULL);
+}
+
 /* Gives back everything but the handle. Accepts a half-made communicator. */
 static void clear(struct comm *comm)
 {
+    while (atomic_load(&comm->revoking)) nap(50 * RAIL_NS_PER_US);
     bool failed = atomic_load(&comm->fault.stop) != 0;
     notes_stop(comm);
     if (comm->node.segment.mapping && (!failed || comm->stopped)) calls_close(&comm->node); /* else the news tells */
@@ -253,12 +260,6 @@ enum rail_result comm_finalize(struct comm *comm)
     return result;
 }
 
-static void nap(uint64_t ns)
-{
-    struct timespec t = {0, (long)ns};
-    nanosleep(&t, NULL);
-}
-
 /* The library's thread always ends: by success, by its deadline, or by the fault. */
 static void await_library(const struct comm *comm)
 {
@@ -308,10 +309,9 @@ static enum rail_result revocable(const struct comm *comm)
 
 /* Told whatever has failed here: the others may know nothing of that (NCCL_SHRINK_ABORT), and the tree passes on the first
  * news only. Told before it is raised: who is stopped in the tree would call itself aborted there. */
-enum rail_result comm_revoke(struct comm *comm)
+static void revoke(struct comm *comm)
 {
     char text[128];
-    RAIL_TRY(revocable(comm));
     atomic_store(&comm->revoked, true);
     snprintf(text, sizeof text, "rank %u revoked this communicator (ncclCommRevoke)", comm->rank);
     bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REVOKED, text);
@@ -320,7 +320,18 @@ enum rail_result comm_revoke(struct comm *comm)
         doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
         nap(50 * RAIL_NS_PER_US);
     } while (atomic_load_explicit(&comm->inside, memory_order_acquire) && !fault_outlived(&comm->fault));
-    return RAIL_OK;
+}
+
+enum rail_result comm_revoke(struct comm *comm)
+{
+    RAIL_TRY(comm_known(comm, "ncclCommRevoke"));
+    atomic_fetch_add(&comm->revoking, 1); /* then a look whether it is being ended, which sees us or is seen */
+    enum rail_result result = revocable(comm);
+    if (result == RAIL_OK && atomic_load(&comm->ending))
+        result = rail_fail(RAIL_E_USAGE, "ncclCommRevoke: another thread is destroying or aborting this communicator");
+    if (result == RAIL_OK) revoke(comm);
+    atomic_fetch_sub(&comm->revoking, 1);
+    return result;
 }
 
 enum rail_result comm_abort(struct comm *comm)

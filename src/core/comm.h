@@ -88,6 +88,7 @@ struct comm {
     bool finalized;
     bool stopped;        /* by comm_stop, which only this rank knows of */
     _Atomic bool revoked; /* by comm_revoke of this rank */
+    _Atomic uint32_t revoking; /* threads that are in comm_revoke: freeing waits for them */
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */

@@ -132,6 +132,78 @@ static ncclResult_t join_without_root(handle c, handle o, handle *child)
     return n == (ssize_t)sizeof some_id ? join_somebody(&some_id, child) : ncclInternalError;
 }
 
+static ncclResult_t split_after_revoking(handle c, handle o, handle *child)
+{
+    ncclResult_t result = ncclCommRevoke(c, NCCL_REVOKE_DEFAULT);
+    (void)o;
+    return result == ncclSuccess ? ncclCommSplit(c, 0, 0, child, NULL) : result;
+}
+
+static void *revokes(void *comm)
+{
+    trouble_sleep_s(0.06); /* when the abort comes */
+    (void)ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT);
+    return NULL;
+}
+
+/* Who revokes and who aborts get in each other's way, or not: both must return. */
+static ncclResult_t large_while_revoked(handle c, handle o, handle *child)
+{
+    pthread_t thread;
+    (void)o, (void)child;
+    pthread_create(&thread, NULL, revokes, c);
+    ncclResult_t result = sum(c, 3000000);
+    pthread_join(thread, NULL);
+    return result;
+}
+
+static ncclResult_t revoke_it(handle c, handle o, handle *child)
+{
+    (void)o, (void)child;
+    return ncclCommRevoke(c, NCCL_REVOKE_DEFAULT);
+}
+
+static ncclResult_t shrink_without_the_peer_twice(handle c, handle o, handle *child)
+{
+    int peer = 0;
+    (void)o;
+    ncclResult_t result = ncclCommShrink(c, &peer, 1, child, NULL, NCCL_SHRINK_ABORT);
+    if (result != ncclSuccess || ncclCommAbort(*child) != ncclSuccess) return result;
+    *child = NULL;
+    return shrink(c, o, child);
+}
+
+static ncclResult_t grow(handle c, handle o, handle *child)
+{
+    (void)o;
+    ncclResult_t result = ncclCommGetUniqueId(c, &some_id);
+    return result == ncclSuccess ? ncclCommGrow(c, 3, &some_id, -1, child, NULL) : result;
+}
+
+static ncclResult_t grow_as_a_new_rank(handle c, handle o, handle *child)
+{
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    (void)c, (void)o;
+    if (ncclGetUniqueId(&some_id) != ncclSuccess) return ncclInternalError;
+    return ncclCommGrow(NULL, 2, &some_id, 1, child, &config);
+}
+
+/* The old one, of one rank, is aborted: the new rank does not come. */
+static ncclResult_t grow_without_the_new_rank(handle c, handle o, handle *child)
+{
+    static ncclComm_t grown;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    ncclResult_t state = ncclInProgress;
+    config.blocking = 0;
+    (void)c, (void)o;
+    if (ncclGetUniqueId(&some_id) != ncclSuccess) return ncclInternalError;
+    if (ncclCommInitRankConfig(child, 1, some_id, 0, &config) != ncclInProgress) return ncclInternalError;
+    while (state == ncclInProgress && ncclCommGetAsyncError(*child, &state) == ncclSuccess) usleep(200);
+    if (state != ncclSuccess || ncclCommGetUniqueId(*child, &some_id) != ncclSuccess) return ncclInternalError;
+    return ncclCommGrow(*child, 2, &some_id, -1, &grown, NULL);
+}
+
 static const struct cell cells[] = {
     {"joining, the root is gone", join_without_root, false, true, true, LATE, false},
     {"joining, the other rank is absent", join_without_rank_0, false, true, true, LATE, false},
@@ -153,6 +225,22 @@ static const struct cell cells[] = {
     {"in shrink, the peer is late", shrink, true, false, false, LATE, false},
     {"in shrink, the peer is stopped", shrink, true, false, false, STOPPED, false},
     {"a shrink in progress, the peer is dead", shrink, false, true, false, DEAD, false},
+    {"in shrink, the peer is dead", shrink, true, false, false, DEAD, false},
+    {"in a second shrink, with the dead peer", shrink_without_the_peer_twice, true, false, false, DEAD, false},
+    {"revoked, the peer is stopped", revoke_it, false, false, false, STOPPED, false},
+    {"revoked, the peer is dead", revoke_it, false, false, false, DEAD, false},
+    {"in a large call that is revoked just now, the peer is late", large_while_revoked, true, false, false, LATE, false},
+    {"in a large call that is revoked just now, the peer is stopped", large_while_revoked, true, false, false, STOPPED,
+     false},
+    {"in split of a revoked one, the peer is late", split_after_revoking, true, false, false, LATE, false},
+    {"in split of a revoked one, the peer is stopped", split_after_revoking, true, false, false, STOPPED, false},
+    {"a split of a revoked one in progress, the peer is stopped", split_after_revoking, false, true, false, STOPPED, false},
+    {"in grow, the peer is late", grow, true, false, false, LATE, false},
+    {"in grow, the peer is stopped", grow, true, false, false, STOPPED, false},
+    {"in grow, the peer is dead", grow, true, false, false, DEAD, false},
+    {"a grow in progress, the peer is stopped", grow, false, true, false, STOPPED, false},
+    {"a grow in progress, the new rank does not come", grow_without_the_new_rank, false, true, true, LATE, false},
+    {"a new rank's grow in progress, nobody comes", grow_as_a_new_rank, false, true, true, LATE, false},
     {"in finalize with full queues, the peer is stopped", end_with_full_queues, true, false, false, STOPPED, true},
     {"in destroy with full queues, the peer is stopped", destroy_with_full_queues, true, false, false, STOPPED, true},
     {"a finalize in progress with full queues, the peer is stopped", end_with_full_queues, false, true, false, STOPPED,
