@@ -37,6 +37,15 @@ ncclResult_t railLaunchInfo(railLaunch_t *launch);
  * to carry an id (the text says what to set). */
 ncclResult_t railLaunchUniqueId(const railLaunch_t *launch, ncclUniqueId *id);
 
+/* Who is to be left out by ncclCommShrink: writes the numbers of those ranks of `comm` whose processes are no more,
+ * ascending, to ranks[0 ..], which has room for ncclCommCount of them, and how many they are to *n. For a communicator that
+ * has failed, is revoked, or is well. Local: asks the other processes' listeners, which takes a round trip, and 25 ms for
+ * 64 ranks of which some do not answer; up to 0.2 s where the failure was no death. A rank that is late or stopped is not
+ * gone, nor is one that aborted its communicator and lives on. Of a host that does not answer at all the rank is gone that
+ * the failure names. Ranks that die meanwhile may be in one survivor's list and not in another's: the shrink then fails
+ * and says so. ncclInvalidArgument: NULL, or no communicator. */
+ncclResult_t railCommGone(ncclComm_t comm, int *ranks, int *n);
+
 /* Streams of host memory. On a host rank the streams NULL, 1 (legacy) and 2 (per thread) mean "done on return"; a call
  * given a stream from here returns once it is queued, and is run later by a thread of the stream, in order with whatever
  * else was put on that stream. A group whose calls name several streams waits for all of them, and all of them wait for

@@ -6,6 +6,8 @@
 #include "api/comm_handle.h"
 #include "api/config.h"
 #include "api/door.h"
+#include "core/gone.h"
+#include "railccl.h"
 
 /* What all of them have in common. A failed communicator is admitted: shrinking is for those. */
 static enum rail_result begin(struct making *m, struct comm *parent, ncclComm_t *out, const ncclConfig_t *config)
@@ -183,4 +185,22 @@ ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags)
 {
     struct door door = door_open();
     return door_close(door, revoke(comm_of(comm), revokeFlags));
+}
+
+/* ---- who is to be left out ---- */
+
+static enum rail_result gone(struct comm *comm, int *ranks, int *n)
+{
+    static const char call[] = "railCommGone";
+    RAIL_TRY(comm_check(comm, call));
+    if (!ranks || !n) return rail_fail(RAIL_E_ARGUMENT, "%s: %s is NULL", call, ranks ? "n" : "ranks");
+    comm_gone(comm, ranks, n);
+    return RAIL_OK;
+}
+
+RAIL_OWN_DOOR(railCommGone)
+ncclResult_t railCommGone(ncclComm_t comm, int *ranks, int *n)
+{
+    struct door door = door_open();
+    return door_close(door, gone(comm_of(comm), ranks, n));
 }

@@ -33,6 +33,7 @@ static bool next_address(struct alive_asked *asked, uint32_t at, struct pollfd *
     poll->fd = socket_connect(&addresses[at]);
     poll->events = POLLOUT;
     asked->gone = poll->fd < 0 && errno == ECONNREFUSED;
+    asked->silent = !asked->gone;
     return poll->fd >= 0;
 }
 
@@ -47,6 +48,7 @@ static void collect(struct alive_asked *asked, struct pollfd *polls, uint32_t n)
             pending += polls[i].revents == 0;
             if (!polls[i].revents) continue;
             asked[i].gone = socket_error(polls[i].fd) == ECONNREFUSED;
+            asked[i].silent = false;
             socket_close(polls[i].fd);
             polls[i].fd = -1;
         }
@@ -59,7 +61,7 @@ void alive_ask(struct alive_asked *asked, uint32_t n)
 {
     struct pollfd polls[ALIVE_AT_ONCE];
     if (n > ALIVE_AT_ONCE) n = ALIVE_AT_ONCE;
-    for (uint32_t i = 0; i < n; i++) asked[i].gone = false;
+    for (uint32_t i = 0; i < n; i++) asked[i].gone = asked[i].silent = false;
     for (uint32_t at = 0; at < ENDPOINTS_MAX; at++) {
         bool any = false;
         for (uint32_t i = 0; i < n; i++) {

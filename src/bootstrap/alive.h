@@ -10,6 +10,7 @@ struct alive_asked {
     const struct bootstrap_place *place;
     bool same_host; /* its loopback addresses are ours */
     bool gone;      /* the answer: the host is there, and refuses at every address of the process */
+    bool silent;    /* nothing answered: neither is known */
 };
 
 /* Asks up to ALIVE_AT_ONCE processes side by side, in 25 ms for each address that refuses, and 25 ms more. A reception listens for the life of its process, so

@@ -307,8 +307,8 @@ static enum rail_result revocable(const struct comm *comm)
     return there ? RAIL_OK : refuse(comm, magic, call);
 }
 
-/* Told whatever has failed here: the others may know nothing of that (NCCL_SHRINK_ABORT), and the tree passes on the first
- * news only. Told before it is raised: who is stopped in the tree would call itself aborted there. */
+/* Told whatever has failed here: the others may know nothing of that (NCCL_SHRINK_ABORT), and the tree passes on the
+ * first news only. Told before it is raised: who is stopped in the tree would call itself aborted there. */
 static void revoke(struct comm *comm)
 {
     char text[128];

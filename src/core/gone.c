@@ -1,12 +1,12 @@
 /* gone.c - see gone.h.
  *
- * Who has lost a neighbour in the tree hears of it at once; who has not met it yet would wait until the deadline. And the
- * others, who know, would be waiting for that one in their next attempt. So whoever waits asks all members, a stretch at a
- * time. */
+ * Who has lost a neighbour in the tree hears of it at once; who has not met it yet would wait until the deadline. And
+ * the others, who know, would be waiting for that one in their next attempt. So whoever waits asks all members, a
+ * stretch at a time. */
 #include "core/gone.h"
 
 #include <stdio.h>
-#include <string.h>
+#include <time.h>
 
 #include "bootstrap/alive.h"
 #include "core/join.h"
@@ -37,5 +37,46 @@ enum rail_result gone_ask(void *owner)
     alive_ask(asked, n);
     for (uint32_t i = 0; i < n; i++)
         if (asked[i].gone) name(list, &used, &kin->members[ranks[i]], ranks[i]);
-    return used ? rail_fail_quietly(RAIL_E_REMOTE, "of the old communicator %s is gone, too", list) : RAIL_OK;
+    return used ? rail_fail_quietly(RAIL_E_REMOTE, "of the old communicator's processes these are gone, too: %s", list) : RAIL_OK;
+}
+
+/* ---- for the program ---- */
+
+/* The news of a death may be here before the dying process has closed its last socket, and a host's processes do not
+ * die in the same microsecond: two looks must agree. */
+enum { LOOKS = 6 };
+#define PAUSE_NS (20 * RAIL_NS_PER_MS)
+
+/* One stretch of members. Who does not answer, and is named by the news, is gone with its host. */
+static uint32_t look(const struct comm *comm, uint32_t first, uint32_t n, int *out)
+{
+    struct alive_asked asked[ALIVE_AT_ONCE];
+    uint32_t found = 0, blamed = atomic_load(&comm->blamed);
+    for (uint32_t i = 0; i < n; i++) {
+        const struct member *m = &comm->members[first + i];
+        asked[i] = (struct alive_asked){.place = &m->place, .same_host = m->host == machine_host_key()};
+    }
+    alive_ask(asked, n);
+    for (uint32_t i = 0; i < n; i++) {
+        bool with_host = asked[i].silent && first + i + 1 == blamed;
+        if (first + i != comm->rank && (asked[i].gone || with_host)) out[found++] = (int)(first + i);
+    }
+    return found;
+}
+
+void comm_gone(const struct comm *comm, int *ranks, int *n)
+{
+    bool named = atomic_load(&comm->blamed) != 0;
+    uint32_t found = 0, before = 0;
+    for (int i = 0; i < LOOKS; i++, before = found) {
+        found = 0;
+        for (uint32_t at = 0; at < comm->n_ranks; at += ALIVE_AT_ONCE) {
+            uint32_t left = comm->n_ranks - at;
+            found += look(comm, at, left < ALIVE_AT_ONCE ? left : ALIVE_AT_ONCE, ranks + found);
+        }
+        if ((found && found == before) || !named) break;
+        struct timespec t = {0, PAUSE_NS};
+        nanosleep(&t, NULL);
+    }
+    *n = (int)found;
 }

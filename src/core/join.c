@@ -235,6 +235,7 @@ static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline
 static void on_lost(void *owner, uint32_t culprit, enum rail_result result, const char *text)
 {
     struct comm *comm = owner;
+    atomic_store(&comm->blamed, culprit + 1);
     if (!fault_raise(&comm->fault, result, text)) return;
     RAIL_INFO(RAIL_NET, "rank %u of %u hears of rank %u: %s", comm->rank, comm->n_ranks, culprit, text);
     if (!atomic_load_explicit(&comm->joined, memory_order_acquire)) return; /* joining looks at `stop` by itself */

@@ -1,7 +1,7 @@
 /* A job outlives its ranks, in the same processes: a rank dies, the survivors hear who it was, abort or revoke, shrink
  * around it, add up right, grow by a new process to the old size, and add up right again; many times over, and hold
- * nothing afterwards that they did not hold before. Several may die at once, rank 0 too, a whole host, and one more while
- * the others are shrinking. */
+ * nothing afterwards that they did not hold before. Several may die at once, rank 0 too, a whole host, and one more
+ * while the others are shrinking. */
 #include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -19,6 +19,7 @@
 #include <cmocka.h>
 
 #include "base/params.h"
+#include "railccl.h"
 #include "support/trouble.h"
 
 #if defined(__SANITIZE_ADDRESS__)
@@ -94,10 +95,10 @@ static ncclComm_t shrunk(ncclComm_t comm, int round, int rank, enum end end)
 {
     ncclComm_t fewer = NULL;
     int list[DEAD_MOST], n_dead = board->plan.n_dead;
+    int flags = end == BY_ABORT_FLAG ? NCCL_SHRINK_ABORT : NCCL_SHRINK_DEFAULT;
     memcpy(list, board->dead, sizeof list);
     if (end == BY_REVOKE) WELL(ncclCommRevoke(comm, NCCL_REVOKE_DEFAULT), round, rank);
-    WELL(ncclCommShrink(comm, list, n_dead, &fewer, NULL, end == BY_ABORT_FLAG ? NCCL_SHRINK_ABORT : NCCL_SHRINK_DEFAULT),
-         round, rank);
+    WELL(ncclCommShrink(comm, list, n_dead, &fewer, NULL, flags), round, rank);
     double start_s = trouble_now_s();
     WELL(ncclCommAbort(comm), round, rank);
     MUST(trouble_now_s() - start_s < HEARD_S / 5, "round %d, rank %d: abort took %.0f ms", round, rank,
@@ -113,6 +114,15 @@ static void slowest(double *most_s, long since_us)
     if (s > *most_s) *most_s = s;
 }
 
+static void all_the_dead_are_known(ncclComm_t comm, int round, int rank)
+{
+    int gone[MOST], n_gone = 0;
+    WELL(railCommGone(comm, gone, &n_gone), round, rank);
+    MUST(n_gone == board->plan.n_dead, "round %d, rank %d: knows of %d dead", round, rank, n_gone);
+    for (int i = 0; i < n_gone; i++)
+        MUST(dies(gone[i]), "round %d, rank %d: rank %d is called dead", round, rank, gone[i]);
+}
+
 /* One rank at full size, in round `round`: until somebody dies. Returns the communicator of the next round. */
 static ncclComm_t one_round(ncclComm_t comm, int round, int *rank)
 {
@@ -122,17 +132,22 @@ static ncclComm_t one_round(ncclComm_t comm, int round, int *rank)
     char name[24];
     WELL(trouble_allreduce(comm, n, 2), round, *rank);
     WELL(trouble_allreduce(comm, n, 100000), round, *rank);
+    int nobody[MOST], n_gone = -1;
+    WELL(railCommGone(comm, nobody, &n_gone), round, *rank);
+    MUST(n_gone == 0, "round %d, rank %d: %d are called dead, the first is %d", round, *rank, n_gone, nobody[0]);
     atomic_store(&board->pids[*rank], (int)getpid());
     atomic_fetch_add(&board->at_size, 1);
     ncclResult_t result = work(comm, n);
     while (atomic_load(&board->round) < round) usleep(200);
-    MUST(result == ncclRemoteError, "round %d, rank %d: the death: %d: %s", round, *rank, result, ncclGetLastError(NULL));
+    MUST(result == ncclRemoteError, "round %d, rank %d: the death: %d: %s", round, *rank, result,
+         ncclGetLastError(NULL));
     bool named = false;
     for (int i = 0; i < n_dead; i++) {
         snprintf(name, sizeof name, "rank %d (", board->dead[i]);
         named |= strstr(ncclGetLastError(NULL), name) != NULL;
     }
     MUST(named, "round %d, rank %d: names somebody else: %s", round, *rank, ncclGetLastError(NULL));
+    all_the_dead_are_known(comm, round, *rank);
     slowest(&board->heard_s, board->died_us);
     MUST(board->heard_s < HEARD_S, "round %d, rank %d: heard after %.3f s", round, *rank, board->heard_s);
     fewer = shrunk(comm, round, *rank, (enum end)(round % 3));
@@ -161,10 +176,13 @@ static void set_host(int host)
 /* A survivor's descriptors, threads and memory after some rounds, against those at the end. */
 struct holding { int fds, threads; long kib; };
 
-static struct holding holding(void) { return (struct holding){trouble_fds(), trouble_threads(), (long)mallinfo2().uordblks / 1024}; }
+static struct holding holding(void)
+{
+    return (struct holding){trouble_fds(), trouble_threads(), (long)mallinfo2().uordblks / 1024};
+}
 
-/* Handles of ended communicators stay for a while, 32 of 4 KiB (core/comm_store.c); a peer process that was not forgotten is
- * 30 KiB per round. */
+/* Handles of ended communicators stay for a while, 32 of 4 KiB (core/comm_store.c); a peer process that was not
+ * forgotten is 30 KiB per round. */
 enum { HEAP_KIB = 350 };
 
 static void live(int rank, int round, int host)
@@ -185,7 +203,8 @@ static void live(int rank, int round, int host)
     if (then.fds) {
         struct holding now = holding();
         for (int i = 0; i < 100 && now.fds > then.fds; i++, now = holding()) usleep(10000);
-        MUST(now.fds <= then.fds + 2, "rank %d: %d descriptors after round %d, %d after %d", rank, now.fds, rounds, then.fds, born + 3);
+        MUST(now.fds <= then.fds + 2, "rank %d: %d descriptors after round %d, %d after %d", rank, now.fds, rounds,
+             then.fds, born + 3);
         MUST(now.threads <= then.threads, "rank %d: %d threads, %d before", rank, now.threads, then.threads);
         MUST(now.kib < then.kib + HEAP_KIB, "rank %d: %ld KiB of the heap, %ld before", rank, now.kib, then.kib);
     }
@@ -238,7 +257,8 @@ static void series(const struct plan *plan)
         int gone[DEAD_MOST], n_kept = 0, kept[MOST];
         well = await(&board->at_size, n * (round + 1));
         if (!well) break;
-        for (int i = 0; i < plan->n_dead; i++) board->dead[i] = plan->lasting + (plan->first_victim + round + i) % (n - plan->lasting);
+        for (int i = 0; i < plan->n_dead; i++)
+            board->dead[i] = plan->lasting + (plan->first_victim + round + i) % (n - plan->lasting);
         usleep((useconds_t)(1000 + round * 7919 % 20000)); /* somewhere in a call */
         atomic_store(&board->died_us, now_us());
         for (int i = 0; i < plan->n_dead; i++) {
@@ -265,7 +285,7 @@ static void series(const struct plan *plan)
     close(id_pipe[0]);
     close(id_pipe[1]);
     if (!well) fail_msg("%s: %s", plan->name, board->why[0] ? board->why : "not done in time");
-    print_message("%s: %d rounds; the slowest heard after %.0f ms, went on after %.0f ms, was at full size after %.0f ms\n",
+    print_message("%s: %d rounds; slowest: heard after %.0f ms, went on after %.0f ms, at full size after %.0f ms\n",
                   plan->name, plan->rounds, board->heard_s * 1e3, board->going_s * 1e3, board->grown_s * 1e3);
 }
 
@@ -289,7 +309,8 @@ static void twenty_deaths_between_hosts(void **state)
 {
     (void)state;
     run((struct plan){.name = "4 ranks of 2 hosts", .n = 4, .hosts = 2, .n_dead = 1, .rounds = 20, .first_victim = 1});
-    run((struct plan){.name = "4 ranks of 3 hosts, two outlive all", .n = 4, .hosts = 3, .n_dead = 1, .rounds = 23, .lasting = 2});
+    run((struct plan){.name = "4 ranks of 3 hosts, two outlive all", .n = 4, .hosts = 3, .n_dead = 1, .rounds = 23,
+                      .lasting = 2});
 }
 
 static void deaths_of_idle_ranks(void **state)
@@ -309,7 +330,8 @@ static void two_deaths_at_once(void **state)
 static void a_whole_host_dies(void **state)
 {
     (void)state;
-    run((struct plan){.name = "a host of 3, 2 ranks each", .n = 6, .hosts = 3, .n_dead = 2, .rounds = 1, .first_victim = 2});
+    run((struct plan){.name = "a host of 3, 2 ranks each", .n = 6, .hosts = 3, .n_dead = 2, .rounds = 1,
+                      .first_victim = 2});
     run((struct plan){.name = "the host of rank 0", .n = 6, .hosts = 3, .n_dead = 2, .rounds = 1, .first_victim = 0});
 }
 
@@ -345,7 +367,8 @@ static void shrink_twice(struct job_rank *rank)
     while (result == ncclSuccess) result = trouble_allreduce(fewer, n - 1, 2000);
     if (rank->rank == d->second) pause();
     JOB_EXPECT(result == ncclRemoteError, "the first shrink: %d: %s", result, ncclGetLastError(NULL));
-    JOB_EXPECT(made || strstr(ncclGetLastError(NULL), "ncclCommShrink"), "the first shrink says %s", ncclGetLastError(NULL));
+    JOB_EXPECT(made || strstr(ncclGetLastError(NULL), "ncclCommShrink"), "the first shrink says %s",
+               ncclGetLastError(NULL));
     if (made) JOB_TRY(ncclCommAbort(fewer));
     JOB_TRY(ncclCommShrink(rank->comm, both, 2, &fewer, NULL, NCCL_SHRINK_DEFAULT));
     JOB_TRY(trouble_allreduce(fewer, n - 2, 100000));
@@ -360,12 +383,12 @@ static void another_dies_while_they_shrink(void **state)
     struct second *d = trouble_shared(sizeof *d);
     for (int i = 0; i < 24; i++) {
         *d = (struct second){.first = i % 5, .second = (i % 5 + 1 + i % 4) % 5, .after_us = i / 2 * 700};
-        struct job job = {.n_ranks = i % 3 ? 5 : 11, .ranks_per_process = 1, .n_hosts = i % 2 + 1, .bare = true, .may_die = true,
-                          .limit_s = 60};
+        struct job job = {.n_ranks = i % 3 ? 5 : 11, .ranks_per_process = 1, .n_hosts = i % 2 + 1, .bare = true,
+                          .may_die = true, .limit_s = 60};
         const char *why = job_run(&job, shrink_twice, d);
         if (why)
-            fail_msg("%d ranks, %d hosts, rank %d dies, then rank %d after %d us of shrinking: %s", job.n_ranks, job.n_hosts,
-                     d->first, d->second, d->after_us, why);
+            fail_msg("%d ranks, %d hosts, rank %d dies, then rank %d after %d us of shrinking: %s", job.n_ranks,
+                     job.n_hosts, d->first, d->second, d->after_us, why);
     }
 }
 

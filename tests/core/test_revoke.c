@@ -1,6 +1,6 @@
 /* ncclCommRevoke, called by one rank, ends what all ranks have running in the communicator: every call returns
- * ncclInvalidUsage that says who revoked, within 100 ms, and so does every later one. The communicator can then be asked,
- * split, grown, shrunk, revoked again, destroyed and aborted; not finalized. */
+ * ncclInvalidUsage that says who revoked, within 100 ms, and so does every later one. The communicator can then be
+ * asked, split, grown, shrunk, revoked again, destroyed and aborted; not finalized. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -63,7 +63,7 @@ static ncclResult_t call_until_it_fails(struct job_rank *rank, const struct scen
         if (s->count) continue;
         usleep(500);
         result = ncclCommGetAsyncError(rank->comm, &state) == ncclSuccess ? state : ncclInternalError;
-        if (mine && atomic_load(&s->revoked_us)) return ncclInvalidUsage; /* who revokes is told nothing, as NCCL says */
+        if (mine && atomic_load(&s->revoked_us)) return ncclInvalidUsage; /* who revokes is not told */
     }
     return result;
 }
@@ -103,7 +103,8 @@ static void goes_on(struct job_rank *rank)
     JOB_EXPECT(rank->rank || !child, "NOCOLOR got %p", (void *)child);
     if (child) JOB_TRY(ncclCommDestroy(child));
     if (rank->rank != last) {
-        JOB_TRY(ncclCommShrink(rank->comm, &last, 1, &child, NULL, rank->rank % 2 ? NCCL_SHRINK_ABORT : NCCL_SHRINK_DEFAULT));
+        int flags = rank->rank % 2 ? NCCL_SHRINK_ABORT : NCCL_SHRINK_DEFAULT;
+        JOB_TRY(ncclCommShrink(rank->comm, &last, 1, &child, NULL, flags));
         JOB_TRY(trouble_allreduce(child, n - 1, 3000));
         JOB_TRY(trouble_allreduce(child, n - 1, 2));
         JOB_TRY(ncclCommDestroy(child));
@@ -145,8 +146,8 @@ static void on_shape(struct job job, struct scene *s, const struct scene *like, 
         if (!why || !strstr(why, "too slow")) break;
     }
     if (why)
-        fail_msg("%d ranks, %d hosts, ranks %d to %d revoke%s in calls of %zu: %s", job.n_ranks, job.n_hosts, like->from,
-                 like->to - 1, like->by_thread ? " from another thread" : "", like->count, why);
+        fail_msg("%d ranks, %d hosts, ranks %d to %d revoke%s in calls of %zu: %s", job.n_ranks, job.n_hosts,
+                 like->from, like->to - 1, like->by_thread ? " from another thread" : "", like->count, why);
 }
 
 static void every_rank_hears_of_it(void **state)
@@ -155,9 +156,11 @@ static void every_rank_hears_of_it(void **state)
     static const size_t counts[] = {2, 3000, 2000000, 0};
     struct scene *s = trouble_shared(sizeof *s);
     for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++)
-        for (int c = 0; c < 4; c++)
-            on_shape(shapes[i], s, &(struct scene){.count = counts[c], .from = (c + (int)i) % 3, .to = (c + (int)i) % 3 + 1,
-                                                   .by_thread = c && (c + i) % 2}, all_hear);
+        for (int c = 0; c < 4; c++) {
+            int who = (c + (int)i) % 3;
+            struct scene like = {.count = counts[c], .from = who, .to = who + 1, .by_thread = c && (c + i) % 2};
+            on_shape(shapes[i], s, &like, all_hear);
+        }
 }
 
 static void several_ranks_revoke_at_once(void **state)
@@ -219,7 +222,7 @@ static void a_split_that_waits_is_ended(void **state)
             on_shape(shapes[i], s, &(struct scene){.by_thread = blocking}, splits_in_vain);
 }
 
-/* Rank 1 comes late to the shrink; meanwhile rank 0 revokes the parent, from another thread than the one that shrinks. */
+/* Rank 1 comes late to the shrink; meanwhile rank 0 revokes the parent, from another thread. */
 static void revokes_while_shrinking(struct job_rank *rank)
 {
     struct scene *s = rank->arg;
@@ -235,7 +238,8 @@ static void revokes_while_shrinking(struct job_rank *rank)
     if (rank->rank == 0) pthread_join(thread, &failed);
     JOB_EXPECT(!failed, "revoking: %s", ncclGetLastError(NULL));
     JOB_TRY(trouble_allreduce(child, rank->n_ranks, 3000));
-    if (!trouble_says(rank, "sum", trouble_allreduce(rank->comm, rank->n_ranks, 3), ncclInvalidUsage, "rank 0 revoked")) return;
+    ncclResult_t sum = trouble_allreduce(rank->comm, rank->n_ranks, 3);
+    if (!trouble_says(rank, "sum", sum, ncclInvalidUsage, "rank 0 revoked")) return;
     JOB_TRY(ncclCommDestroy(child));
     JOB_TRY(ncclCommDestroy(rank->comm));
 }
@@ -256,7 +260,7 @@ static void grows(struct job_rank *rank)
     int n = rank->n_ranks, old = n - 1;
     JOB_TRY(ncclCommInitRank(&rank->comm, n, rank->id, rank->rank));
     JOB_TRY(ncclCommSplit(rank->comm, rank->rank < old ? 0 : NCCL_SPLIT_NOCOLOR, 0, &few, NULL));
-    if (few) JOB_TRY(trouble_allreduce(few, old, 1)); /* nobody is still joining */
+    JOB_TRY(trouble_allreduce(rank->comm, n, 1)); /* nobody is still joining */
     if (rank->rank == 0) JOB_TRY(ncclCommRevoke(few, NCCL_REVOKE_DEFAULT));
     if (rank->rank == 0) JOB_TRY(ncclCommGetUniqueId(few, &id));
     JOB_TRY(ncclBcast(&id, sizeof id, ncclUint8, 0, rank->comm, NULL));
@@ -286,8 +290,10 @@ static void bad_revocations(struct job_rank *rank)
         !trouble_says(rank, "NULL", ncclCommRevoke(NULL, 0), ncclInvalidArgument, "ncclCommRevoke|NULL"))
         return;
     JOB_TRY(ncclGetUniqueId(&id));
-    JOB_EXPECT(ncclCommInitRankConfig(&joining, 2, id, 0, &config) == ncclInProgress, "init: %s", ncclGetLastError(NULL));
-    if (!trouble_says(rank, "joining", ncclCommRevoke(joining, 0), ncclInvalidUsage, "ncclCommRevoke|still being made")) return;
+    ncclResult_t init = ncclCommInitRankConfig(&joining, 2, id, 0, &config);
+    JOB_EXPECT(init == ncclInProgress, "init: %s", ncclGetLastError(NULL));
+    if (!trouble_says(rank, "joining", ncclCommRevoke(joining, 0), ncclInvalidUsage, "ncclCommRevoke|being made"))
+        return;
     JOB_TRY(ncclCommAbort(joining));
     JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 10));
 }
