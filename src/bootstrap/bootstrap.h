@@ -29,7 +29,7 @@ enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_B
 enum { BOOTSTRAP_PLACE_ENDPOINTS = 16 };
 /* A host is lost when nothing of it answers for so long. Suspected much earlier, it has been dialed over every network three
  * times by then; survivors are to know within 3 s. */
-enum { BOOTSTRAP_LOST_MS = 1800 };
+enum { BOOTSTRAP_LOST_MS = 1700 };
 
 /* ncclGetUniqueId: opens the root's listener in this process (or uses NCCL_COMM_ID) and writes the id. The root serves
  * one communicator, then ends; it also ends after RAILCCL_ROOT_TIMEOUT_S without one. */
@@ -114,7 +114,7 @@ enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch wat
 void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out), void *owner);
 
 /* What this rank found about another, to be weighed against what others find: `lost` is then called everywhere with one and
- * the same verdict, some 100 ms (somebody died), 300 ms (cannot be reached) or 1 s (a link failed) later. */
+ * the same verdict, some 100 ms (somebody died), 450 ms (cannot be reached) or 1 s (a link failed) later. */
 enum bootstrap_finding { BOOTSTRAP_LINK_FAILED = 1, BOOTSTRAP_UNREACHABLE = 2 };
 /* `text` is for BOOTSTRAP_LINK_FAILED. Any thread; does not block. */
 void bootstrap_accuse(struct bootstrap *b, uint32_t culprit, enum bootstrap_finding kind, const char *text);

@@ -108,6 +108,7 @@ static void finding_received(struct bootstrap *b, const struct blob *payload)
 
 static void handle(struct bootstrap *b, struct tree_peer *peer, struct frame *frame)
 {
+    peer->spoke_ns = rail_now_ns();
     if (session_is_counted(frame->head.type) && !peer->appeal) session_took(peer, &frame->head);
     if (frame->head.type == FRAME_AWAITS || frame->head.type == FRAME_GATHER || frame->head.type == FRAME_SPREAD) {
         collect_receive(b, peer, frame);
@@ -217,5 +218,7 @@ enum rail_result peer_open(struct bootstrap *b, struct tree_peer *peer, int fd)
     peer->owner = b;
     RAIL_TRY(conn_open(&peer->conn, fd, peer_ready, peer_admits));
     socket_keep(fd);
+    peer->quiet = false;
+    peer->spoke_ns = rail_now_ns();
     return RAIL_OK;
 }

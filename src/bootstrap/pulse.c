@@ -4,12 +4,12 @@
  *                                               |
  *                                               +--none for BOOTSTRAP_LOST_MS in all--> lost: verdict.c
  *
- * Every 400 ms a BEAT of 24 bytes goes to each of them. What counts is that the far KERNEL acknowledges it: a process that
- * is stopped, swapped out or starved is never missed. While nothing moves because the far process does not read, the kernels
- * exchange window probes, and their answers count.
+ * Every 300 ms a BEAT of 24 bytes goes to each of them. What counts is that the far KERNEL acknowledges it: a process that
+ * is stopped, swapped out or starved is never missed. To one that says nothing itself for QUIET_NS no more beats go, since
+ * they would fill its socket in some hours, and a full socket times out: the kernels' keep-alives, once a second, serve then.
  *
- * Cost: a rank has at most 9 neighbours, so at most 23 packets of 90 bytes and as many acknowledgements a second; at 512
- * ranks on as many hosts 2 x 511 x 2.5 = 2555 a second in the whole job. Five wake-ups of the service thread a second, each
+ * Cost: a rank has at most 9 neighbours, so at most 30 packets of 90 bytes and as many acknowledgements a second; at 512
+ * ranks on as many hosts 2 x 511 / 0.3 s = 3400 a second in the whole job. Seven wake-ups of the service thread a second, each
  * with two system calls per neighbour. Neighbours on one host have none of this: the end of file comes without it. */
 #include <linux/sockios.h>
 #include <linux/tcp.h> /* libc's knows less of struct tcp_info */
@@ -19,13 +19,15 @@
 #include "base/log.h"
 #include "bootstrap/state.h"
 
-#define LOOK_NS (200 * RAIL_NS_PER_MS)
-/* Twice a second would do. Twice the look, so that a beat is judged at two looks before the next one. */
+#define LOOK_NS (150 * RAIL_NS_PER_MS)
+/* Between the moments at which two neighbours of one host find it silent lies a beat and a look at most: 450 ms. */
 enum { LOOKS_PER_BEAT = 2 };
 /* TCP sends a lost packet again after 200 ms at the earliest, then after 400 ms more: two losses in a row are not yet one. */
 #define SUSPECT_NS (700 * RAIL_NS_PER_MS)
 /* We are late ourselves: stopped, or without a core. What was not heard meanwhile says nothing. */
 #define LATE_NS (300 * RAIL_NS_PER_MS)
+
+#define QUIET_NS (5 * RAIL_NS_PER_S)
 
 static _Atomic uint64_t suspected;
 
@@ -40,10 +42,19 @@ static bool ask_kernel(int fd, struct tcp_info *out)
     return getsockopt(fd, IPPROTO_TCP, TCP_INFO, out, &bytes) == 0;
 }
 
+uint64_t pulse_last_answer(int fd, uint64_t now)
+{
+    struct tcp_info info;
+    uint64_t ago_ns = ask_kernel(fd, &info) ? info.tcpi_last_ack_recv * RAIL_NS_PER_MS : UINT64_MAX;
+    return ago_ns < now ? now - ago_ns : 0;
+}
+
 /* The far kernel has acknowledged something since the last look, or there was nothing to acknowledge. */
 static bool acknowledged(struct tree_peer *peer)
 {
     struct tcp_info info;
+    if (peer->quiet && conn_is_open(&peer->conn))
+        return rail_now_ns() - pulse_last_answer(peer->conn.source.fd, rail_now_ns()) < PULSE_IDLE_NS;
     if (!conn_is_open(&peer->conn) || ioctl(peer->conn.source.fd, SIOCOUTQ, &peer->unacked_bytes) != 0) return false;
     if (!ask_kernel(peer->conn.source.fd, &info)) return false;
     bool moved = info.tcpi_bytes_acked != peer->acked_bytes;
@@ -51,13 +62,6 @@ static bool acknowledged(struct tree_peer *peer)
     if (peer->unacked_bytes == 0 || moved) return true;
     /* Nothing is on its way because it does not read: the kernels exchange window probes. Two without an answer tell. */
     return info.tcpi_unacked == 0 && info.tcpi_probes < 2;
-}
-
-uint64_t pulse_last_answer(int fd, uint64_t now)
-{
-    struct tcp_info info;
-    uint64_t ago_ns = ask_kernel(fd, &info) ? info.tcpi_last_ack_recv * RAIL_NS_PER_MS : UINT64_MAX;
-    return ago_ns < now ? now - ago_ns : 0;
 }
 
 static void suspect(struct bootstrap *b, struct tree_peer *peer)
@@ -75,10 +79,22 @@ static void unsuspect(struct tree_peer *peer)
     if (!peer->switching) redial_end(peer); /* CHILD is on its way over another connection: that one it will be */
 }
 
+/* It neither beats nor sends: stopped, most likely. */
+static void note_quiet(struct tree_peer *peer, uint64_t now)
+{
+    bool quiet = now - peer->spoke_ns >= QUIET_NS;
+    if (quiet == peer->quiet || !peer->remote || !conn_is_open(&peer->conn)) return;
+    peer->quiet = quiet;
+    if (quiet) socket_ask_often(peer->conn.source.fd);
+    else socket_keep(peer->conn.source.fd);
+    peer->heard_ns = now; /* the first keep-alive is due in a second */
+}
+
 static void look_after(struct bootstrap *b, struct tree_peer *peer, uint64_t now, bool late)
 {
     if (!peer->present || peer->left || peer->lost) return;
     if (late) peer->heard_ns = now;
+    note_quiet(peer, now);
     if (acknowledged(peer)) {
         peer->heard_ns = now;
         if (peer->suspected) unsuspect(peer);
@@ -89,7 +105,7 @@ static void look_after(struct bootstrap *b, struct tree_peer *peer, uint64_t now
         peer_died(b, peer);
     } else if (peer->redial && now - peer->heard_ns >= BOOTSTRAP_LOST_MS * RAIL_NS_PER_MS) {
         peer_unreachable(b, peer);
-    } else if (peer->remote && peer->unacked_bytes == 0 && conn_is_open(&peer->conn) && b->pulses % LOOKS_PER_BEAT == 0) {
+    } else if (peer->remote && !peer->quiet && peer->unacked_bytes == 0 && conn_is_open(&peer->conn) && b->pulses % LOOKS_PER_BEAT == 0) {
         session_beat(peer);
     }
 }
@@ -111,7 +127,7 @@ void pulse_start(struct bootstrap *b)
 {
     bool any = false;
     for (uint32_t i = 0; i < PEERS_MAX; i++) {
-        b->peers[i].heard_ns = rail_now_ns();
+        b->peers[i].heard_ns = b->peers[i].spoke_ns = rail_now_ns();
         any |= b->peers[i].present && b->peers[i].remote;
     }
     if (any) pulse_arm(b);

@@ -17,8 +17,6 @@ enum { CALLS_MAX = 32 };
 /* A call without an answer begins anew: a lost SYN is sent again after a second only. Three calls before the end. */
 #define AGAIN_NS (350 * RAIL_NS_PER_MS)
 #define REFUSED_NS (300 * RAIL_NS_PER_MS)
-/* A connection on which nothing was acknowledged for so long is silent: socket_watch has it asked once a second. */
-#define IDLE_NS (1300 * RAIL_NS_PER_MS)
 
 struct call {
     struct dialer dialer; /* first: its source's address is the call's */
@@ -235,17 +233,19 @@ bool redial_look(struct bootstrap *b, struct tree_peer *peer, uint64_t now)
     struct redial *r = peer->redial;
     uint64_t heard_ns = conn_is_open(&r->next) ? pulse_last_answer(r->next.source.fd, now) : 0;
     (void)b;
-    if (heard_ns && now - heard_ns >= IDLE_NS) conn_close(&r->next); /* silent as well: the next call that is answered */
+    if (heard_ns && now - heard_ns >= PULSE_IDLE_NS) conn_close(&r->next); /* silent as well: the next call that is answered */
     for (uint32_t i = 0; i < r->n_calls; i++) {
         uint64_t at_ns = is_waiting(&r->calls[i]) ? last_answer(r->calls[i].dialer.source.fd, now) : 0;
         if (at_ns > heard_ns) heard_ns = at_ns;
     }
     if (heard_ns > peer->heard_ns) peer->heard_ns = heard_ns;
-    if (heard_ns && now - heard_ns < IDLE_NS) {
+    if (heard_ns && now - heard_ns < PULSE_IDLE_NS) {
         r->refused_ns = 0;
         return true;
     }
-    if (r->refused_ns && now - r->refused_ns >= REFUSED_NS) return false;
+    bool all_over = true;
+    for (uint32_t i = 0; i < r->n_calls; i++) all_over &= r->calls[i].over;
+    if (r->refused_ns && (all_over || now - r->refused_ns >= REFUSED_NS)) return false;
     for (uint32_t i = 0; i < r->n_calls; i++)
         if (now - r->calls[i].began_ns >= AGAIN_NS) call_begin(&r->calls[i]);
     return true;

@@ -7,7 +7,7 @@
  *          <--ADOPTED(received)--                     the parent takes nothing from the old one any more
  *          --BEAT(received)-->                        nor does the child; then what is missing, both ways
  *
- * A frame of which a part had arrived comes whole again. Kept are few: a BEAT comes every 400 ms from another host, and at
+ * A frame of which a part had arrived comes whole again. Kept are few: a BEAT comes every 300 ms from another host, and at
  * once after ACK_FRAMES frames or ACK_BYTES bytes. Payloads are shared with whoever else holds them. */
 #include <stdlib.h>
 #include <string.h>

@@ -235,3 +235,10 @@ void socket_watch(int fd)
     set(fd, IPPROTO_TCP, TCP_KEEPCNT, 1);
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
 }
+
+void socket_ask_often(int fd)
+{
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
+}

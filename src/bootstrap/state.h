@@ -52,6 +52,8 @@ struct tree_peer {
     bool lost;         /* found dead or unreachable */
     bool switching;    /* parent: CHILD went over a new connection, so the end of the old one means nothing */
     bool suspected;
+    bool quiet;        /* it has said nothing for long: not beaten at */
+    uint64_t spoke_ns; /* its last frame */
     uint64_t heard_ns;
     int unacked_bytes; /* at the last look, as the next one */
     uint64_t acked_bytes;
@@ -164,6 +166,8 @@ bool session_acked(struct tree_peer *peer, uint64_t received);
 bool session_resume(struct tree_peer *peer, uint64_t received);
 void session_drop(struct tree_peer *peer);
 
+/* A connection on which nothing was acknowledged for so long is silent, where the kernels ask once a second. */
+#define PULSE_IDLE_NS (1300 * RAIL_NS_PER_MS)
 /* pulse.c, lock held. The tree is open: looks after its neighbours from now on. */
 void pulse_start(struct bootstrap *b);
 /* Also where all neighbours are on this host: one has lost its way. */

@@ -18,15 +18,17 @@
 #include "bootstrap/state.h"
 
 /* How long a finding waits for better ones: for a second death at the same moment, news and appeals need milliseconds; two
- * ranks find the same host silent within one look and one beat of one another (pulse.c); and when a link fails because a host
+ * ranks find the same host silent within a beat and a look of one another (pulse.c); and when a link fails because a host
  * is lost, the tree knows it a second later. */
 #define DEAD_NS (100 * RAIL_NS_PER_MS)
-#define UNREACHABLE_NS (300 * RAIL_NS_PER_MS)
+#define UNREACHABLE_NS (450 * RAIL_NS_PER_MS)
 #define LINK_NS RAIL_NS_PER_S
 /* For a judge's address to answer, and for its process to speak when its host does. */
 #define ANSWER_NS (300 * RAIL_NS_PER_MS)
 #define SPEAK_NS RAIL_NS_PER_S
-#define APPEAL_LOOK_NS (50 * RAIL_NS_PER_MS)
+/* For all candidates together: when ranks end as soon as they hear of a loss, a late orphan finds nobody. */
+#define APPEAL_NS RAIL_NS_PER_S
+#define APPEAL_LOOK_NS (20 * RAIL_NS_PER_MS)
 enum { FINDINGS_MAX = 64 };
 
 struct court {
@@ -37,7 +39,7 @@ struct court {
     uint64_t decide_ns; /* 0: not yet */
     bool orphan, top;   /* top: this rank decides */
     uint32_t candidate; /* orphan: whom it appeals to */
-    uint64_t appealed_ns;
+    uint64_t orphaned_ns, appealed_ns;
     struct tree_peer judge; /* present: it has adopted us */
 };
 
@@ -257,7 +259,7 @@ static void appeal(struct court *c)
     struct bootstrap_who who;
     redial_end(&c->judge);
     while (c->candidate < b->rank && !may_judge(c, c->candidate, &who)) c->candidate++;
-    if (c->candidate >= b->rank) {
+    if (c->candidate >= b->rank || rail_now_ns() - c->orphaned_ns >= APPEAL_NS) {
         preside(c);
         return;
     }
@@ -302,6 +304,7 @@ void verdict_orphaned(struct bootstrap *b)
     struct court *c = b->failed ? NULL : court_of(b);
     if (!c || c->orphan || b->phase != PHASE_OPEN) return;
     c->orphan = true;
+    c->orphaned_ns = rail_now_ns();
     appeal(c);
 }
 
