@@ -50,6 +50,7 @@ static struct net_config config_for(const char *list)
 {
     struct net_config c = {.chunk_bytes = 131072, .sockets_per_rail = 1, .connect_timeout_ns = 10 * RAIL_NS_PER_S,
                            .knock_timeout_ns = 5 * RAIL_NS_PER_S};
+    c.repairs = !getenv("RAILCCL_REPAIR") || atoi(getenv("RAILCCL_REPAIR")) != 0;
     if (getenv("CHUNK")) c.chunk_bytes = (uint32_t)atoi(getenv("CHUNK"));
     if (getenv("SOCKETS")) c.sockets_per_rail = (uint32_t)atoi(getenv("SOCKETS"));
     char copy[1024];

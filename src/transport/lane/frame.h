@@ -20,7 +20,7 @@ enum frame_type {
     FRAME_ACCEPT = 3, /* link = the sender's number, sequence = the receiver's number, slot_bytes = first credit */
     FRAME_REFUSE = 4, /* link = the sender's number; payload = why, in words */
     FRAME_DATA = 5,   /* a chunk of a slot */
-    FRAME_CREDIT = 6, /* credit alone */
+    FRAME_CREDIT = 6, /* credit alone, or none; sequence = frame_question */
     FRAME_CLOSE = 7,  /* an end is gone: sequence = its own number, slot_bytes = low half of the slots it finished */
     FRAME_BYE = 8,    /* the lane is closed in good order; nothing follows */
     /* With FRAME_FEATURE_REPAIR (link/mend.c): */
@@ -35,6 +35,9 @@ enum frame_type {
 
 /* What an accepter thinks of the newcomer beside a lane. */
 enum frame_opinion { FRAME_OPINION_BETTER = 1, FRAME_OPINION_INDIFFERENT = 2, FRAME_OPINION_WORSE = 3 };
+
+/* In CREDIT. Whoever does not know of it reads a credit frame, and gives no answer. */
+enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_QUESTION_ANSWERED = 2 };
 
 #define FRAME_FEATURE_ROUTES 1ull /* lanes may be replaced by sockets with other keys */
 #define FRAME_FEATURE_REPAIR 2ull /* lanes that die are repaired; control frames are numbered and acknowledged */

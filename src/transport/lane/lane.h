@@ -107,6 +107,13 @@ bool lane_has_room(struct lane *lane, size_t bytes);
 struct lane_figures {
     uint64_t acked_bytes;
     uint64_t busy_us; /* something was unacknowledged or unsent, and the far end had room: it waited for the network */
+    uint64_t reader_us;           /* the same, and the far end had no room: it waited for its reader */
+    uint64_t delivered_segments;  /* acknowledged, also out of order; 0: the kernel does not say (before 4.18) */
+    uint32_t repeated_segments;   /* sent anew */
+    uint32_t in_flight_segments;  /* now */
+    uint32_t unsent_bytes;        /* now; in_flight and unsent make up what is unacknowledged */
+    uint32_t round_trip_us;       /* smoothed */
+    bool closed;                  /* the far end has no room at all (its window is 0); false before 5.4 */
 };
 /* One system call; false when the kernel does not say. */
 bool lane_figures(const struct lane *lane, struct lane_figures *out);

@@ -1,9 +1,9 @@
 /* lane_room.c - how much a lane may hold unacknowledged.
  *
  * Pull scheduling only works when a lane's queue is short: what is in a socket's buffer is committed to that rail,
- * however slow it has become. The bound is what the wire needs to stay busy while we are away: 1.25 x rate x (round trip,
- * or the time until a busy machine lets us run again), and two chunks at least, so that one can be on its way while the
- * next is handed over. Being a time, it commits every lane to the same moment, whatever their rates. */
+ * however slow it has become. The bound is what the wire needs to stay busy while we are away: 1.25 x rate x (round
+ * trip, or the time until a busy machine lets us run again), and two chunks at least, so that one can be on its way
+ * while the next is handed over. Being a time, it commits every lane to the same moment, whatever their rates. */
 #include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
@@ -47,7 +47,14 @@ bool lane_figures(const struct lane *lane, struct lane_figures *out)
     if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return false;
     if (bytes < offsetof(struct tcp_info, tcpi_rwnd_limited) + sizeof info.tcpi_rwnd_limited) return false; /* < 4.10 */
     uint64_t reader_us = info.tcpi_rwnd_limited < info.tcpi_busy_time ? info.tcpi_rwnd_limited : info.tcpi_busy_time;
-    *out = (struct lane_figures){.acked_bytes = info.tcpi_bytes_acked, .busy_us = info.tcpi_busy_time - reader_us};
+    *out = (struct lane_figures){
+        .acked_bytes = info.tcpi_bytes_acked, .busy_us = info.tcpi_busy_time - reader_us,
+            .reader_us = info.tcpi_rwnd_limited,
+        .delivered_segments = info.tcpi_delivered, .repeated_segments = info.tcpi_total_retrans,
+        .closed = bytes >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof info.tcpi_snd_wnd && info.tcpi_snd_wnd == 0,
+        .in_flight_segments = info.tcpi_unacked, .unsent_bytes = info.tcpi_notsent_bytes,
+            .round_trip_us = info.tcpi_rtt,
+    };
     return true;
 }
 

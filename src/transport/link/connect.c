@@ -167,6 +167,7 @@ enum rail_result net_listen(struct net *net)
     RAIL_TRY(net_service_start(net));
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd < 0) RAIL_TRY(rail_listen(net, &net->rails[i]));
+    net_carrier_open(net);
     net->listening = true;
     for (uint32_t i = 0; i < net->config.n_rails; i++) net->listening &= net->rails[i].fd >= 0;
     return RAIL_OK;

@@ -18,7 +18,7 @@
 #include "transport/link/net_state.h"
 
 #define TICK_NS (5 * RAIL_NS_PER_MS)
-#define TICK_REST_NS (25 * RAIL_NS_PER_MS) /* nothing goes on but that a lane is down and is to be tried again */
+#define TICK_SLOW_NS SILENCE_TICK_NS /* nothing goes on, but last bytes are not acknowledged, or a lane rests */
 #define TICK_BUSY_NS (1 * RAIL_NS_PER_MS) /* nobody is inside and a lane waits for room: 1 ms keeps 2 Gbit/s busy */
 
 enum {
@@ -76,6 +76,9 @@ static bool event_handle(struct net *net, struct net_watch *watch)
         if (lane->state == NET_LANE_UP) net_lane_hot(net, lane);
         return true;
     }
+    case NET_WATCH_CARRIER:
+        net_carrier_ready(net);
+        return true;
     }
     return false;
 }
@@ -172,6 +175,7 @@ void net_unlock(struct net *net)
 {
     while (unlock_once(net)) {
         atomic_store_explicit(&net->kicked, false, memory_order_relaxed);
+        if (atomic_exchange_explicit(&net->looks_due, false, memory_order_relaxed)) suspect_tick(net, rail_now_ns());
         send_all(net);
     }
 }
@@ -215,8 +219,9 @@ bool net_progress_on(struct net *net)
 
 void net_touch(struct net *net)
 {
-    if (atomic_load_explicit(&net->ticking, memory_order_relaxed)) return;
-    if (!atomic_exchange(&net->ticking, true)) service_timer_set(&net->timer, rail_now_ns() + TICK_NS);
+    if (atomic_load_explicit(&net->ticking, memory_order_relaxed) == NET_PACE_FAST) return;
+    if (atomic_exchange(&net->ticking, NET_PACE_FAST) != NET_PACE_FAST)
+        service_timer_set(&net->timer, rail_now_ns() + TICK_NS);
 }
 
 static void arm(struct net *net)
@@ -280,8 +285,8 @@ static bool late_credits(struct net *net)
     return waiting;
 }
 
-/* How soon another tick is needed although nobody drives. */
-static enum mend_wait tick_locked(struct net *net, bool driven)
+/* Which tick is needed next although nobody drives. */
+static enum net_pace tick_locked(struct net *net, bool driven)
 {
     inbox_take(net);
     bool waiting = late_credits(net);
@@ -289,36 +294,44 @@ static enum mend_wait tick_locked(struct net *net, bool driven)
     uint64_t now_ns = rail_now_ns();
     net_connect_tick(net, now_ns);
     waiting |= move_tick(net, now_ns);
-    enum mend_wait mend = mend_tick(net, now_ns);
+    enum net_pace mend = mend_tick(net, now_ns);
     if (!driven)
         for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;
+    /* After what has come was read: it may tell that the far process runs. */
+    bool working = suspect_tick(net, now_ns);
     send_all(net);
     bool deaf = false;
     for (uint32_t i = 0; i < net->config.n_rails; i++) deaf |= net->rails[i].deaf;
-    return waiting || net->n_connecting > 0 || net->n_knocks > 0 || deaf ? MEND_SOON : mend;
+    bool soon = waiting || net->n_connecting > 0 || net->n_knocks > 0 || deaf;
+    enum net_pace slow = working ? NET_PACE_SLOW : NET_PACE_NONE;
+    return soon ? NET_PACE_FAST : mend > slow ? mend : slow;
 }
 
 static void timer_fired(struct service_timer *timer)
 {
     struct net *net = (struct net *)(void *)((char *)timer - offsetof(struct net, timer));
     bool driven = callers_drive(net) && atomic_load_explicit(&net->callers, memory_order_relaxed) > 0;
-    bool again = driven, blocked = false, rests = false;
+    bool again = driven, blocked = false;
+    int pace = NET_PACE_NONE, none = NET_PACE_NONE;
     forget_drives(net);
     /* From here on whoever has news sets the timer. */
-    atomic_store(&net->ticking, false);
+    atomic_store(&net->ticking, NET_PACE_NONE);
     if (pthread_mutex_trylock(&net->lock) == 0) {
-        enum mend_wait wait = tick_locked(net, driven);
-        again |= wait == MEND_SOON;
-        rests = wait == MEND_SOME_TIME;
+        pace = tick_locked(net, driven);
         blocked = net->active != NULL && !driven;
         for (struct net_peer *p = net->active; p; p = p->next_active) again |= p->n_up > 0;
         net_unlock(net);
     } else {
         again = true;
+        /* A caller that spins has the lock nearly always. */
+        atomic_store_explicit(&net->looks_due, true, memory_order_relaxed);
+        atomic_store_explicit(&net->kicked, true, memory_order_release);
     }
     if (!driven) arm(net);
-    if ((again || rests) && !atomic_exchange(&net->ticking, true))
-        service_timer_set(&net->timer, rail_now_ns() + (blocked ? TICK_BUSY_NS : again ? TICK_NS : TICK_REST_NS));
+    if (again) pace = NET_PACE_FAST;
+    if (pace == NET_PACE_NONE || !atomic_compare_exchange_strong(&net->ticking, &none, pace)) return;
+    uint64_t in_ns = pace == NET_PACE_SLOW ? TICK_SLOW_NS : blocked ? TICK_BUSY_NS : TICK_NS;
+    service_timer_set(&net->timer, rail_now_ns() + in_ns);
 }
 
 enum rail_result net_service_start(struct net *net)

@@ -274,42 +274,43 @@ static void ring(struct net_peer *peer, uint64_t now_ns)
     net_connect_ring(peer, peer->n_rings++);
 }
 
-static enum mend_wait peer_tick(struct net_peer *peer, uint64_t now_ns)
+static enum net_pace peer_tick(struct net_peer *peer, uint64_t now_ns)
 {
-    enum mend_wait wait = MEND_NOTHING;
+    enum net_pace wait = NET_PACE_NONE;
     if (peer->torn) {
         peer_fail(peer, RAIL_E_SYSTEM, "out of memory for what has to be said about lanes and links");
-        return MEND_NOTHING;
+        return NET_PACE_NONE;
     }
-    if (peer->told_number != peer->heard_number) wait = MEND_SOON;
+    if (peer->told_number != peer->heard_number) wait = NET_PACE_FAST;
     if (control_owes(peer)) peer_activate(peer);
     if (peer->repair.alone_ns && now_ns - peer->repair.alone_ns >= peer->net->config.alone_timeout_ns) {
         give_up(peer, now_ns);
-        return MEND_NOTHING;
+        return NET_PACE_NONE;
     }
     if (peer->repair.alone_ns) {
-        wait = MEND_SOON;
+        wait = NET_PACE_FAST;
         ring(peer, now_ns);
     }
     for (uint32_t i = 0; i < peer->n_set && net_mends(peer) && peer->connecter; i++) {
         const struct net_lane *lane = peer->lanes[NET_BERTHS * i];
         if (peer->repair.lanes[i].state != REPAIR_RESTING || !lane) continue;
-        if (wait == MEND_NOTHING) wait = MEND_SOME_TIME;
-        (void)step(peer, REPAIR_TICK, i, 0);
+        if (wait == NET_PACE_NONE) wait = NET_PACE_SLOW;
+        /* In vain while its NIC is away; where the kernel does not tell when it is back, trying does. */
+        if (!peer->net->rails[lane->rail].gone || peer->net->carrier.fd < 0) (void)step(peer, REPAIR_TICK, i, 0);
     }
     return wait;
 }
 
-enum mend_wait mend_tick(struct net *net, uint64_t now_ns)
+enum net_pace mend_tick(struct net *net, uint64_t now_ns)
 {
-    enum mend_wait most = MEND_NOTHING;
+    enum net_pace most = NET_PACE_NONE;
     for (struct net_peer *p = net->peers; p; p = p->next) {
         if (!net_mends(p) || p->leaving || (p->n_up == 0 && !p->repair.alone_ns)) continue;
         if (!net_peer_wanted(p)) {
             if (p->repair.alone_ns) peer_fail(p, RAIL_E_REMOTE, "the lanes were lost while nobody needed them");
             continue;
         }
-        enum mend_wait wait = peer_tick(p, now_ns);
+        enum net_pace wait = peer_tick(p, now_ns);
         if (wait > most) most = wait;
     }
     return most;

@@ -52,6 +52,7 @@ static void abandon(struct net *net)
     for (const struct net_peer *p = net->peers; p; p = p->next)
         for (uint32_t i = 0; i < p->n_lanes; i++)
             if (p->lanes[i] && p->lanes[i]->state == NET_LANE_CONNECTING) close(p->lanes[i]->handshake->fd);
+    if (net->carrier.fd >= 0) close(net->carrier.fd);
     if (net->epoll_fd >= 0) close(net->epoll_fd);
 }
 
@@ -144,10 +145,12 @@ enum rail_result net_create(const struct net_config *config, struct net **out)
     pthread_mutex_init(&net->lock, NULL);
     net->config = *config;
     net->epoll_fd = -1;
+    net->carrier = (struct net_carrier){.watch.kind = NET_WATCH_CARRIER, .fd = -1};
     rail_random(net->process, sizeof net->process);
     for (uint32_t i = 0; i < NET_MAX_RAILS; i++) {
         net->rails[i].watch.kind = NET_WATCH_LISTENER;
         net->rails[i].fd = -1;
+        net->rails[i].net = net;
         net->rails[i].interface = config->rails[i];
     }
     pthread_mutex_lock(&all_lock);
@@ -174,6 +177,7 @@ void net_destroy(struct net *net)
         if (net->knocks[i].used) handshake_close(&net->knocks[i].handshake);
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd >= 0) close(net->rails[i].fd);
+    net_carrier_close(net);
     if (net->epoll_fd >= 0) close(net->epoll_fd);
     pthread_mutex_destroy(&net->lock);
     free(net->comms);
@@ -210,6 +214,7 @@ static enum rail_result configure(struct net *net)
         config.sockets_per_rail = sockets_per_rail();
         config.repairs = rail_param_int(RAIL_PARAM_REPAIR) != 0;
         config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
+        config.repairs = rail_param_bool(RAIL_PARAM_REPAIR);
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);
         r = rails_find(&config);
         if (r == RAIL_OK) {

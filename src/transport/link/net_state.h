@@ -25,6 +25,7 @@
 #include "transport/lane/lane.h"
 #include "transport/link/repair.h"
 #include "transport/link/route.h"
+#include "transport/link/silence.h"
 #include "transport/net.h"
 
 enum {
@@ -66,16 +67,18 @@ struct net_config {
 };
 
 /* What an epoll event points to; the first member of what it belongs to. */
-enum net_watch_kind { NET_WATCH_LISTENER, NET_WATCH_KNOCK, NET_WATCH_LANE };
+enum net_watch_kind { NET_WATCH_LISTENER, NET_WATCH_KNOCK, NET_WATCH_LANE, NET_WATCH_CARRIER };
 struct net_watch { enum net_watch_kind kind; };
 
 struct net_rail {
     struct net_watch watch;
+    struct net *net;
     int fd;            /* listener, -1: none */
     bool deaf;         /* out of descriptors: not watched until hears_again_ns */
     bool complained;
     bool hurt;         /* a lane on it died, which was said; until one is back */
     bool gone;         /* presence.c: neither told nor used until it is back */
+    unsigned device;   /* index of the interface that had the address when last looked at; 0: none */
     uint64_t hears_again_ns;
     uint16_t port;
     struct net_interface interface;
@@ -128,6 +131,8 @@ struct net_lane {
     struct lane_figures seen;      /* at the beginning of the window */
     bool seen_valid;
     struct route_lane route;
+
+    struct silence_lane silence;   /* suspect.c */
 
     bool skip;                     /* the payload under way is not wanted */
     uint32_t quiet;                /* times that it was read in vain since it last had something */
@@ -182,6 +187,7 @@ struct net_peer {
         bool in_round, found;
         struct route_pace pace;
     } *rails;
+    struct silence_peer silence; /* suspect.c */
     struct net_link_place *places; /* by index of link numbers */
     uint32_t n_places, n_links;
     struct net_early *early;
@@ -250,6 +256,9 @@ struct net_link {
 
 enum { NET_HOT_LANES_MAX = 4 };
 
+/* When the next tick comes: not at all, soon enough to see a lane die, soon enough for credits. */
+enum net_pace { NET_PACE_NONE, NET_PACE_SLOW, NET_PACE_FAST };
+
 struct net {
     pthread_mutex_t lock;
     struct net *next;          /* list of all, for fork() */
@@ -270,6 +279,9 @@ struct net {
     uint32_t n_connecting;     /* lanes in WAITING or CONNECTING */
     uint64_t sessions;
 
+    struct net_carrier { struct net_watch watch; int fd; } carrier; /* carrier.c; fd -1: none */
+    bool carrier_tried;
+
     int epoll_fd;
     struct net_lane **up;      /* all lanes that are up */
     uint32_t n_up, up_room;
@@ -283,7 +295,8 @@ struct net {
     _Atomic bool kicked;       /* an owner could not get the lock: whoever has it looks at the inbox again */
     _Atomic uint32_t callers;  /* inside net_enter */
     _Atomic uint32_t caller_drives;
-    _Atomic bool ticking;      /* the timer is set */
+    _Atomic int ticking;       /* enum net_pace that the timer is set for */
+    _Atomic bool looks_due;    /* a tick did not get the lock: whoever has it looks for dead lanes */
     _Atomic uint32_t seen_drives; /* caller_drives at the last tick: unchanged, nobody drives */
     struct service_source source;
     struct service_timer timer;
@@ -302,7 +315,16 @@ void net_destroy(struct net *net);
 enum rail_result net_describe_on(struct net *net, struct net_address *out);
 /* presence.c, under the lock: marks what is not there any more, or again. */
 void net_look_again(struct net *net);
+const char *net_flags_trouble(unsigned flags); /* of an interface (IFF_...): why it cannot be used; NULL: it can */
 void net_rail_gone(struct net_rail *rail, const char *why);
+/* carrier.c, under the lock: NICs that go are heard of at once. */
+void net_carrier_open(struct net *net);
+void net_carrier_close(struct net *net);
+void net_carrier_ready(struct net *net);
+void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on that NIC are dead */
+/* suspect.c, under the lock: lanes that die without a word. True: a lane has work, and must be looked at again. */
+bool suspect_tick(struct net *net, uint64_t now_ns);
+enum rail_result suspect_asked(struct net_lane *lane, const struct frame *frame);
 enum rail_result net_comm_add_on(struct net *net, uint64_t comm_key, const uint8_t secret[32]);
 void net_comm_remove_on(struct net *net, uint64_t comm_key);
 enum rail_result net_link_open_on(struct net *net, const struct net_link_request *request, struct link **out);
@@ -408,8 +430,7 @@ void mend_nic_back(struct net *net, uint32_t rail);
 enum rail_result mend_heard_down(struct net_lane *lane, const struct frame *frame);
 enum rail_result mend_heard_bitmaps(struct net_lane *lane, const struct frame *frame);
 void mend_look(struct net_peer *peer);            /* after reading: LANE_DOWN has come */
-enum mend_wait { MEND_NOTHING, MEND_SOME_TIME, MEND_SOON };
-enum mend_wait mend_tick(struct net *net, uint64_t now_ns); /* when it wants the next tick */
+enum net_pace mend_tick(struct net *net, uint64_t now_ns); /* of the next tick that it wants */
 
 /* carriage.c: who carried what. All of a link that sends; sequences and grains as frames name them. */
 uint32_t link_grains(const struct net_link *link, uint32_t bytes); /* an empty slot has one */

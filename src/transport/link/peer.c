@@ -149,6 +149,7 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
     lane->said_bye = lane->skip = false;
     lane->leaving = lane->said_leave = lane->heard_leave = lane->seen_valid = false;
     lane->route = (struct route_lane){0};
+    lane->silence = (struct silence_lane){0};
     lane->quiet = 0;
     lane->down_ns = 0;
     net->up[net->n_up++] = lane;

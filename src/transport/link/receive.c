@@ -334,7 +334,9 @@ static enum rail_result sink_end(struct lane *lane, const struct frame *f)
 {
     switch ((enum frame_type)f->type) {
     case FRAME_DATA: end_data(lane, f); return RAIL_OK;
-    case FRAME_CREDIT: return control_heard_ack(lane, f); /* the credit was taken with the header */
+    case FRAME_CREDIT: /* the credit was taken with the header */
+        RAIL_TRY(control_heard_ack(lane, f));
+        return suspect_asked(above(lane), f);
     case FRAME_BYE: above(lane)->said_bye = true; return RAIL_OK;
     case FRAME_ASK: return move_asked(above(lane), f);
     case FRAME_OPINION: return move_opinion(above(lane), f);
