@@ -1,7 +1,12 @@
 /* calls.c - comparing what ranks called. */
 #include "engine/calls.h"
 
+#include <stdio.h>
+
 #include "engine/signature.h"
+
+/* Ranks whose calls are compared with all others' to find whom to name: a millisecond. */
+enum { NAMED_AMONG = 16 };
 
 #define REMEDY "All ranks must make the same calls in the same order"
 
@@ -31,9 +36,11 @@ void calls_history_of(const struct host_node *node, uint32_t peer, struct calls_
     }
 }
 
+/* In the order of the ranks, whoever finds it. */
 static enum rail_result differ(uint64_t number, uint32_t rank_a, uint64_t a, uint32_t rank_b, uint64_t b)
 {
     char one[96], other[96];
+    if (rank_a > rank_b) return differ(number, rank_b, b, rank_a, a);
     signature_describe(a, one, sizeof one);
     signature_describe(b, other, sizeof other);
     return rail_fail(RAIL_E_USAGE, "ranks called different things: rank %u: %s; rank %u: %s (call %llu of this "
@@ -61,13 +68,33 @@ enum rail_result calls_compare(const struct calls_history *a, const struct calls
     return RAIL_OK;
 }
 
+/* All who find it name the same two, as far as those have called by then: the first rank that differs from another. */
+__attribute__((cold)) static enum rail_result name_first(const struct host_node *node, enum rail_result mine)
+{
+    uint32_t n = node->segment.geometry.n_peers, most = n < NAMED_AMONG ? n : NAMED_AMONG;
+    struct calls_history a, b;
+    char text[400];
+    snprintf(text, sizeof text, "%s", rail_own_error());
+    for (uint32_t p = 0; p < most; p++) {
+        calls_history_of(node, p, &a);
+        for (uint32_t q = p + 1; q < n; q++) {
+            calls_history_of(node, q, &b);
+            enum rail_result result = calls_compare(&a, &b);
+            if (result == RAIL_OK) result = calls_compare(&b, &a);
+            if (result != RAIL_OK) return result;
+        }
+    }
+    return rail_fail_quietly(mine, "%s", text);
+}
+
 enum rail_result calls_compare_node(const struct host_node *node)
 {
     struct calls_history mine, theirs;
     calls_history_of(node, node->self, &mine);
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++) {
         calls_history_of(node, p, &theirs);
-        RAIL_TRY(calls_compare(&mine, &theirs));
+        enum rail_result result = calls_compare(&mine, &theirs);
+        if (result != RAIL_OK) return name_first(node, result);
     }
     return RAIL_OK;
 }
