@@ -25,7 +25,7 @@
 #include "base/result.h"
 #include "bootstrap/sockets.h"
 
-enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 528 };
+enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 880 };
 enum { BOOTSTRAP_PLACE_ENDPOINTS = 16 };
 /* A host is lost when nothing of it answers for so long. Suspected much earlier, it has been dialed over every network three
  * times by then; survivors are to know within 3 s. */

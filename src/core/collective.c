@@ -14,15 +14,17 @@
 #include "plan/collective.h"
 
 /* Survivors are to be released within two seconds; news needs milliseconds, on a crowded machine some hundreds. */
-#define REPORT_EVERY_NS (200 * RAIL_NS_PER_MS)
 #define NEWS_PATIENCE_NS RAIL_NS_PER_S
 /* For the verdict on a link's far end, which waits a second for better findings (bootstrap/verdict.c), and up to 1 s more
  * where the rank that decides has gone as well. */
 #define VERDICT_PATIENCE_NS (3 * RAIL_NS_PER_S)
+/* As in wait.c. */
+#define LONG_NS (100 * RAIL_NS_PER_MS)
 
 void comm_enter(struct comm *comm)
 {
     atomic_store_explicit(&comm->inside, 1, memory_order_relaxed);
+    watch_enter(&comm->watch);
     notes_watch(comm);
     if (comm->policy.network) net_enter();
 }
@@ -245,44 +247,50 @@ enum rail_result collective_progress(struct comm *comm, struct host_op *op)
     return result;
 }
 
-/* What I am in, to rank 0, which compares. */
-static void report(struct comm *comm)
+static void look(struct comm *comm, const struct host_op *op)
 {
-    union {
-        struct calls_history history;
-        uint8_t bytes[BOOTSTRAP_REPORT_BYTES];
-    } r = {.bytes = {0}};
-    _Static_assert(sizeof r == BOOTSTRAP_REPORT_BYTES, "a history fits a report");
-    uint64_t now_ns = rail_now_ns();
-    if (now_ns < comm->next_report_ns) return;
-    comm->next_report_ns = now_ns + REPORT_EVERY_NS;
-    watch_history(comm, comm->watch.number ? now_ns - comm->watch.began_ns : 0, &r.history);
-    bootstrap_report(comm->bootstrap, r.bytes);
+    struct waits waits;
+    if (!watch_due(comm)) return;
+    if (comm->alltoall.running)
+        waits_of_messages(&comm->alltoall.messages, &waits);
+    else if (op)
+        waits_of_host_op(op, &waits);
+    else
+        waits_of_express(&comm->node, &waits);
+    watch_look(comm, &waits);
 }
 
-enum rail_result collective_suspect(struct comm *comm)
+void collective_look_slow(struct comm *comm, const struct host_op *op, struct busy *busy)
+{
+    uint64_t now_ns = rail_now_coarse_ns();
+    if (!busy->began_ns) busy->began_ns = now_ns;
+    if (now_ns - busy->began_ns >= LONG_NS && !atomic_load_explicit(&comm->fault.stop, memory_order_relaxed)) look(comm, op);
+}
+
+enum rail_result collective_suspect(struct comm *comm, const struct host_op *op)
 {
     enum rail_result result = calls_compare_node(&comm->node);
     if (result == RAIL_OK) result = fault_result(&comm->fault);
     if (result != RAIL_OK) return comm_failed(comm, result);
-    watch_look(comm);
+    look(comm, op);
     reach_look(comm);
-    if (comm->shape.n_nodes > 1 && comm->rank != 0) report(comm);
     return RAIL_OK;
 }
 
 static enum rail_result drive(struct comm *comm, struct host_op *op)
 {
     struct waiter w = {0};
+    struct busy busy = {0};
     enum rail_result result;
     while ((result = collective_progress(comm, op)) == RAIL_NOT_YET) {
         if (comm->policy.network && net_progress()) {
+            collective_look_busy(comm, op, &busy);
             wait_restart(&w, &comm->node.segment, comm->node.self);
             continue;
         }
         wait_pause(&w, &comm->policy, &comm->node.segment, comm->node.self);
         if (__builtin_expect(!wait_is_long(&w), 1)) continue;
-        if ((result = collective_suspect(comm)) == RAIL_OK) continue;
+        if ((result = collective_suspect(comm, op)) == RAIL_OK) continue;
         collective_abandon(comm);
         return result;
     }

@@ -31,8 +31,18 @@ void collective_abandon(struct comm *comm);
 /* It is through: RAIL_OK came from run, start or progress. To be called by who drives (collective_run does). */
 void collective_done(struct comm *comm, const struct collective *args);
 
-/* For a caller that has waited for long: did the ranks call different things? */
-enum rail_result collective_suspect(struct comm *comm);
+/* For a caller that has waited for long: did the ranks call different things? `op` NULL: no operation of plans. */
+enum rail_result collective_suspect(struct comm *comm, const struct host_op *op);
+
+/* For a caller that lanes keep too busy to sleep, which is when others look (wait_is_long): looks all the same, once the
+ * call is long. Cheap enough for every turn. */
+enum { BUSY_TURNS = 64 }; /* between two: a turn takes a microsecond and more, when lanes are looked at */
+struct busy { uint32_t turns; uint64_t began_ns; };
+void collective_look_slow(struct comm *comm, const struct host_op *op, struct busy *busy);
+static inline void collective_look_busy(struct comm *comm, const struct host_op *op, struct busy *busy)
+{
+    if (__builtin_expect(++busy->turns % BUSY_TURNS == 0, 0)) collective_look_slow(comm, op, busy);
+}
 
 /* While a thread works for the communicator, an abort from another thread waits for it to leave. */
 void comm_enter(struct comm *comm);

@@ -92,7 +92,6 @@ struct comm {
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic uint32_t blamed; /* rank + 1 that the first news named; 0: nobody */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
-    uint64_t next_report_ns; /* when this rank, waiting for long, may tell rank 0 of it again */
     uint64_t next_reach_ns;  /* when it may look for peers that it cannot reach again */
     struct notes notes;
     _Atomic uint32_t posted, ran; /* groups of calls on streams, over its life (posted.h) */

@@ -128,7 +128,7 @@ static void count_processes(const struct comm *comm, const uint32_t *ranks, uint
     }
 }
 
-static enum rail_result on_suspicion(void *owner) { return collective_suspect(owner); }
+static enum rail_result on_suspicion(void *owner) { return collective_suspect(owner, NULL); }
 
 static enum rail_result join_node(struct comm *comm, struct rail_deadline deadline)
 {
@@ -262,11 +262,11 @@ static bool who_is(void *owner, uint32_t rank, struct bootstrap_who *out)
 static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
 {
     struct comm *comm = owner;
-    struct calls_history theirs;
+    struct watch_report theirs;
     memcpy(&theirs, report, sizeof theirs);
-    if (theirs.rank >= comm->n_ranks) return;
+    if (theirs.history.rank >= comm->n_ranks) return;
     watch_reported(comm, &theirs);
-    notes_received(comm, &theirs);
+    notes_received(comm, &theirs.history);
 }
 
 static void on_word(void *owner, uint64_t number, const char *text)
@@ -355,6 +355,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(join_node(comm, deadline));
     RAIL_TRY(onesided_init(comm, comm->config.n_rma_contexts));
     RAIL_TRY(wire_up(comm, deadline));
+    atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);
     comm->policy = policy_of(comm);
     comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&
                     express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);

@@ -46,11 +46,10 @@ static enum rail_result compare_neighbours(const struct comm *comm, const struct
 static void report(struct comm *comm)
 {
     union {
-        struct calls_history history;
+        struct watch_report report;
         uint8_t bytes[BOOTSTRAP_REPORT_BYTES];
     } r = {.bytes = {0}};
-    _Static_assert(sizeof r == BOOTSTRAP_REPORT_BYTES, "a history fits a report");
-    watch_history(comm, 0, &r.history);
+    watch_describe_self(comm, 0, &r.report);
     bootstrap_report(comm->bootstrap, r.bytes);
 }
 

@@ -380,12 +380,13 @@ static void tell_missing(const struct onesided_op *op)
     const struct member *m = &comm->members[goal->peer];
     char text[WATCH_TEXT];
     uint64_t seen = atomic_load(&arrived_of(comm, goal->peer)[goal->signal]);
-    if (seen >= goal->value) return;
+    struct waits waits = {.n = 1, .on = {{goal->peer, WAITS_FOR_DATA}}, .done = seen};
+    if (seen >= goal->value || !watch_due(comm)) return;
     snprintf(text, sizeof text, "ncclWaitSignal: rank %u (host %s, pid %d) has raised signal (sigIdx %u, ctx %u) %llu "
              "times, "
              "and not yet for time number %llu", goal->peer, m->host_name, m->pid, goal->signal % SHM_SIGNAL_INDICES,
              goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)seen, (unsigned long long)goal->value);
-    watch_say(comm, text);
+    watch_say(comm, &waits, text);
 }
 
 /* ---- running ---- */

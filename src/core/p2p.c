@@ -98,12 +98,14 @@ static void say_whom(struct comm *comm)
     enum message_direction d = m->n_busy[MESSAGE_RECEIVE] ? MESSAGE_RECEIVE : MESSAGE_SEND;
     uint32_t n = m->n_busy[MESSAGE_RECEIVE] + m->n_busy[MESSAGE_SEND], peer = m->busy[(size_t)d * m->n_ranks];
     char call[96], more[48] = "", words[WATCH_TEXT];
-    if (n == 0) return;
+    struct waits waits;
+    if (n == 0 || !watch_due(comm)) return;
+    waits_of_messages(m, &waits);
     message_describe(d, peer, messages_flow(m, d, peer)->first->signature, call, sizeof call);
     if (n > 1) snprintf(more, sizeof more, "; and %u more such wait%s", n - 1, n > 2 ? "" : "s");
     snprintf(words, sizeof words, "%s: rank %u (host %s, pid %d) has not %s it%s", call, peer,
              comm->members[peer].host_name, comm->members[peer].pid, d == MESSAGE_RECEIVE ? "sent" : "received", more);
-    watch_say(comm, words);
+    watch_say(comm, &waits, words);
 }
 
 enum rail_result p2p_suspect(struct comm *comm, bool alone)

@@ -163,14 +163,23 @@ static bool look(struct queue *queues, enum rail_result *failure)
 
 static enum rail_result suspect(const struct queue *queues)
 {
+    static const struct host_op none;
     for (const struct queue *q = queues; q; q = q->next) {
         if (q->result != RAIL_NOT_YET) continue;
         bool alone = q->p2p.started && !q->first;
-        if (!alone) RAIL_TRY(collective_suspect(q->comm));
+        if (!alone) RAIL_TRY(collective_suspect(q->comm, q->first ? &q->first->op : &none));
         if (q->p2p.started) RAIL_TRY(p2p_suspect(q->comm, alone));
         RAIL_TRY(onesided_batch_suspect(&q->onesided));
     }
     return RAIL_OK;
+}
+
+/* Who is kept from sleeping, by lanes or by naps that are too short to count, looks now and then all the same. */
+static void look_busy(const struct queue *queues, struct busy *busy)
+{
+    if (__builtin_expect(++busy->turns % BUSY_TURNS != 0, 1)) return;
+    for (const struct queue *q = queues; q; q = q->next)
+        if (q->result == RAIL_NOT_YET && q->first) collective_look_slow(q->comm, &q->first->op, busy);
 }
 
 /* Whether messages have moved since the last look, even if none is through. */
@@ -223,11 +232,13 @@ static enum rail_result enter(struct queue *queues)
 enum rail_result queues_run(struct queue *queues)
 {
     struct waiter w = {0};
+    struct busy busy = {0};
     enum rail_result failure = enter(queues);
     bool network = false;
     for (struct queue *q = queues; q; q = q->next) network |= q->comm->policy.network;
     while (failure == RAIL_OK && look(queues, &failure) && failure == RAIL_OK) {
         if (__builtin_expect(wait_is_long(&w), 0) && (failure = suspect(queues)) != RAIL_OK) break;
+        look_busy(queues, &busy);
         bool moved = messages_moved(queues), arrived = network && net_progress();
         if (queues->next && (moved || arrived))
             w = (struct waiter){0};
