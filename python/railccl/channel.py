@@ -35,8 +35,8 @@ _RECENT = 0 if _CPP_KEEPS_PYTHON else 8
 
 
 class Channel:
-    def __init__(self, name, rank, size, timeout_s, get_id):
-        """Starts to join at once: `get_id()` gives the 128 bytes, on the channel's thread."""
+    def __init__(self, name, rank, size, timeout_s, get_id, comm=None):
+        """Starts to join at once: `get_id()` gives the 128 bytes, on the channel's thread. Or takes over `comm`."""
         self.name, self.failure = name, None
         self._rank, self._size, self._timeout_s = rank, size, timeout_s
         self._pid = os.getpid()
@@ -47,7 +47,7 @@ class Channel:
         self._running = None           # (work, deadline) of the job that runs
         self._closing = False
         self.joined = Work(f"joining {name}", [])
-        self._thread = threading.Thread(target=self._run, args=(get_id,), name=f"railccl {name}", daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(get_id, comm), name=f"railccl {name}", daemon=True)
         self._thread.start()
         _watchdog.watch(self)
 
@@ -87,6 +87,13 @@ class Channel:
     def abort(self, why):
         """Ends the communicator now; jobs that were submitted fail with `why`. Any thread."""
         self._abort(why, None)
+
+    def revoke(self):
+        """Ends the operations of the communicator on all its ranks, and keeps it. Any thread."""
+        with self._lock:
+            if self._comm is None:
+                raise RuntimeError(f"railccl: {self.name} has no communicator: {self.failure or 'it is being made'}")
+            library.call("ncclCommRevoke", self._comm, 0)
 
     def set_timeout(self, timeout_s):
         self._timeout_s = timeout_s
@@ -131,9 +138,9 @@ class Channel:
 
     # --- the channel's thread ---
 
-    def _run(self, get_id):
+    def _run(self, get_id, comm):
         torch.set_grad_enabled(False)  # of this thread
-        self._step(self.joined, lambda _: self._join(get_id), None)
+        self._step(self.joined, lambda _: self._join(get_id, comm), None)
         while True:
             item = self._queue.get()
             if item is _CLOSE:
@@ -146,11 +153,12 @@ class Channel:
         if comm is not None:
             library.load().ncclCommDestroy(comm)
 
-    def _join(self, get_id):
+    def _join(self, get_id, comm):
         library.load()
-        comm = ctypes.c_void_p()
-        joined_id = library.UniqueId.from_bytes(get_id())
-        library.call("ncclCommInitRank", ctypes.byref(comm), self._size, joined_id, self._rank)
+        if comm is None:
+            comm = ctypes.c_void_p()
+            joined_id = library.UniqueId.from_bytes(get_id())
+            library.call("ncclCommInitRank", ctypes.byref(comm), self._size, joined_id, self._rank)
         with self._lock:
             if self.failure is None:
                 self._comm = comm
@@ -207,6 +215,11 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def all_channels():
+    """Of this process."""
+    return _watchdog.watched()
 
 
 @atexit.register

@@ -15,6 +15,7 @@ own words. An operation that takes longer than the group's timeout is named and 
 """
 import datetime
 import itertools
+import time
 import weakref
 
 import torch
@@ -22,10 +23,12 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import ProcessGroup
 
 from railccl import library, tensors
+from railccl import recovery
 from railccl.channel import Channel
+from railccl.recovery import gone, shrink_group
 from railccl.work import Work
 
-__all__ = ["RailcclProcessGroup", "NAME"]
+__all__ = ["RailcclProcessGroup", "NAME", "gone", "shrink_group"]
 
 NAME = "railccl"
 call = library.call
@@ -79,10 +82,21 @@ def _grouped(calls):
         raise first
 
 
+def _await_key(store, key, timeout_s):
+    """Asks now and then, instead of store.wait: that locks a TCPStore's client (torch 1.13), while another channel of this
+    process may be about to set the key that the one awaited here depends on."""
+    end, pause_s = time.monotonic() + timeout_s, 0.001
+    while store.add(f"{key} is there", 0) == 0:
+        if time.monotonic() > end:
+            raise RuntimeError(f"railccl: no other rank has set the unique id ('{key}') within {timeout_s:g} s")
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.05)
+
+
 class RailcclProcessGroup(ProcessGroup):
     """torch calls these methods from Python with lists, and some of them from C++ (DDP)."""
 
-    def __init__(self, store, rank, size, timeout):
+    def __init__(self, store, rank, size, timeout, comm=None):
         super().__init__(rank, size)
         self._rank, self._size, self._store = rank, size, store
         self._timeout_s = timeout.total_seconds()
@@ -91,7 +105,7 @@ class RailcclProcessGroup(ProcessGroup):
         self._torch_name, self._torch_text = self._group, "undefined"
         self._since = None  # works since _start_coalescing
         self._pairs = {}    # (sender, receiver, tag) -> Channel
-        self._main = self._open(f"{self._group} of {size} ranks", rank, size, "id", rank == 0)
+        self._main = self._open(f"{self._group} of {size} ranks", rank, size, "id", rank == 0, comm)
         weakref.finalize(self, _close_all, self._main, self._pairs).atexit = False  # channel.py sees to the end
         try:
             self._main.joined.wait()
@@ -99,19 +113,20 @@ class RailcclProcessGroup(ProcessGroup):
             self._main.close()
             raise
 
-    def _open(self, name, rank, size, key, leads):
-        """A channel whose unique id travels through the store under `key`."""
+    def _open(self, name, rank, size, key, leads, comm=None):
+        """A channel whose unique id travels through the store under `key`, unless it has its communicator already."""
         store, timeout_s = self._store, self._timeout_s
 
         def get_id():
             if leads:
                 made = library.unique_id()
                 store.set(key, made.hex())
+                store.add(f"{key} is there", 1)
                 return made
-            store.wait([key], datetime.timedelta(seconds=timeout_s))
+            _await_key(store, key, timeout_s)
             return bytes.fromhex(store.get(key).decode())
 
-        return Channel(name, rank, size, timeout_s, get_id)
+        return Channel(name, rank, size, timeout_s, get_id, comm)
 
     # --- names and ends ---
 
@@ -522,7 +537,7 @@ def _close_all(main, pairs):
 
 
 def _create(store, rank, size, timeout):
-    return RailcclProcessGroup(store, rank, size, timeout)
+    return RailcclProcessGroup(store, rank, size, timeout, recovery.take_over())
 
 
 def _register():

@@ -2,10 +2,14 @@
 import datetime
 import hashlib
 import os
+import signal
+import threading
 import time
 
 import torch
 import torch.distributed as dist
+
+import railccl.torch
 
 SECONDS = datetime.timedelta(seconds=1)
 
@@ -238,6 +242,111 @@ def a_dead_rank_is_named(rank, n):
     if rank == n - 1:
         os._exit(9)
     raises(RuntimeError, f"rank {n - 1}", lambda: [dist.all_reduce(torch.ones(100000)) for _ in range(1000)])
+
+
+def _until_it_dies(step):
+    """Steps until one fails. What it says, and after how many seconds since the last good one."""
+    began = time.monotonic()
+    for _ in range(10000):
+        try:
+            step()
+            began = time.monotonic()
+        except RuntimeError as error:
+            return str(error), time.monotonic() - began
+    raise AssertionError("nobody died")
+
+
+def _die_soon(after_s):
+    """Somewhere in a call."""
+    threading.Timer(after_s, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+
+
+def survivors_shrink(rank, n, victims):
+    """Some die while all add up. The others hear who within 3 s, and add up without them; a second life later once more."""
+    side = dist.new_group(list(range(n)))  # with work of its own that never completes
+    dist.all_reduce(torch.ones(1), group=side)
+    if rank in victims:
+        _die_soon(0.1)
+    text, waited_s = _until_it_dies(lambda: dist.all_reduce(torch.ones(200000)))
+    assert any(f"rank {v} (" in text for v in victims) or "revoked" in text, text
+    assert waited_s < 3, waited_s
+    began = time.monotonic()
+    group = railccl.torch.shrink_group()
+    took_s = time.monotonic() - began
+    left = [r for r in range(n) if r not in victims]
+    assert dist.get_world_size() == len(left) and left[dist.get_rank()] == rank, (dist.get_rank(), group)
+    for _ in range(5):
+        t = torch.full((1000,), float(rank))
+        dist.all_reduce(t)
+        assert t[0] == sum(left), t[0]
+    got = [torch.zeros(2) for _ in left]
+    dist.all_gather(got, torch.full((2,), float(rank)))
+    assert [int(g[0]) for g in got] == left
+    dist.barrier()
+    me, m = dist.get_rank(), len(left)
+    pair = dist.isend(torch.full((3,), float(me)), (me + 1) % m)  # ids of new pairs travel through the new store
+    dist.recv(t[:3], (me - 1) % m)
+    pair.wait()
+    again = dist.new_group(list(range(m)))
+    dist.all_reduce(t.fill_(1.0), group=again)
+    assert t[0] == m
+    return took_s
+
+
+def one_waits_while_the_others_shrink(rank, n):
+    """Nobody is dead: rank 0 is just not wanted. Rank 1 is in an operation that rank 0 never joins, until it is told."""
+    if rank == 0:
+        _store().wait(["went on"], 60 * SECONDS)
+        return
+    if rank == 1:
+        raises(RuntimeError, "revoked this communicator", lambda: dist.all_reduce(torch.ones(3)))
+    else:
+        time.sleep(0.3)
+    old_store = _store()
+    railccl.torch.shrink_group([0])
+    t = torch.ones(4)
+    dist.all_reduce(t)
+    assert t[0] == n - 1
+    dist.barrier()
+    if rank == 1:
+        old_store.set("went on", "yes")
+
+
+def ddp_goes_on(rank, n):
+    """A worker dies while a network learns; the others wrap it again and it learns on."""
+    x, y = _batches(steps=40, size=12)
+    model = _network()
+    ddp = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.005)
+    optimizer, losses, step, deaths = torch.optim.SGD(model.parameters(), lr=0.05), [], 0, 0
+    while step < len(x):
+        if rank == 1 and step == 13:
+            _die_soon(0.002)
+        share = slice(dist.get_rank(), None, dist.get_world_size())
+        optimizer.zero_grad()
+        try:
+            loss = torch.nn.functional.mse_loss(ddp(x[step][share]), y[step][share])
+            loss.backward()
+        except RuntimeError as error:
+            assert "rank 1 (" in str(error) or "revoked" in str(error), error
+            railccl.torch.shrink_group()
+            ddp = torch.nn.parallel.DistributedDataParallel(model, bucket_cap_mb=0.005)  # has rank 0's weights
+            at = torch.tensor([step])
+            dist.broadcast(at, 0)  # rank 0 may have been a step ahead or behind
+            step, deaths = int(at), deaths + 1
+            continue
+        optimizer.step()
+        losses.append(loss.item())
+        step += 1
+    assert deaths == 1 and dist.get_world_size() == n - 1, (deaths, dist.get_world_size())
+    total = torch.cat([p.detach().flatten() for p in model.parameters()])
+    rank_0 = total.clone()
+    dist.broadcast(rank_0, 0)
+    assert torch.equal(total, rank_0), "the models have drifted apart"
+    assert sum(losses[-5:]) < sum(losses[:5]), losses
+
+
+def shrinking_is_refused_where_there_is_nothing_to_shrink(rank, n):
+    raises(RuntimeError, "ncclCommShrink", lambda: railccl.torch.shrink_group([rank]))
 
 
 def leaving_without_goodbye(rank, n, store):

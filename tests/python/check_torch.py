@@ -1,5 +1,6 @@
 """The cases of check_torch.sh, in TAP. Without arguments all of them, else those whose name contains one."""
 import os
+import subprocess
 import sys
 import time
 import traceback
@@ -48,6 +49,17 @@ def same_bits_everywhere():
     assert len(set(seen.values())) == 1, seen
 
 
+def the_example_goes_on():
+    """As its first lines say, over torch's own store: python/examples/go_on.py."""
+    tool = os.path.join(os.path.dirname(os.environ["RAILCCL_LIBRARY"]), "..", "bin", "railccl")
+    for hosts in (1, 2):
+        ran = subprocess.run([tool, "run", "-n", "4", "--hosts-emulate", str(hosts), "--keep-going", sys.executable,
+                              "python/examples/go_on.py"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+                             timeout=100, env={**os.environ, "PYTHONPATH": os.path.join(os.getcwd(), "python")})
+        for text in ("rank 1 (", "3 workers train on", "3 workers have learned it"):
+            assert text in ran.stdout, f"'{text}' is missing: {ran.stdout}"
+
+
 OPERATIONS = [
     ("all_reduce", operations.allreduce), ("reduce", operations.reduce), ("broadcast", operations.broadcast),
     ("all_gather and all_gather_into_tensor", operations.allgather),
@@ -81,6 +93,18 @@ CASES = [(f"{name}: all types, layouts and sizes, against gloo", on_ranks(body))
     ("a rank that never starts is a timeout", on_ranks(
         behaviour.a_missing_rank_at_the_start_is_a_timeout, n=2, init=False)),
     ("a rank that dies is named", on_ranks(behaviour.a_dead_rank_is_named, n=3, may_die=(2,))),
+    ("a worker dies, the others shrink and go on", on_ranks(behaviour.survivors_shrink, may_die=(2,), arguments=((2,),))),
+    ("rank 0, which may have the store, dies, the others go on", on_ranks(
+        behaviour.survivors_shrink, may_die=(0,), arguments=((0,),), tcp=True)),
+    ("two of five die, the others go on", on_ranks(
+        behaviour.survivors_shrink, n=5, may_die=(1, 4), arguments=((1, 4),))),
+    ("a worker of two hosts dies, the others go on", on_ranks(
+        behaviour.survivors_shrink, may_die=(1,), arguments=((1,),), env=lambda rank: {"NCCL_HOSTID": f"h{rank // 2}"})),
+    ("who waits is told that the others shrink", on_ranks(behaviour.one_waits_while_the_others_shrink)),
+    ("DDP goes on learning without a worker that died", on_ranks(behaviour.ddp_goes_on, may_die=(1,))),
+    ("the example goes on", the_example_goes_on),
+    ("a group cannot shrink around its caller", on_ranks(
+        behaviour.shrinking_is_refused_where_there_is_nothing_to_shrink, n=2)),
     ("leaving without destroy_process_group", on_ranks(behaviour.leaving_without_goodbye, n=2, init=False)),
     ("a child is told to make its own group", on_ranks(behaviour.a_child_is_told_to_make_its_own, n=2)),
     ("the same bits wherever the ranks sit", same_bits_everywhere),

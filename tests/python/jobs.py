@@ -19,10 +19,10 @@ import torch.distributed as dist
 LIMIT_S = 120
 
 
-def run(body, n=4, env=None, init=True, timeout_s=60, may_die=(), arguments=()):
+def run(body, n=4, env=None, init=True, timeout_s=60, may_die=(), arguments=(), tcp=False):
     """body(rank, n, *arguments) on every rank. Returns what they returned, in rank order; RuntimeError says who failed.
     `env`: variables for all ranks, or a function rank -> variables. `init` False: the body makes its own groups and
-    gets store= as well."""
+    gets store= as well. `tcp`: the store is rank 0's, and dies with it."""
     folder = tempfile.mkdtemp(prefix="railccl-torch-")
     sys.stdout.flush()
     children = {}
@@ -30,20 +30,20 @@ def run(body, n=4, env=None, init=True, timeout_s=60, may_die=(), arguments=()):
         for rank in range(n):
             pid = os.fork()
             if pid == 0:
-                _child(body, rank, n, env, init, timeout_s, folder, arguments)
+                _child(body, rank, n, env, init, timeout_s, folder, arguments, tcp)
             children[pid] = rank
         return _collect(children, n, folder, may_die)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _child(body, rank, n, env, init, timeout_s, folder, arguments):
+def _child(body, rank, n, env, init, timeout_s, folder, arguments, tcp):
     status = 1
     try:
         torch.set_num_threads(1)
         os.environ.update(env(rank) if callable(env) else env or {})
         import railccl.torch  # noqa: F401  (registers; the library is loaded with the first group)
-        store = dist.FileStore(os.path.join(folder, "store"), n)
+        store = _tcp_store(folder, rank, n) if tcp else dist.FileStore(os.path.join(folder, "store"), n)
         if init:
             dist.init_process_group("railccl", store=store, rank=rank, world_size=n,
                                     timeout=datetime.timedelta(seconds=timeout_s))
@@ -61,6 +61,19 @@ def _child(body, rank, n, env, init, timeout_s, folder, arguments):
     finally:
         sys.stdout.flush()
         os._exit(status)
+
+
+def _tcp_store(folder, rank, n):
+    path = os.path.join(folder, "port")
+    if rank == 0:
+        store = dist.TCPStore("127.0.0.1", 0, n, True, wait_for_workers=False)
+        with open(path + " new", "w") as file:
+            file.write(str(store.port))
+        os.rename(path + " new", path)
+        return store
+    while not os.path.exists(path):
+        time.sleep(0.005)
+    return dist.TCPStore("127.0.0.1", int(open(path).read()), n, False, wait_for_workers=False)
 
 
 def _collect(children, n, folder, may_die):
