@@ -171,7 +171,7 @@ tsan: ## the tests that have threads under ThreadSanitizer
 # Plans and arithmetic know no threads, and TSan makes them ten times slower for nothing.
 # Where ranks are processes, and processes fork under threads, it sees nothing and refuses.
 FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls citizen death fork limits lost_rank \
-                mismatch scale watch_lines windows) \
+                mismatch scale watch_lines windows go_on) \
             $(addprefix bootstrap/test_,launch launch_mpi hosts many)
 THREADED = $(filter-out plan/% device/% abi/% perf/% $(FORKING),$(TESTSRC:tests/%.c=%))
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
