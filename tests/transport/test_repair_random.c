@@ -60,7 +60,8 @@ static void fail_with_schedule(const char *why)
 static struct step drawn(bool fault)
 {
     uint32_t kind = fault ? S_FREE + draw(S_KINDS - S_FREE) : draw(S_FREE);
-    return (struct step){.kind = (uint8_t)kind, .end = (uint8_t)draw(ENDS), .lane = (uint8_t)draw(the.setup.n_lanes),
+    return (struct step){.kind = (uint8_t)kind, .end = (uint8_t)draw(ENDS),
+                         .place = (uint8_t)draw(the.setup.n_lanes * BERTHS),
                          .which = (uint8_t)draw(step_ways(kind))};
 }
 
@@ -70,7 +71,7 @@ static bool rejected(struct step s)
     if (s.kind == S_CRASH) return draw(400) != 0;
     if (s.kind == S_CUT_ALL) return draw(20) != 0;
     if (s.kind == S_RESET) return draw(4) != 0;
-    if (s.kind == S_DELIVER && the.slow >> s.lane & 1) return draw(16) != 0;
+    if (s.kind == S_DELIVER && the.slow >> s.place / BERTHS & 1) return draw(16) != 0;
     return false;
 }
 
@@ -82,11 +83,12 @@ static bool next_step(struct step *out)
         *out = drawn(fault);
         if (!rejected(*out) && step_possible(&the.model, *out)) return true;
     }
+    uint32_t n_places = the.setup.n_lanes * BERTHS;
     for (uint32_t kind = 0; kind < S_FREE; kind++)
-        for (uint32_t i = 0; i < ENDS * the.setup.n_lanes * step_ways(kind); i++) {
+        for (uint32_t i = 0; i < ENDS * n_places * step_ways(kind); i++) {
             *out = (struct step){.kind = (uint8_t)kind, .end = i % ENDS,
-                                 .lane = (uint8_t)(i / ENDS % the.setup.n_lanes),
-                                 .which = (uint8_t)(i / ENDS / the.setup.n_lanes)};
+                                 .place = (uint8_t)(i / ENDS % n_places),
+                                 .which = (uint8_t)(i / ENDS / n_places)};
             if (step_possible(&the.model, *out)) return true;
         }
     return false;
@@ -101,7 +103,8 @@ static void schedule_draw(uint64_t seed, uint32_t number)
     links = 1 + draw(3);
     the.setup = (struct model_setup){
         .link_from = {links & 1, links & 2}, .n_lanes = 1 + draw(MODEL_LANES), .slot_grains = 1 + draw(MODEL_GRAINS),
-        .window = 1 + draw(MODEL_WINDOW), .n_grains = 1 + draw(300), .reader_waits = draw(2), .turns_max = 10000,
+        .window = 1 + draw(MODEL_WINDOW), .n_grains = 1 + draw(300), .moves = draw(2), .reader_waits = draw(2),
+        .turns_max = 10000,
     };
     the.faults = draw(3) == 0 ? draw(4) : draw(60);
     the.fault_in = 1u << draw(8);
