@@ -37,6 +37,8 @@ STATIC  := $(SODIUM) $(EXPAT) $(BUILD)/libjansson.a
 
 PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
+METER   := $(BUILD)/bin/fault_meter
+METER_PERF := buffers types values
 TOOLOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TOOL    := $(if $(TOOLOBJ),$(BUILD)/bin/railccl)
 EXAMPLES := $(patsubst %.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
@@ -109,6 +111,13 @@ $(EXAMPLES): $(BUILD)/bin/%: %.c examples/example.h include/nccl.h include/railc
 	$(Q)$(CC) -std=c11 -D_GNU_SOURCE $(OPT) $(SAN) $(WARN) -pthread -Iinclude -o $@ $< -L$(BUILD)/lib -l:libnccl.so.2 \
 	    -Wl,-rpath,'$$ORIGIN/../../lib' -lm $(LDFLAGS)
 
+# What faults are measured with: against the library as any program, with the benchmarks' values.
+$(METER): $(BUILD)/tests/rails/fault_meter.o $(BUILD)/tests/rails/delivery.o $(METER_PERF:%=$(BUILD)/perf/%.o) $(LIB)
+	$(call say,LD,$@)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
+	    -lm -ldl $(LDFLAGS)
+
 $(TOOL): $(TOOLOBJ) $(ARCHIVE)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
@@ -153,6 +162,10 @@ check-long: ## the same with the big matrices
 check-rails: all ## collectives over 4 hosts x 4 rails and other shapes, by interface counters; root, some minutes
 	$(Q)scripts/deps.sh check
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=900 tests/run.sh rails/rails.sh rails/routes.sh
+
+check-faults: all $(METER) ## collectives while rails die and come back, every byte checked: root, some minutes; RAIL_FAULTS=200 schedules
+	$(Q)scripts/deps.sh check
+	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),1500) tests/run.sh rails/faults.sh
 
 # Runs every test program and check script (or those named in T="plan/test_x ..."); last line counts their cases.
 check-run: tests $(if $(T),,all)
@@ -241,6 +254,6 @@ help: ## this list
 	@echo '  Variables: BUILD=build CC=gcc PREFIX=/usr/local LIBDIR= DESTDIR= OPT="-O2 -g" V=1 T="layer/test_name ..."'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all tests demo check check-long check-rails check-run asan ubsan tsan sanitized perf bench-combine fuzz-fabric install uninstall clean help FORCE
+.PHONY: all tests demo check check-long check-rails check-faults check-run asan ubsan tsan sanitized perf bench-combine fuzz-fabric install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

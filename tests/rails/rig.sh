@@ -10,7 +10,9 @@
 #   tests/rails/rig.sh counters NAME           one line per NIC: "nic HOST RAIL TX RX", per uplink: "spine RAIL BYTES",
 #                                              per route: "route RAIL POD ROUTE BYTES", sent by the leaf in POD
 #   tests/rails/rig.sh cut|silent|heal NAME HOST RAIL ;  slow NAME HOST RAIL MBIT ;  lossy NAME HOST RAIL PERCENT
-#   tests/rails/rig.sh deaf NAME HOST RAIL     one way: what the host sends arrives, what is sent to it does not
+#   tests/rails/rig.sh deaf NAME HOST RAIL     one way: what the host sends arrives, what is sent to it does not; mute: vice versa
+#   tests/rails/rig.sh rename|readdress|remove NAME HOST RAIL    what an administrator does to an interface; heal undoes it
+#   tests/rails/rig.sh reset NAME HOST RAIL    ends its TCP connections there, with a reset to the others
 #   tests/rails/rig.sh route-slow NAME RAIL ROUTE MBIT     one of the equal routes, both ways
 #   tests/rails/rig.sh seed NAME SEED          another hash in all leaves: every route of every connection is drawn anew
 #
@@ -80,31 +82,34 @@ rig_space() { # NAME: a namespace without IPv6, so that an idle fabric counts no
             net.ipv4.conf.all.send_redirects=0 net.ipv4.conf.default.send_redirects=0
 }
 
-# The cables of a host. Order matters: the kernel numbers interfaces as they are made.
-rig_host() { # NAME HOST RAILS MBIT SPINE SHUFFLE
-    local name=$1 h=$2 rails=$3 bucket k r nic net leaf at first=1 mtu=${RIG_MTU:-9000}
-    bucket=$(rig_bucket "$4")
-    rig_space "$name-h$h" 0 || return 1
-    ip netns exec "$name-h$h" sysctl -qw net.ipv4.tcp_congestion_control="${RIG_CC:-reno}" || return 1
-    for ((k = 0; k < rails; k++)); do
-        r=$k
-        [ "$6" = 0 ] || r=$(((k + h) % rails))
-        rig_is_missing "$h" $r && continue
-        nic=eth$k net=10.77.$r leaf=$(rig_leaf_of "$name" "$h" $r) at=$(rig_address "$name" "$h" $r)
-        ip link add $nic netns "$name-h$h" mtu "$mtu" type veth peer name "h$h" netns "$leaf" mtu "$mtu" || return 1
-        ip -n "$leaf" link set "h$h" master leaf up || return 1
-        # A socket bound to a rail's address leaves by that rail, whoever it talks to.
-        ip -n "$name-h$h" -batch - <<END || return 1
+# One cable: NIC ethK of HOST to its leaf on RAIL. The first cable of a host carries its default route, where there is a spine.
+rig_cable() { # NAME HOST RAIL K MBIT SPINE
+    local name=$1 h=$2 r=$3 nic=eth$4 net=10.77.$3 leaf at bucket mtu=${RIG_MTU:-9000} first=0
+    leaf=$(rig_leaf_of "$name" "$h" "$r") at=$(rig_address "$name" "$h" "$r") bucket=$(rig_bucket "$5")
+    [ -n "$(ip -n "$name-h$h" route show default)" ] || first=1
+    ip link add $nic netns "$name-h$h" mtu "$mtu" type veth peer name "h$h" netns "$leaf" mtu "$mtu" || return 1
+    ip -n "$leaf" link set "h$h" master leaf up || return 1
+    # A socket bound to a rail's address leaves by that rail, whoever it talks to.
+    ip -n "$name-h$h" -batch - <<END || return 1
 addr add $net.$at/24 dev $nic
 link set $nic up
 rule add from $net.$at table $((100 + r))
-route add $net.0/24 dev $nic src $net.$at table $((100 + r))
-route add $([ "$5" = 1 ] && echo "default via $net.254 dev $nic" || echo "unreachable default") table $((100 + r))
-$([ "$5" = 1 ] && [ $first = 1 ] && echo "route add default via $net.254 dev $nic")
+route replace $net.0/24 dev $nic src $net.$at table $((100 + r))
+route replace $([ "$6" = 1 ] && echo "default via $net.254 dev $nic" || echo "unreachable default") table $((100 + r))
+$([ "$6" = 1 ] && [ $first = 1 ] && echo "route add default via $net.254 dev $nic")
 END
-        first=0
-        tc -n "$name-h$h" qdisc add dev $nic root handle 1: $bucket && tc -n "$leaf" qdisc add dev "h$h" root handle 1: $bucket ||
-            return 1
+    tc -n "$name-h$h" qdisc add dev $nic root handle 1: $bucket && tc -n "$leaf" qdisc add dev "h$h" root handle 1: $bucket
+}
+
+# The cables of a host. Order matters: the kernel numbers interfaces as they are made.
+rig_host() { # NAME HOST RAILS MBIT SPINE SHUFFLE
+    local k r
+    rig_space "$1-h$2" 0 || return 1
+    ip netns exec "$1-h$2" sysctl -qw net.ipv4.tcp_congestion_control="${RIG_CC:-reno}" || return 1
+    for ((k = 0; k < $3; k++)); do
+        r=$k
+        [ "$6" = 0 ] || r=$(((k + $2) % $3))
+        rig_is_missing "$2" $r || rig_cable "$1" "$2" $r $k "$4" "$5" || return 1
     done
 }
 
@@ -271,16 +276,62 @@ rig_route_slow() { # NAME RAIL ROUTE MBIT
     tc -n "$1-l$2" qdisc replace dev "route$3" root handle 1: $(rig_route_bucket "$4") &&
         tc -n "$1-l$2p1" qdisc replace dev "route$3" root handle 1: $(rig_route_bucket "$4")
 }
+# Whatever was done to it. A NIC that was removed comes back as another interface of the same name and address.
 rig_heal() { # NAME HOST RAIL
-    local mbit
-    read -r _ _ mbit _ <"/run/$1.rig" &&
-        ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" master leaf up && rig_slow "$1" "$2" "$3" "$mbit" || return 1
+    local mbit spine nic
+    read -r _ _ mbit _ spine _ <"/run/$1.rig" && nic=$(rig_nic "$1" "$2" "$3") || return 1
+    ip -n "$1-h$2" link set "x$nic" name "$nic" 2>/dev/null
+    if ! ip -n "$1-h$2" link show "$nic" >/dev/null 2>&1; then
+        ip -n "$1-h$2" rule del table $((100 + $3)) 2>/dev/null
+        rig_cable "$1" "$2" "$3" "${nic#eth}" "$mbit" "$spine" || return 1
+    fi
+    rig_address_back "$1" "$2" "$3" "$nic" "$spine" &&
+        ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" master leaf gso_max_segs 65535 up && rig_slow "$1" "$2" "$3" "$mbit" || return 1
     ip netns exec "$1-h$2" nft delete table inet "rail$3" 2>/dev/null
+    ip netns exec "$(rig_leaf_of "$1" "$2" "$3")" nft delete table netdev "mute$2" 2>/dev/null
     return 0
 }
-# Dropped as they come in, after the counters. A packet of several segments counts as one.
+rig_address_back() { # NAME HOST RAIL NIC SPINE
+    local net=10.77.$3 at
+    at=$(rig_address "$1" "$2" "$3")
+    [ -z "$(ip -n "$1-h$2" -o addr show dev "$4" to $net.$at)" ] || return 0
+    ip -n "$1-h$2" -batch - <<END
+addr flush dev $4
+addr add $net.$at/24 dev $4
+route replace $net.0/24 dev $4 src $net.$at table $((100 + $3))
+route replace $([ "$5" = 1 ] && echo "default via $net.254 dev $4" || echo "unreachable default") table $((100 + $3))
+END
+}
+# The other way round than deaf: the leaf does not let in what the host sends.
+rig_mute() { # NAME HOST RAIL
+    ip netns exec "$(rig_leaf_of "$1" "$2" "$3")" nft -f - <<END
+table netdev mute$2 {
+    chain in {
+        type filter hook ingress device "h$2" priority 0;
+        drop
+    }
+}
+END
+}
+# What an administrator may do to an interface that is in use. Since Linux 6.2 one that is up can be renamed.
+rig_rename() { # NAME HOST RAIL
+    local nic
+    nic=$(rig_nic "$@")
+    ip -n "$1-h$2" link set "$nic" name "x$nic"
+}
+rig_readdress() { # NAME HOST RAIL: 10.77.RAIL.(100 more); what is bound to the old address is cut off
+    local nic at
+    nic=$(rig_nic "$@") at=$(rig_address "$@")
+    ip -n "$1-h$2" addr add "10.77.$3.$((at + 100))/24" dev "$nic" && ip -n "$1-h$2" addr del "10.77.$3.$at/24" dev "$nic"
+}
+rig_remove() { ip -n "$1-h$2" link del "$(rig_nic "$@")"; } # NAME HOST RAIL
+# Ends every connection of HOST to others on RAIL: an error here, a reset there (CONFIG_INET_DIAG_DESTROY).
+rig_reset() { ip netns exec "$1-h$2" ss -K dst "10.77.$3.0/24" >/dev/null; } # NAME HOST RAIL
+# Dropped as they come in, after the counters. The leaf hands them over one by one (gso_max_segs): 64 KiB that were lost as one
+# packet would be another loss than that of a wire.
 rig_lossy() { # NAME HOST RAIL PERCENT
     local rule=drop
+    ip -n "$(rig_leaf_of "$1" "$2" "$3")" link set "h$2" gso_max_segs 1 || return 1
     [ "$4" -ge 100 ] || rule="numgen random mod 100 < $4 drop"
     ip netns exec "$1-h$2" nft -f - <<END
 table inet rail$3 {
@@ -297,10 +348,10 @@ rig_deaf() { rig_lossy "$1" "$2" "$3" 100; }
 (return 0 2>/dev/null) && return 0
 verb=${1:-}
 case $verb in
-up | down | hosts | exec | counters | cut | silent | heal | slow | lossy | deaf | route-slow | seed)
+up | down | hosts | exec | counters | cut | silent | heal | slow | lossy | deaf | mute | rename | readdress | remove | reset | route-slow | seed)
     shift
     [ $# -gt 0 ] || { echo "rig.sh $verb: which rig?" >&2; exit 1; }
     "rig_${verb//-/_}" "$@"
     ;;
-*) sed -n '2,20s/^# \{0,1\}//p' "$0"; exit 2 ;;
+*) sed -n '2,22s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
