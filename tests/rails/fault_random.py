@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Random schedules of faults, each drawn from (seed, index) alone, on rigs that are up: every byte checked, nothing may hang.
 
-    tests/rails/fault_random.py --n 200 --seed S [--only INDEX] [--limit SECONDS] [--work DIR] RIG...
+    tests/rails/fault_random.py --n 200 --seed S [--only INDEX] [--kinds cut,reset,...] [--limit SECONDS] [--work DIR] RIG...
 
 Rigs work side by side, one schedule at a time each; even indexes are drawn for rigs of 2 hosts, odd ones for rigs of 3. A
 schedule has 1 to 4 faults at any NIC, at moments of every phase; at each moment, and over the whole schedule, every pair of
@@ -18,7 +18,8 @@ FIRST_RAIL_SPARED = ("reset",)  # rail 0 carries the bootstrap's connections, to
 
 
 class Schedule:
-    def __init__(self, seed, index):
+    def __init__(self, seed, index, kinds=None):
+        self.kinds = kinds or DEADLY + DEADLY + HARMLESS
         self.index = index
         self.random = random.Random(f"{seed}:{index}")
         self.hosts = self.rails = 3 if index % 2 else 2
@@ -37,7 +38,7 @@ class Schedule:
         r = self.random
         for _ in range(1000):
             host, rail = r.randrange(self.hosts), r.randrange(self.rails)
-            verb = r.choice(QUICK if hurry and r.random() < 0.8 else DEADLY + DEADLY + HARMLESS)
+            verb = r.choice(QUICK if hurry and r.random() < 0.8 and set(QUICK) <= set(self.kinds) else self.kinds)
             if verb in DEADLY and ((host, rail) in self.dead or not self.may_die(host, rail)):
                 continue
             if verb in HARMLESS and ((host, rail) in self.dead or rail == 0 and verb in FIRST_RAIL_SPARED):
@@ -89,7 +90,7 @@ class Many:
             return self.queues[hosts].pop(0) if self.queues[hosts] else None
 
     def one(self, rig, index):
-        schedule = Schedule(self.o.seed, index)
+        schedule = Schedule(self.o.seed, index, self.o.kinds)
         work = os.path.join(self.o.work, str(index))
         shutil.rmtree(work, ignore_errors=True)
         run = fault_run.Run(rig, schedule.slots, schedule.script(), schedule.options(), self.o.limit, 0.5, work)
@@ -109,7 +110,7 @@ class Many:
                     print("  " + note)
                 if text:
                     print("  " + " ".join(text.split())[:600])
-                print(f"  again: tests/rails/faults.sh --random {self.o.n} --seed {self.o.seed} --only {index}   (kept: {work})", flush=True)
+                print(f"  again: tests/rails/faults.sh --random {self.o.n} --seed {self.o.seed} --only {index}{' --kinds ' + ','.join(self.o.kinds) if self.o.kinds else ''}   (kept: {work})", flush=True)
         if end == "right" and not self.o.verbose:
             shutil.rmtree(work, ignore_errors=True)
         touched = {(s.action[1], s.action[2]) for s in run.steps if s.action[0] != "more"}
@@ -157,6 +158,7 @@ def main():
     p.add_argument("--n", type=int, default=200)
     p.add_argument("--seed", type=int, required=True)
     p.add_argument("--only", type=int)
+    p.add_argument("--kinds", type=lambda text: text.split(","), help="only these, such as reset,cut: other schedules than without")
     p.add_argument("--limit", type=float, default=30)
     p.add_argument("--work", default="/tmp/railccl-faults")
     p.add_argument("--verbose", action="store_true")
@@ -165,7 +167,7 @@ def main():
     o = p.parse_args()
     if o.list:
         for index in [o.only] if o.only is not None else range(o.n):
-            print(index, Schedule(o.seed, index).script())
+            print(index, Schedule(o.seed, index, o.kinds).script())
         return 0
     return Many(o).go(o.rigs)
 
