@@ -2,7 +2,7 @@
  *
  *   absent --CHILD/ADOPTED--> present --GOODBYE--> left
  *                              |   |                 |
- *             end of file, reset   timeout, no route  +-- end of file: nothing
+ *             end of file      timeout, reset, ...  +-- end of file: nothing
  *                              |   |
  *          its process is gone:    the way to it is: redial.c
  *                     verdict.c */
@@ -188,10 +188,10 @@ static void peer_gone(struct bootstrap *b, struct tree_peer *peer, enum rail_res
                   (unsigned long long)head.bytes, peer->person.rank);
     else if (peer->redial)
         return; /* the way was lost before, and the far end may have given up this one: whoever answers now decides */
-    else if (error == 0 || error == ECONNRESET || b->phase != PHASE_OPEN)
+    else if (error == 0 || (error == ECONNRESET && !peer->remote) || b->phase != PHASE_OPEN)
         peer_died(b, peer);
     else
-        redial_start(b, peer);
+        redial_start(b, peer); /* a reset may come from something in between: who is gone refuses the call at once */
 }
 
 static void peer_ready(struct service_source *source, uint32_t events)
