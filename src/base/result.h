@@ -43,7 +43,7 @@ __attribute__((format(printf, 2, 3), cold)) enum rail_result rail_fail_privately
  * threads may be failing, too. */
 const char *rail_own_error(void);
 
-/* Whose fault the calling thread's own last failure is, where that is another rank's: remembered until the thread's next
+/* Whose fault the calling thread's own last failure is, where that is another rank's. Remembered until its next
  * failure. Returns `result`. */
 enum { RAIL_NOBODY = -1 };
 enum rail_result rail_blame(int rank, enum rail_result result);

@@ -118,7 +118,8 @@ void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result resu
     pthread_mutex_unlock(&b->lock);
 }
 
-void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out), void *owner)
+void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out),
+                    void *owner)
 {
     pthread_mutex_lock(&b->lock);
     b->who = who;

@@ -5,11 +5,11 @@
  * on the ranks talk over a tree (fan-out BOOTSTRAP_FANOUT): all-gather and barrier in O(log n) rounds. The tree's
  * connections stay open for the life of the communicator: they carry failure news and end-of-file of dead processes.
  *
- * The tree outlives its connections. One that breaks, or is not acknowledged by the far host's kernel any more, is replaced
- * by one over other addresses, and nothing is lost or doubled by that (session.c, pulse.c, redial.c). A process is gone when
- * its connection ends or its host refuses a new one; a host is lost when none of its addresses answers for
- * BOOTSTRAP_LOST_MS. A process that is stopped or busy is neither. Whoever finds a loss tells it to rank 0, or to the
- * lowest rank that is left, which decides for all (verdict.c).
+ * The tree outlives its connections. One that breaks, or is not acknowledged by the far host's kernel any more, is
+ * replaced by one over other addresses, and nothing is lost or doubled by that (session.c, pulse.c, redial.c). A
+ * process is gone when its connection ends or its host refuses a new one; a host is lost when none of its addresses
+ * answers for BOOTSTRAP_LOST_MS. A process that is stopped or busy is neither. Whoever finds a loss tells it to rank
+ * 0, or to the lowest rank that is left, which decides for all (verdict.c).
  *
  * A half-open, silent or wrong connection is dropped after its own deadline, counted and logged, and disturbs
  * nobody. */
@@ -27,8 +27,8 @@
 
 enum { BOOTSTRAP_ID_BYTES = 128, BOOTSTRAP_SECRET_BYTES = 32, BOOTSTRAP_REPORT_BYTES = 880 };
 enum { BOOTSTRAP_PLACE_ENDPOINTS = 16 };
-/* A host is lost when nothing of it answers for so long. Suspected much earlier, it has been dialed over every network three
- * times by then; survivors are to know within 3 s. */
+/* A host is lost when nothing of it answers for so long. Suspected much earlier, it has been dialed over every
+ * network three times by then; survivors are to know within 3 s. */
 enum { BOOTSTRAP_LOST_MS = 1700 };
 
 /* ncclGetUniqueId: opens the root's listener in this process (or uses NCCL_COMM_ID) and writes the id. The root serves
@@ -108,24 +108,27 @@ struct bootstrap_watch {
 };
 enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch watch);
 
-/* Who the ranks are; from now until closing, from any thread, with b's lock held: must not block. False: not known. With it
- * a rank whose parent is lost finds whoever decides then, and hosts are named with all their ranks; without it each part of
- * a cut tree decides for itself. */
-void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out), void *owner);
+/* Who the ranks are; from now until closing, from any thread, with b's lock held: must not block. False: not known.
+ * With it a rank whose parent is lost finds whoever decides then, and hosts are named with all their ranks; without
+ * it each part of a cut tree decides for itself. */
+void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out),
+                    void *owner);
 
-/* What this rank found about another, to be weighed against what others find: `lost` is then called everywhere with one and
- * the same verdict, some 100 ms (somebody died), 450 ms (cannot be reached) or 1 s (a link failed) later. */
+/* What this rank found about another, to be weighed against what others find: `lost` is then called everywhere with
+ * one and the same verdict, some 100 ms (somebody died), 450 ms (cannot be reached) or 1 s (a link failed) later. */
 enum bootstrap_finding { BOOTSTRAP_LINK_FAILED = 1, BOOTSTRAP_UNREACHABLE = 2 };
 /* `text` is for BOOTSTRAP_LINK_FAILED. Any thread; does not block. */
 void bootstrap_accuse(struct bootstrap *b, uint32_t culprit, enum bootstrap_finding kind, const char *text);
 
-/* Tells every rank that `culprit` failed, at once: what is certain and needs no weighing. Any thread; does not block. */
+/* Tells every rank that `culprit` failed, at once: what is certain and needs no weighing. Any thread; does not block.
+ * */
 void bootstrap_tell(struct bootstrap *b, uint32_t culprit, enum rail_result result, const char *text);
 
 /* Sends some bytes to rank 0 (not from rank 0 itself). Any thread; does not block. May be lost: say it again. */
 void bootstrap_report(struct bootstrap *b, const uint8_t report[BOOTSTRAP_REPORT_BYTES]);
 
-/* Rank 0 sends a number and a line of text (cut at 463 bytes) to all others. Any thread; does not block. May be lost. */
+/* Rank 0 sends a number and a line of text (cut at 463 bytes) to all others. Any thread; does not block. May be lost.
+ * */
 void bootstrap_word(struct bootstrap *b, uint64_t number, const char *text);
 
 /* Says goodbye (so that closing is not taken for a death) and frees. Bounded time. */
@@ -133,7 +136,8 @@ void bootstrap_close(struct bootstrap *b);
 
 /* Testing and telemetry: connections dropped because they failed to prove the secret or kept silent. */
 uint64_t bootstrap_refused(void);
-/* Connections of trees that were replaced by another one, and hosts and processes that were suspected, in this process. */
+/* Connections of trees that were replaced by another one, and hosts and processes that were suspected, in this
+ * process. */
 uint64_t bootstrap_resumed(void);
 uint64_t bootstrap_suspected(void);
 

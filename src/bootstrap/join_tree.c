@@ -1,5 +1,5 @@
-/* join_tree.c - the second half of joining, the same however a rank learned who its parent is: it lets its children in and
- * dials its parent.
+/* join_tree.c - the second half of joining, the same however a rank learned who its parent is: it lets its children
+ * in and dials its parent.
  *
  *   child --dial, prove, CHILD--> parent        every rank with a parent and children does both at once;
  *         <-------- ADOPTED ------              OPEN: the parent has adopted it, and all its children are there */
@@ -123,7 +123,8 @@ static void adopt(struct bootstrap *b, struct tree_peer *peer)
 /* A child that lost its connection: goes on over this one. Also when this rank has failed meanwhile: it has news. */
 static void child_returned(struct bootstrap *b, struct tree_peer *peer, int fd, const struct wire_child *child)
 {
-    bool known = peer->present && !peer->left && !peer->lost && child->parent == b->rank && child->number > peer->number;
+    bool known = peer->present && !peer->left && !peer->lost && child->parent == b->rank &&
+                 child->number > peer->number;
     if (b->closing || !known) {
         socket_close(fd);
         return;

@@ -91,7 +91,8 @@ static void beat_received(struct bootstrap *b, struct tree_peer *peer, const str
     char text[WIRE_TEXT_BYTES];
     memcpy(&beat, payload->data, sizeof beat);
     if (peer->holding ? session_resume(peer, beat.received) : session_acked(peer, beat.received)) return;
-    snprintf(text, sizeof text, "bootstrap: rank %u (host %s, pid %u) says it has %llu messages of rank %u, which sent %llu",
+    snprintf(text, sizeof text,
+             "bootstrap: rank %u (host %s, pid %u) says it has %llu messages of rank %u, which sent %llu",
              peer->person.rank, peer->person.host, peer->person.pid, (unsigned long long)beat.received, b->rank,
              (unsigned long long)peer->sent);
     bootstrap_fail(b, peer->person.rank, RAIL_E_REMOTE, text, peer);
@@ -164,8 +165,8 @@ static void peer_talks_nonsense(struct bootstrap *b, const struct tree_peer *pee
     char text[WIRE_TEXT_BYTES];
     const struct wire_person *who = &peer->person;
     snprintf(text, sizeof text,
-             "bootstrap: rank %u (host %s, pid %u) sent what makes no sense here (frame type %08x, %llu bytes)", who->rank,
-             who->host, who->pid, head->type, (unsigned long long)head->bytes);
+             "bootstrap: rank %u (host %s, pid %u) sent what makes no sense here (frame type %08x, %llu bytes)",
+             who->rank, who->host, who->pid, head->type, (unsigned long long)head->bytes);
     bootstrap_fail(b, who->rank, RAIL_E_REMOTE, text, peer);
 }
 

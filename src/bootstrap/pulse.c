@@ -4,13 +4,15 @@
  *                                               |
  *                                               +--none for BOOTSTRAP_LOST_MS in all--> lost: verdict.c
  *
- * Every 300 ms a BEAT of 24 bytes goes to each of them. What counts is that the far KERNEL acknowledges it: a process that
- * is stopped, swapped out or starved is never missed. To one that says nothing itself for QUIET_NS no more beats go, since
- * they would fill its socket in some hours, and a full socket times out: the kernels' keep-alives, once a second, serve then.
+ * Every 300 ms a BEAT of 24 bytes goes to each of them. What counts is that the far KERNEL acknowledges it: a process
+ * that is stopped, swapped out or starved is never missed. To one that says nothing itself for QUIET_NS no more beats
+ * go, since they would fill its socket in some hours, and a full socket times out: the kernels' keep-alives, once a
+ * second, serve then.
  *
- * Cost: a rank has at most 9 neighbours, so at most 30 packets of 90 bytes and as many acknowledgements a second; at 512
- * ranks on as many hosts 2 x 511 / 0.3 s = 3400 a second in the whole job. Seven wake-ups of the service thread a second, each
- * with two system calls per neighbour. Neighbours on one host have none of this: the end of file comes without it. */
+ * Cost: a rank has at most 9 neighbours, so at most 30 packets of 90 bytes and as many acknowledgements a second; at
+ * 512 ranks on as many hosts 2 x 511 / 0.3 s = 3400 a second in the whole job. Seven wake-ups of the service thread a
+ * second, each with two system calls per neighbour. Neighbours on one host have none of this: the end of file comes
+ * without it. */
 #include <linux/sockios.h>
 #include <linux/tcp.h> /* libc's knows less of struct tcp_info */
 #include <sys/ioctl.h>
@@ -22,7 +24,8 @@
 #define LOOK_NS (150 * RAIL_NS_PER_MS)
 /* Between the moments at which two neighbours of one host find it silent lies a beat and a look at most: 450 ms. */
 enum { LOOKS_PER_BEAT = 2 };
-/* TCP sends a lost packet again after 200 ms at the earliest, then after 400 ms more: two losses in a row are not yet one. */
+/* TCP sends a lost packet again after 200 ms at the earliest, then after 400 ms more: two losses in a row are not yet
+ * one. */
 #define SUSPECT_NS (700 * RAIL_NS_PER_MS)
 /* We are late ourselves: stopped, or without a core. What was not heard meanwhile says nothing. */
 #define LATE_NS (300 * RAIL_NS_PER_MS)
@@ -60,7 +63,8 @@ static bool acknowledged(struct tree_peer *peer)
     bool moved = info.tcpi_bytes_acked != peer->acked_bytes;
     peer->acked_bytes = info.tcpi_bytes_acked;
     if (peer->unacked_bytes == 0 || moved) return true;
-    /* Nothing is on its way because it does not read: the kernels exchange window probes. Two without an answer tell. */
+    /* Nothing is on its way because it does not read: the kernels exchange window probes. Two without an answer tell.
+     * */
     return info.tcpi_unacked == 0 && info.tcpi_probes < 2;
 }
 
@@ -68,8 +72,9 @@ static void suspect(struct bootstrap *b, struct tree_peer *peer)
 {
     peer->suspected = true;
     atomic_fetch_add_explicit(&suspected, 1, memory_order_relaxed);
-    RAIL_INFO(RAIL_BOOTSTRAP, "bootstrap: rank %u: nothing from rank %u (host %s, pid %u) is acknowledged: trying its other "
-              "addresses", b->rank, peer->person.rank, peer->person.host, peer->person.pid);
+    RAIL_INFO(RAIL_BOOTSTRAP,
+              "bootstrap: rank %u: nothing is acknowledged by rank %u (host %s, pid %u): trying its other addresses",
+              b->rank, peer->person.rank, peer->person.host, peer->person.pid);
     redial_start(b, peer);
 }
 
@@ -105,7 +110,7 @@ static void look_after(struct bootstrap *b, struct tree_peer *peer, uint64_t now
         peer_died(b, peer);
     } else if (peer->redial && now - peer->heard_ns >= BOOTSTRAP_LOST_MS * RAIL_NS_PER_MS) {
         peer_unreachable(b, peer);
-    } else if (peer->remote && !peer->quiet && peer->unacked_bytes == 0 && conn_is_open(&peer->conn) && b->pulses % LOOKS_PER_BEAT == 0) {
+    } else if (peer->remote && !peer->quiet && peer->unacked_bytes == 0 && b->pulses % LOOKS_PER_BEAT == 0) {
         session_beat(peer);
     }
 }

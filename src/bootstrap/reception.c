@@ -33,7 +33,8 @@ static bool lookup(void *owner, const uint8_t key_id[AUTH_ID_BYTES], uint8_t key
 {
     (void)owner;
     for (const struct bootstrap *b = reception.first; b; b = b->next_expecting)
-        if (atomic_load_explicit(&b->keyed, memory_order_acquire) && memcmp(b->tree_key_id, key_id, AUTH_ID_BYTES) == 0) {
+        if (atomic_load_explicit(&b->keyed, memory_order_acquire) &&
+            memcmp(b->tree_key_id, key_id, AUTH_ID_BYTES) == 0) {
             memcpy(key_out, b->tree_key, AUTH_KEY_BYTES);
             return true;
         }
@@ -86,7 +87,8 @@ static enum rail_result open_locked(void)
     if (reception.open) return RAIL_OK;
     if (!reception.fork_handled) reception.fork_handled = pthread_atfork(NULL, NULL, fork_child) == 0;
     acceptor_init(&reception.door, &(struct acceptor_config){
-        .purpose = "tree", .listeners_max = ACCEPTOR_LISTENERS_MAX, .lookup = lookup, .first = FRAME_CHILD, .first_bytes = sizeof(struct wire_child),
+        .purpose = "tree", .listeners_max = ACCEPTOR_LISTENERS_MAX, .lookup = lookup,
+        .first = FRAME_CHILD, .first_bytes = sizeof(struct wire_child),
         .arrived = arrived, .starved = starved, .lock = &reception.lock,
     });
     int error = listen_everywhere();

@@ -12,8 +12,8 @@
 
 #include "bootstrap/bootstrap.h"
 
-/* From when b has its tree key on (b->keyed), callers who prove it and want b's rank go to join_child_arrived: its children,
- * also when they lost their connection, and orphans (verdict.c). b->lock not held. */
+/* From when b has its tree key on (b->keyed), callers who prove it and want b's rank go to join_child_arrived: its
+ * children, also when they lost their connection, and orphans (verdict.c). b->lock not held. */
 void reception_expect(struct bootstrap *b);
 /* When it returns, nobody will be handed to `b` any more. Does nothing if it was not expecting. b->lock not held. */
 void reception_forget(struct bootstrap *b);

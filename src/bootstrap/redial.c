@@ -3,9 +3,10 @@
  *   parent lost:  the first call that is answered and proven carries CHILD; ADOPTED makes it the connection
  *   child lost:   the first answer shows that its host is there; the call ends, and the child calls us when it runs
  *
- * From this host's NICs in the same subnet one by one, since the kernel might send by the one that died, and by the kernel's
- * choice. The old connection stays and may recover. A host that refuses a call has no such process any more; as an address
- * may mean another host here (one behind a bridge), that is believed when no other call is answered soon. */
+ * From this host's NICs in the same subnet one by one, since the kernel might send by the one that died, and by the
+ * kernel's choice. The old connection stays and may recover. A host that refuses a call has no such process any more;
+ * as an address may mean another host here (one behind a bridge), that is believed when no other call is answered
+ * soon. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -84,8 +85,8 @@ static void adopted_again(struct redial *r, const struct frame *frame)
     session_beat(peer);
     if (!session_resume(peer, adopted.received)) peer_died(b, peer);
     atomic_fetch_add_explicit(&resumed, 1, memory_order_relaxed);
-    RAIL_INFO(RAIL_BOOTSTRAP, "bootstrap: rank %u has a new connection to its parent, rank %u (host %s, pid %u)", b->rank,
-              peer->person.rank, peer->person.host, peer->person.pid);
+    RAIL_INFO(RAIL_BOOTSTRAP, "bootstrap: rank %u has a new connection to its parent, rank %u (host %s, pid %u)",
+              b->rank, peer->person.rank, peer->person.host, peer->person.pid);
 }
 
 static void next_ready(struct service_source *source, uint32_t events)
@@ -233,7 +234,7 @@ bool redial_look(struct bootstrap *b, struct tree_peer *peer, uint64_t now)
     struct redial *r = peer->redial;
     uint64_t heard_ns = conn_is_open(&r->next) ? pulse_last_answer(r->next.source.fd, now) : 0;
     (void)b;
-    if (heard_ns && now - heard_ns >= PULSE_IDLE_NS) conn_close(&r->next); /* silent as well: the next call that is answered */
+    if (heard_ns && now - heard_ns >= PULSE_IDLE_NS) conn_close(&r->next); /* silent as well */
     for (uint32_t i = 0; i < r->n_calls; i++) {
         uint64_t at_ns = is_waiting(&r->calls[i]) ? last_answer(r->calls[i].dialer.source.fd, now) : 0;
         if (at_ns > heard_ns) heard_ns = at_ns;

@@ -7,8 +7,8 @@
  *          <--ADOPTED(received)--                     the parent takes nothing from the old one any more
  *          --BEAT(received)-->                        nor does the child; then what is missing, both ways
  *
- * A frame of which a part had arrived comes whole again. Kept are few: a BEAT comes every 300 ms from another host, and at
- * once after ACK_FRAMES frames or ACK_BYTES bytes. Payloads are shared with whoever else holds them. */
+ * A frame of which a part had arrived comes whole again. Kept are few: a BEAT comes every 300 ms from another host,
+ * and at once after ACK_FRAMES frames or ACK_BYTES bytes. Payloads are shared with whoever else holds them. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -41,7 +41,8 @@ enum rail_result peer_queue(struct tree_peer *peer, enum frame_type type, uint32
     return peer->holding ? RAIL_OK : conn_queue(&peer->conn, type, sequence, payload);
 }
 
-enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, uint32_t sequence, const void *bytes, size_t n)
+enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, uint32_t sequence, const void *bytes,
+                                 size_t n)
 {
     struct blob *blob = n ? blob_create(n) : NULL;
     if (n && !blob) return rail_fail(RAIL_E_SYSTEM, "bootstrap: out of memory for a message of %zu bytes", n);
@@ -54,7 +55,7 @@ enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, u
 void session_beat(struct tree_peer *peer)
 {
     const struct wire_beat beat = {.received = peer->received};
-    if (conn_queue_copy(&peer->conn, FRAME_BEAT, 0, &beat, sizeof beat) != RAIL_OK) return; /* the next one says it, too */
+    if (conn_queue_copy(&peer->conn, FRAME_BEAT, 0, &beat, sizeof beat) != RAIL_OK) return;
     peer->told = peer->received;
     peer->untold_bytes = 0;
     conn_flush(&peer->conn);

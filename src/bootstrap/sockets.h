@@ -50,9 +50,11 @@ void socket_close(int fd);
 
 /* For a connection that stays: keep-alive, so that a silent host is noticed. */
 void socket_keep(int fd);
-/* The same, but the far kernel is asked every second; for one whose process does not read. socket_keep takes it back. */
+/* The same, but the far kernel is asked every second; for one whose process does not read. socket_keep takes it back.
+ * */
 void socket_ask_often(int fd);
-/* For one of several connections that are tried: a silent host is noticed within some 2 s. socket_keep takes it back. */
+/* For one of several connections that are tried: a silent host is noticed within some 2 s. socket_keep takes it back.
+ * */
 void socket_watch(int fd);
 
 #endif

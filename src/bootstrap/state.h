@@ -155,7 +155,8 @@ void peer_unreachable(struct bootstrap *b, struct tree_peer *peer);
 
 /* session.c, lock held: counted frames. RAIL_E_SYSTEM when out of memory. */
 enum rail_result peer_queue(struct tree_peer *peer, enum frame_type type, uint32_t sequence, struct blob *payload);
-enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, uint32_t sequence, const void *bytes, size_t n);
+enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, uint32_t sequence, const void *bytes,
+                                 size_t n);
 /* A counted frame came: acknowledges at once what would be much to keep. */
 void session_took(struct tree_peer *peer, const struct frame_head *head);
 bool session_is_counted(uint32_t type);
@@ -177,8 +178,8 @@ void pulse_heard(struct tree_peer *peer);
 /* When the far kernel acknowledged something on this socket last; 0: not known. */
 uint64_t pulse_last_answer(int fd, uint64_t now_ns);
 
-/* redial.c, lock held, service thread. To all addresses of the neighbour at once. A parent gets CHILD over the first that
- * answers; a child is only knocked at: it dials us. */
+/* redial.c, lock held, service thread. To all addresses of the neighbour at once. A parent gets CHILD over the first
+ * that answers; a child is only knocked at: it dials us. */
 void redial_start(struct bootstrap *b, struct tree_peer *peer);
 /* Now and then while it goes on: attempts without an answer begin anew; false: a host refuses, the process is gone. */
 bool redial_look(struct bootstrap *b, struct tree_peer *peer, uint64_t now_ns);
@@ -186,7 +187,8 @@ void redial_end(struct tree_peer *peer);
 
 /* verdict.c, lock held. */
 void verdict_find(struct bootstrap *b, const struct wire_finding *finding);
-void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit, const struct tree_peer *peer, const char *text);
+void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit, const struct tree_peer *peer,
+                   const char *text);
 /* The parent is lost: somebody else decides, or this rank. */
 void verdict_orphaned(struct bootstrap *b);
 /* The parent said goodbye. */

@@ -2,14 +2,15 @@
  *
  *   finding --up the tree--> rank 0: waits a moment for others', weighs, decides --NEWS, down the tree--> all
  *
- * Whose parent is lost is an orphan, on top of its own part of the tree. It appeals: calls the lowest rank that is not known
- * to be lost, hands its findings over, and hears the verdict from it. If all lower ranks are lost, or nobody is known (no
- * bootstrap_know), it decides for its part itself. So when rank 0 is lost, the lowest survivor decides, to whom the others
- * appeal. A judge that is no orphan just passes on: up to rank 0, and the verdict to those who appealed.
+ * Whose parent is lost is an orphan, on top of its own part of the tree. It appeals: calls the lowest rank that is
+ * not known to be lost, hands its findings over, and hears the verdict from it. If all lower ranks are lost, or
+ * nobody is known (no bootstrap_know), it decides for its part itself. So when rank 0 is lost, the lowest survivor
+ * decides, to whom the others appeal. A judge that is no orphan just passes on: up to rank 0, and the verdict to
+ * those who appealed.
  *
  * Weighing: a death is certain; then hosts that cannot be reached, then failed links. Of hosts, the one that most other
- * hosts accuse; among those, one that is heard of only by accusations rather than one that accuses, too; the one with fewer
- * ranks; the one of the higher rank: between two hosts that cannot reach one another, rank 0's goes on. */
+ * hosts accuse; among those, one that is heard of only by accusations rather than one that accuses, too; the one with
+ * fewer ranks; the one of the higher rank: between two hosts that cannot reach one another, rank 0's goes on. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,9 +18,9 @@
 #include "base/log.h"
 #include "bootstrap/state.h"
 
-/* How long a finding waits for better ones: for a second death at the same moment, news and appeals need milliseconds; two
- * ranks find the same host silent within a beat and a look of one another (pulse.c); and when a link fails because a host
- * is lost, the tree knows it a second later. */
+/* How long a finding waits for better ones: for a second death at the same moment, news and appeals need
+ * milliseconds; two ranks find the same host silent within a beat and a look of one another (pulse.c); and when a
+ * link fails because a host is lost, the tree knows it a second later. */
 #define DEAD_NS (100 * RAIL_NS_PER_MS)
 #define UNREACHABLE_NS (450 * RAIL_NS_PER_MS)
 #define LINK_NS RAIL_NS_PER_S
@@ -89,7 +90,8 @@ static bool outweighs(const struct court *c, const struct wire_finding *x, const
 {
     if (x->kind == FINDING_DEAD) return x->culprit < y->culprit;
     if (x->culprit_host == y->culprit_host) return x->culprit < y->culprit;
-    uint32_t first, accusers_x = count_accusers(c, x->kind, x->culprit_host), accusers_y = count_accusers(c, y->kind, y->culprit_host);
+    uint32_t first, accusers_x = count_accusers(c, x->kind, x->culprit_host);
+    uint32_t accusers_y = count_accusers(c, y->kind, y->culprit_host);
     if (accusers_x != accusers_y) return accusers_x > accusers_y;
     bool spoken_x = has_spoken(c, x->culprit_host), spoken_y = has_spoken(c, y->culprit_host);
     if (spoken_x != spoken_y) return !spoken_x;
@@ -117,7 +119,8 @@ static void list_ranks(const struct bootstrap *b, uint64_t host_key, uint32_t n,
         last = r;
         if (!b->who(b->who_owner, r, &who) || who.host_key != host_key) continue;
         while (last + 1 < b->n_ranks && b->who(b->who_owner, last + 1, &who) && who.host_key == host_key) last++;
-        used += (size_t)snprintf(out + used, bytes - used, last > r ? "%s %u-%u" : "%s %u", used > 5 ? "," : "", r, last);
+        const char *comma = used > 5 ? "," : "";
+        used += (size_t)snprintf(out + used, bytes - used, last > r ? "%s %u-%u" : "%s %u", comma, r, last);
     }
 }
 
@@ -128,7 +131,8 @@ static void pronounce(struct bootstrap *b, const struct wire_finding *f)
     struct bootstrap_who who;
     uint32_t culprit = f->culprit, pid = f->culprit_pid;
     if (f->kind == FINDING_DEAD) {
-        snprintf(text, sizeof text, "rank %u (host %s, pid %u) died: its process is gone", culprit, f->culprit_name, pid);
+        snprintf(text, sizeof text, "rank %u (host %s, pid %u) died: its process is gone", culprit, f->culprit_name,
+                 pid);
         bootstrap_fail_gone(b, culprit, text, NULL);
         return;
     }
@@ -148,8 +152,8 @@ static void pronounce(struct bootstrap *b, const struct wire_finding *f)
     if (b->court && has_spoken(b->court, f->culprit_host) && f->accuser_host != f->culprit_host)
         snprintf(by, sizeof by, " from rank %u's host", f->accuser);
     snprintf(text, sizeof text,
-             "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached%s over any network for %.1f s", culprit, name,
-             pid, name, n ? " (" : "", ranks, n ? ")" : "", by, BOOTSTRAP_LOST_MS / 1e3);
+             "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached%s over any network for %.1f s",
+             culprit, name, pid, name, n ? " (" : "", ranks, n ? ")" : "", by, BOOTSTRAP_LOST_MS / 1e3);
     bootstrap_fail(b, culprit, RAIL_E_REMOTE, text, NULL);
 }
 
@@ -217,7 +221,8 @@ void verdict_find(struct bootstrap *b, const struct wire_finding *f)
     pass_on(c, &c->findings[c->n_findings++]);
 }
 
-void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit, const struct tree_peer *peer, const char *text)
+void verdict_found(struct bootstrap *b, enum finding_kind kind, uint32_t culprit, const struct tree_peer *peer,
+                   const char *text)
 {
     struct wire_finding f = {.kind = kind, .accuser = b->rank, .culprit = culprit, .accuser_host = machine_host_key()};
     struct bootstrap_who who;

@@ -7,7 +7,8 @@
  *   child -> parent  REPORT, passed on to rank 0; FINDING, to whoever decides (verdict.c)
  *   parent -> child  WORD, of rank 0 to all
  *   both             NEWS, GOODBYE
- *   both             BEAT: how many frames of the other end are here. It, CHILD and ADOPTED are not counted; all others are,
+ *   both             BEAT: how many frames of the other end are here. It, CHILD and ADOPTED are not counted; all
+ * others are,
  *                    and are sent again over the next connection if the last one took them along (session.c)
  *   orphan -> judge  CHILD (appeal), then FINDING ...; answered by ADOPTED, then NEWS. None of it is counted
  *

@@ -15,8 +15,8 @@
 
 /* Survivors are to be released within two seconds; news needs milliseconds, on a crowded machine some hundreds. */
 #define NEWS_PATIENCE_NS RAIL_NS_PER_S
-/* For the verdict on a link's far end, which waits a second for better findings (bootstrap/verdict.c), and up to 1 s more
- * where the rank that decides has gone as well. */
+/* For the verdict on a link's far end, which waits a second for better findings (bootstrap/verdict.c), and up to 1 s
+ * more where the rank that decides has gone as well. */
 #define VERDICT_PATIENCE_NS (3 * RAIL_NS_PER_S)
 /* As in wait.c. */
 #define LONG_NS (100 * RAIL_NS_PER_MS)

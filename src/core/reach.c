@@ -4,8 +4,8 @@
 #include <string.h>
 
 #define LOOK_EVERY_NS (200 * RAIL_NS_PER_MS)
-/* No lane for so long. Lanes take up to 1 s to find a rail silent, so that this is as late as the tree is to find the same
- * (BOOTSTRAP_LOST_MS), or later, and its reason weighs as much. */
+/* No lane for so long. Lanes take up to 1 s to find a rail silent, so that this is as late as the tree is to find the
+ * same (BOOTSTRAP_LOST_MS), or later, and its reason weighs as much. */
 #define PATIENCE_NS (1300 * RAIL_NS_PER_MS)
 enum { TROUBLES_MAX = 8 }; /* of many peers some will do: the host that most accuse is lost */
 

@@ -106,7 +106,8 @@ static inline void expect_descriptors(int want)
     if (have > want) fail_msg("%d descriptors are open, %d were before", have, want);
 }
 
-/* Makes the descriptors exist that stay for the life of the process (the service thread's, the reception's), so that they do not count as leaks. */
+/* Makes the descriptors exist that stay for the life of the process (the service thread's, the reception's), so that
+ * they do not count as leaks. */
 static inline int warm_up(void **state)
 {
     (void)state;

@@ -198,7 +198,8 @@ static void of_ranks_that_die_together_all_survivors_name_the_same(void **state)
     (void)state;
     skip_where_forking_is_not_allowed();
     /* two inner nodes; an inner node and a leaf elsewhere; the top and a child; the top and a leaf; four at once */
-    static const uint32_t victims[][4] = {{1, 2, 99, 99}, {2, 9, 99, 99}, {0, 1, 99, 99}, {0, 19, 99, 99}, {0, 1, 2, 3}};
+    static const uint32_t victims[][4] = {{1, 2, 99, 99}, {2, 9, 99, 99}, {0, 1, 99, 99}, {0, 19, 99, 99},
+                                          {0, 1, 2, 3}};
     for (size_t v = 0; v < sizeof victims / sizeof victims[0]; v++) {
         char text[480] = "";
         uint32_t n = 20, dead = 0, heard = 0, culprit = 99;

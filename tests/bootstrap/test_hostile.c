@@ -299,8 +299,8 @@ static void mutated_frames_in_the_tree_end_the_communicator_not_the_process(void
         assert_true(fd >= 0);
         for (uint32_t frames = 1 + dice(4), sequence = 1; frames > 0; frames--, sequence++) {
             static const uint32_t types[] = {FRAME_GATHER, FRAME_GATHER, FRAME_GATHER, FRAME_AWAITS, FRAME_NEWS,
-                                             FRAME_GOODBYE, FRAME_SPREAD, FRAME_HELLO, FRAME_ADOPTED, FRAME_BEAT, FRAME_BEAT,
-                                             FRAME_FINDING, FRAME_FINDING, 0, 0xffffffff};
+                                             FRAME_GOODBYE, FRAME_SPREAD, FRAME_HELLO, FRAME_ADOPTED, FRAME_BEAT,
+                                             FRAME_BEAT, FRAME_FINDING, FRAME_FINDING, 0, 0xffffffff};
             static const uint64_t sizes[] = {0, 24, 48, 64, sizeof(struct wire_news), 1ull << 20, 1ull << 30,
                 1ull << 31,
                                              1ull << 40, UINT64_MAX};
@@ -312,7 +312,8 @@ static void mutated_frames_in_the_tree_end_the_communicator_not_the_process(void
                            : m.head.type == FRAME_NEWS ? sizeof(struct wire_news)
                            : m.head.type == FRAME_AWAITS ? 64
                            : m.head.type == FRAME_BEAT ? sizeof(struct wire_beat)
-                           : m.head.type == FRAME_FINDING ? sizeof(struct wire_finding) : sizes[dice(sizeof sizes / sizeof sizes[0])];
+                           : m.head.type == FRAME_FINDING ? sizeof(struct wire_finding)
+                           : sizes[dice(sizeof sizes / sizeof sizes[0])];
             size_t n = m.head.bytes < sizeof m.payload ? m.head.bytes : sizeof m.payload;
             send_all(fd, &m, sizeof m.head + (dice(8) ? n : dice((uint32_t)n + 1)));
         }

@@ -55,8 +55,8 @@ lost_host() { # RANKS idle|busy HOST cut|silent
     local since
     start "$1" "$2" || return 1
     sleep 1
-    since=$(now_ms)
     "rig_$4" "$rig" "$3" 0; "rig_$4" "$rig" "$3" 1
+    since=$(now_ms) # not before: the kernel's lock on all interfaces may be somebody else's for long
     sleep 4
     all_blame "$3" "$since"
     local status=$?

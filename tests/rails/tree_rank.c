@@ -3,9 +3,10 @@
  *   tree_rank DIR RANK N idle|busy
  *   tree_rank                          prints the monotonic clock in ms, no more
  *
- * Joins by DIR/id (rank 0 makes it), lets the others know who is who, touches DIR/joined.RANK. Then all-gathers without a
- * pause (busy), each table checked, or sleeps (idle), until DIR/stop exists; then one all-gather more. While it sleeps it
- * accuses whom DIR/accuse.RANK names: "3", it cannot reach rank 3; "link 3", a link to it failed. Its last line:
+ * Joins by DIR/id (rank 0 makes it), lets the others know who is who, touches DIR/joined.RANK. Then all-gathers
+ * without a pause (busy), each table checked, or sleeps (idle), until DIR/stop exists; then one all-gather more.
+ * While it sleeps it accuses whom DIR/accuse.RANK names: "3", it cannot reach rank 3; "link 3", a link to it failed.
+ * Its last line:
  *   ok GATHERS gathers, longest MS ms, RESUMED resumed, SUSPECTED suspected
  *   lost at MS culprit C: TEXT          MS on the monotonic clock
  *   failed: TEXT */
@@ -89,7 +90,8 @@ static void meet(struct bootstrap *b)
     me->host_key = machine_host_key();
     me->pid = (uint32_t)getpid();
     snprintf(me->host, sizeof me->host, "%s", name ? name : machine_host_name());
-    if (bootstrap_place_here(&me->place) != RAIL_OK || bootstrap_allgather(b, people, sizeof *me, rail_deadline_never()) != RAIL_OK)
+    if (bootstrap_place_here(&me->place) != RAIL_OK ||
+        bootstrap_allgather(b, people, sizeof *me, rail_deadline_never()) != RAIL_OK)
         fail();
     bootstrap_know(b, who, NULL);
     snprintf(joined, sizeof joined, "joined.%u", rank);
@@ -123,7 +125,8 @@ static void accuse(struct bootstrap *b)
     done = fgets(line, sizeof line, f) != NULL;
     fclose(f);
     bool link = strncmp(line, "link ", 5) == 0;
-    if (done) bootstrap_accuse(b, (uint32_t)atoi(line + (link ? 5 : 0)), link ? BOOTSTRAP_LINK_FAILED : BOOTSTRAP_UNREACHABLE, "a link failed");
+    enum bootstrap_finding kind = link ? BOOTSTRAP_LINK_FAILED : BOOTSTRAP_UNREACHABLE;
+    if (done) bootstrap_accuse(b, (uint32_t)atoi(line + (link ? 5 : 0)), kind, "a link failed");
 }
 
 int main(int argc, char **argv)
@@ -138,7 +141,8 @@ int main(int argc, char **argv)
     dir = argv[1];
     rank = (uint32_t)atoi(argv[2]);
     get_id(id);
-    const struct bootstrap_config config = {.id = id, .rank = rank, .n_ranks = n_ranks, .deadline = rail_deadline_in_ns(30 * RAIL_NS_PER_S)};
+    const struct bootstrap_config config = {.id = id, .rank = rank, .n_ranks = n_ranks,
+                                            .deadline = rail_deadline_in_ns(30 * RAIL_NS_PER_S)};
     if (bootstrap_open(&config, &b) != RAIL_OK) return fail();
     if (bootstrap_watch(b, (struct bootstrap_watch){.lost = on_lost}) != RAIL_OK) return fail();
     meet(b);
