@@ -175,9 +175,9 @@ static inline void model_say(struct model *m, uint32_t e, struct model_frame f)
 
 /* ---- what the driver does ---- */
 
-/* `left`: both ends have said LEAVE, and the socket beside it goes on. What the connecter sent has then been read, since
- * the answer comes after. The accepter cannot know that: the connecter may have closed it because the lane dies. So what
- * it carried stays the lane's, and is in doubt when that dies. */
+/* `left`: both ends have said LEAVE, and the socket beside it goes on. What the connecter sent has then been read, as
+ * the answer comes after it. The accepter cannot know that: the connecter may have closed it because the lane dies. So
+ * what it carried stays the lane's, and is in doubt when that dies. */
 static inline void model_close(struct model *m, uint32_t e, uint32_t place, bool left)
 {
     uint8_t then = (uint8_t)(DOUBTED | place / BERTHS);

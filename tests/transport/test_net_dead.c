@@ -164,8 +164,7 @@ static void expect_nics(int line, struct net *net, const char *expected)
 
 struct going { const char *command, *text; };
 
-/* What a lane's end means today: its links fail, with the text. With repair they go on: this is the one place to
- * change. */
+/* One end does not repair, so a lane's end is its links' end, and they have its text. */
 static void expect_end(struct pair *p, const char *text)
 {
     int ms = flow(p, 5000);

@@ -1,5 +1,6 @@
 /* carriage.c - who carried what: for every grain of every slot that is not credited, the berth of the lane that took it.
  *
+ *   (a berth whose socket was left behind by a move: as if carried by the one that stays)
  *   carried by a berth --(its socket is closed)--> in doubt of its lane --(their report lacks it)--> to be sent again
  *                                                          '--(their report has it)--> landed
  *
@@ -67,6 +68,11 @@ static uint32_t relabel(struct net_link *l, uint16_t from, uint16_t to)
 void carriage_doubt(struct net_link *l, const struct net_lane *lane)
 {
     (void)relabel(l, berth_of(lane), (uint16_t)(DOUBT + lane->index));
+}
+
+void carriage_inherit(struct net_link *l, const struct net_lane *lane, const struct net_lane *heir)
+{
+    (void)relabel(l, berth_of(lane), berth_of(heir));
 }
 
 void carriage_again(struct net_link *l, uint32_t index)

@@ -4,16 +4,19 @@
  *                                                                                  or gone: its lanes are dead
  *
  * What a message says is only taken as a reason to look: it may be stale, some may be lost (ENOBUFS), and only what is
- * so now matters. So nothing in it can do harm. Without the socket (a sandbox may forbid it) lanes are found dead by
+ * so now matters. So nothing in it can do harm. While a lane has work its NIC is also asked, every 25 ms (suspect.c). Without the socket (a sandbox may forbid it) lanes are found dead by
  * silence. */
 #include <errno.h>
+#include <linux/ethtool.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
+#include <linux/sockios.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -140,6 +143,20 @@ void net_carrier_lost(struct net_rail *rail, const char *why)
             snprintf(text, sizeof text, "%.140s: NIC %s is gone: %s", lane->lane.text, rail->interface.name, why);
             peer_lane_ended(lane, RAIL_E_REMOTE, text);
         }
+}
+
+/* The kernel tells of carriers once a second at most, and of one that goes not at once. A driver knows. */
+static bool has_carrier(const struct net_rail *rail, int fd)
+{
+    struct ethtool_value value = {.cmd = ETHTOOL_GLINK};
+    struct ifreq request = {.ifr_data = (void *)&value};
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", rail->interface.name);
+    return ioctl(fd, SIOCETHTOOL, &request) != 0 || value.data != 0;
+}
+
+void net_carrier_ask(struct net_rail *rail, int fd)
+{
+    if (!rail->gone && !has_carrier(rail, fd)) net_rail_gone(rail, "it has no carrier");
 }
 
 /* ---- beginning and end ---- */

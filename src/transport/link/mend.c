@@ -77,7 +77,9 @@ static void close_lane(struct net_peer *peer, uint32_t index, uint16_t turn)
 {
     for (uint32_t i = 0; i < NET_BERTHS; i++) {
         struct net_lane *lane = peer->lanes[NET_BERTHS * index + i];
-        if (!lane || lane->turn > turn) continue;
+        /* Of a lane that dies nothing is left: not what was tried beside it either. */
+        bool dies = peer->repair.lanes[index].state != REPAIR_UP && lane && lane->newcomer;
+        if (!lane || (lane->turn > turn && !dies)) continue;
         net_connect_drop(lane);
         if (lane->state == NET_LANE_UP) close_socket(lane);
     }

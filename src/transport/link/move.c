@@ -185,8 +185,13 @@ static void settle(struct net_lane *newcomer, struct net_lane *old, bool stays)
 void move_failed(struct net_lane *newcomer)
 {
     struct net_lane *old = peer_lane_beside(newcomer);
+    bool maybe_up = handshake_said_hello(newcomer->handshake); /* at the far end, which may have put something on it */
     net_connect_drop(newcomer);
     newcomer->newcomer = newcomer->insisted = false;
+    if (maybe_up && old && old->state == NET_LANE_UP && net_mends(old->peer)) {
+        mend_lane_ended(old, "a socket beside it broke while it was being tried");
+        return;
+    }
     if (old) route_vain(&old->route, rail_now_ns(), random_now());
 }
 

@@ -281,6 +281,7 @@ struct net {
 
     struct net_carrier { struct net_watch watch; int fd; } carrier; /* carrier.c; fd -1: none */
     bool carrier_tried;
+    uint64_t carriers_asked_ns;
 
     int epoll_fd;
     struct net_lane **up;      /* all lanes that are up */
@@ -321,6 +322,7 @@ void net_rail_gone(struct net_rail *rail, const char *why);
 void net_carrier_open(struct net *net);
 void net_carrier_close(struct net *net);
 void net_carrier_ready(struct net *net);
+void net_carrier_ask(struct net_rail *rail, int fd); /* fd: any socket */
 void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on that NIC are dead */
 /* suspect.c, under the lock: lanes that die without a word. True: a lane has work, and must be looked at again. */
 bool suspect_tick(struct net *net, uint64_t now_ns);
@@ -436,6 +438,8 @@ enum net_pace mend_tick(struct net *net, uint64_t now_ns); /* of the next tick t
 uint32_t link_grains(const struct net_link *link, uint32_t bytes); /* an empty slot has one */
 void carriage_carries(struct net_link *link, uint64_t sequence, uint32_t first, uint32_t n, const struct net_lane *lane);
 void carriage_doubt(struct net_link *link, const struct net_lane *lane);  /* its socket is closed */
+/* Its socket was replaced by the heir's; what it carried shares the lane's fate until it is credited. */
+void carriage_inherit(struct net_link *link, const struct net_lane *lane, const struct net_lane *heir);
 void carriage_again(struct net_link *link, uint32_t index);               /* what is in doubt of that lane */
 void carriage_landed_before(struct net_link *link, uint64_t sequence);
 /* False: a bit beyond what was sent of the slot. */

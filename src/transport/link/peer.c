@@ -181,10 +181,17 @@ void peer_lane_off(struct net_lane *lane)
     lane_close(&lane->lane);
 }
 
+/* The connecter knows that the accepter has read all, by its LEAVE. The accepter sees an end of file, be it that the
+ * connecter has read all or that it has given up the lane. */
 void peer_lane_left(struct net_lane *lane)
 {
     struct net_peer *peer = lane->peer;
+    const struct net_lane *beside = peer_lane_beside(lane);
     peer_lane_off(lane);
+    for (uint32_t i = 0; i < peer->n_places && !peer->connecter && beside; i++) {
+        struct net_link *l = peer->places[i].link;
+        if (l && l->sender) carriage_inherit(l, lane, beside);
+    }
     peer_activate(peer); /* control frames may have waited for that */
 }
 

@@ -88,10 +88,28 @@ static void peer_look(struct net_peer *peer, uint64_t now_ns)
         say(lanes[v.on], v.wish == SILENCE_ASK ? FRAME_QUESTION_ASKED : FRAME_QUESTION_NONE);
 }
 
+/* The NICs of lanes with work. */
+static void ask_carriers(struct net *net)
+{
+    uint64_t asked = 0;
+    for (uint32_t i = 0; i < net->n_up; i++) {
+        const struct net_lane *lane = net->up[i];
+        if (lane->lane.unacked_bytes == 0 || asked >> lane->rail & 1) continue;
+        asked |= 1ull << lane->rail;
+        uint32_t n_up = net->n_up;
+        net_carrier_ask(&net->rails[lane->rail], lane->lane.fd);
+        if (net->n_up != n_up) return; /* the table has changed: the others next time */
+    }
+}
+
 bool suspect_tick(struct net *net, uint64_t now_ns)
 {
     bool working = false;
     if (!net->config.repairs) return false;
+    if (now_ns - net->carriers_asked_ns >= SILENCE_TICK_NS) {
+        net->carriers_asked_ns = now_ns;
+        ask_carriers(net);
+    }
     for (struct net_peer *p = net->peers; p; p = p->next) {
         if (p->n_up < 2 || p->leaving) continue;
         if (p->silence.looked_ns != 0 && now_ns - p->silence.looked_ns < SILENCE_TICK_NS) {
