@@ -127,8 +127,9 @@ static int warm_up(struct job_rank *rank)
     return trouble_fds();
 }
 
-/* Listeners for lanes stay for the process's next communicator: one per interface. */
-enum { LISTENERS_MAX = 4 };
+/* Listeners for lanes stay for the process's next communicator, one per interface, and the socket on which the kernel tells
+ * of NICs. */
+enum { LISTENERS_MAX = 5 };
 
 static void one_death(struct job_rank *rank)
 {
