@@ -37,7 +37,7 @@ STATIC  := $(SODIUM) $(EXPAT) $(BUILD)/libjansson.a
 
 PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
-METER   := $(BUILD)/bin/fault_meter
+METER   := $(BUILD)/tests/rails/fault_meter
 METER_PERF := buffers types values
 TOOLOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TOOL    := $(if $(TOOLOBJ),$(BUILD)/bin/railccl)
@@ -115,7 +115,7 @@ $(EXAMPLES): $(BUILD)/bin/%: %.c examples/example.h include/nccl.h include/railc
 $(METER): $(BUILD)/tests/rails/fault_meter.o $(BUILD)/tests/rails/delivery.o $(METER_PERF:%=$(BUILD)/perf/%.o) $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
-	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../../lib' \
 	    -lm -ldl $(LDFLAGS)
 
 $(TOOL): $(TOOLOBJ) $(ARCHIVE)

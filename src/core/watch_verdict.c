@@ -383,10 +383,12 @@ static bool slow(const struct watch_view *v, struct watch_line *out)
     struct list l = list_begin(v, out, "");
     list_add(&l, culprit);
     watch_say_words(&l.words, " is slow: ");
-    if (s->number == v->number && s->waits.total) watch_say_words(&l.words, "it has done %u %% ", percent(&s->waits));
-    if (s->number == v->number && s->bytes_per_s_k) watch_say_words(&l.words, "at %.1f MB/s ", s->bytes_per_s_k / 1e3);
-    if (furthest(v)) watch_say_words(&l.words, "while the others stand at %u %% and wait", percent(furthest(v)));
-    else watch_say_words(&l.words, "while the others wait");
+    bool known = s->number == v->number && s->waits.total; /* else it was looked at between two steps */
+    if (known) watch_say_words(&l.words, "it has done %u %% ", percent(&s->waits));
+    if (known && s->bytes_per_s_k) watch_say_words(&l.words, "at %.1f MB/s ", s->bytes_per_s_k / 1e3);
+    if (known) watch_say_words(&l.words, "while ");
+    if (furthest(v)) watch_say_words(&l.words, "the others stand at %u %% and wait", percent(furthest(v)));
+    else watch_say_words(&l.words, "the others wait");
     watch_say_words(&l.words, " for it %u %% of the time", least / 10);
     return list_end(&l, WATCH_SLOW, out);
 }

@@ -298,7 +298,7 @@ static const struct scene scenes[] = {
      "INFO|waiting|: rank 2 (host |has called it, waits for nobody, and has done nothing for|; the others stand "
      "at", N - 1, 3, .culprit = 2},
     {"slowed by bursts", slowed_by_bursts,
-     "INFO|waiting|: rank 2 (host |is slow: it has done|% at|MB/s while the others stand at|wait for "
+     "INFO|waiting|: rank 2 (host |is slow: |the others stand at|wait for "
      "it", N - 1, 12, .culprit = 2},
     {"a dead NIC", behind_a_dead_nic,
      "INFO|waiting|no lane has been up for|: NIC |(rail 0) of host |: the NIC has no "

@@ -245,7 +245,7 @@ class Run:
         self.began = time.monotonic()
         self.deadline = self.began + self.limit
         self.job = subprocess.Popen([os.path.join(BIN, "railccl"), "run", "-n", str(self.n), "--netns", hosts, "--no-prefix",
-                                     os.path.join(BIN, "fault_meter"), "--calls", "0", "--board", path, "--json",
+                                     os.path.join(os.path.dirname(BIN), "tests/rails/fault_meter"), "--calls", "0", "--board", path, "--json",
                                      os.path.join(self.work, "rank.%r"), *wait, *self.meter],
                                     stdout=self.out, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=env, start_new_session=True)
 

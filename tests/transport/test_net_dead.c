@@ -79,7 +79,7 @@ static int flow(struct pair *p, int ms)
 {
     uint64_t began_ns = rail_now_ns();
     while (rail_now_ns() - began_ns < (uint64_t)ms * RAIL_NS_PER_MS && !*failure(p->out)) {
-        bool moved = give(p) | take(p);
+        bool gave = give(p), moved = take(p) || gave;
         for (int i = 0; i < 2; i++) moved |= net_progress_on(p->net[i]);
         if (!moved) usleep(200);
     }
