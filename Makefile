@@ -181,12 +181,12 @@ ubsan: ## the tests under UBSan
 tsan: ## the tests that have threads under ThreadSanitizer
 	$(Q)$(MAKE) --no-print-directory sanitized KIND=tsan SAN="-fsanitize=thread -fno-omit-frame-pointer" \
 	    RUNNER="$(shell setarch -R true 2>/dev/null && echo setarch -R)" T="$(or $(T),$(THREADED))"
-# Plans and arithmetic know no threads, and TSan makes them ten times slower for nothing.
+# Plans, arithmetic and the logic of repair know no threads, and TSan makes them ten times slower for nothing.
 # Where ranks are processes, and processes fork under threads, it sees nothing and refuses.
 FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls citizen death fork limits lost_rank \
                 mismatch scale watch_lines windows go_on) \
             $(addprefix bootstrap/test_,launch launch_mpi hosts many)
-THREADED = $(filter-out plan/% device/% abi/% perf/% $(FORKING),$(TESTSRC:tests/%.c=%))
+THREADED = $(filter-out plan/% device/% abi/% perf/% transport/test_repair% transport/test_silence $(FORKING),$(TESTSRC:tests/%.c=%))
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitized:
 	$(Q)scripts/deps.sh check

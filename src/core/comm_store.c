@@ -60,9 +60,11 @@ struct comm *comm_store_take(void)
 {
     struct comm *comm = take_oldest();
     if (!comm) return make();
+    pthread_mutex_lock(&store_lock); /* it is still in the list that comm_store_each walks */
     struct comm *next = comm->next_ever;
     memset(comm, 0, sizeof *comm);
     comm->next_ever = next;
+    pthread_mutex_unlock(&store_lock);
     return comm;
 }
 
@@ -84,6 +86,13 @@ struct comm *comm_store_ever(void)
     struct comm *first = ever;
     pthread_mutex_unlock(&store_lock);
     return first;
+}
+
+void comm_store_each(bool (*visit)(const struct comm *comm, void *owner), void *owner)
+{
+    pthread_mutex_lock(&store_lock);
+    for (const struct comm *comm = ever; comm && visit(comm, owner); comm = comm->next_ever) continue;
+    pthread_mutex_unlock(&store_lock);
 }
 
 void comm_store_give(struct comm *comm)

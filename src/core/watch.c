@@ -98,15 +98,23 @@ static void begin(struct comm *comm, uint64_t number, uint64_t now_ns)
     pthread_mutex_unlock(&w->lock);
 }
 
+struct sought { uint64_t self, caller; };
+
+static bool is_other(const struct comm *comm, void *owner)
+{
+    struct sought *sought = owner;
+    if (atomic_load_explicit(&comm->watch.self, memory_order_relaxed) != sought->self) return true;
+    sought->caller = atomic_load_explicit(&comm->watch.caller, memory_order_relaxed);
+    return false;
+}
+
 /* The rank's thread, as it calls itself in reports, where the rank is of my process. */
 static uint64_t thread_of(const struct comm *comm, uint32_t rank)
 {
     if (memcmp(comm->members[rank].process, comm->members[comm->rank].process, NET_PROCESS_ID_BYTES) != 0) return 0;
-    uint64_t self = watch_rank_hash(comm, rank);
-    for (const struct comm *c = comm_store_ever(); c; c = c->next_ever)
-        if (atomic_load_explicit(&c->watch.self, memory_order_relaxed) == self)
-            return atomic_load_explicit(&c->watch.caller, memory_order_relaxed);
-    return 0;
+    struct sought sought = {.self = watch_rank_hash(comm, rank)};
+    comm_store_each(is_other, &sought);
+    return sought.caller;
 }
 
 static void tell_elsewhere(const struct comm *comm, const struct waits *waits)
