@@ -215,30 +215,28 @@ int socket_error(int fd)
     return error;
 }
 
+/* Keep-alives: the first after idle_s without a sign of life, then every interval_s, and `count` in vain end it. */
+static void ask(int fd, int idle_s, int interval_s, int count)
+{
+    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
+    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, idle_s);
+    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, interval_s);
+    set(fd, IPPROTO_TCP, TCP_KEEPCNT, count);
+}
+
 /* A host that vanished is given up after 10 + 4 x 5 = 30 s without a sign of life: about the time after which
  * InfiniBand's default retries end, so that a fabric which heals itself in time does not lose its jobs here. The kernel
  * answers keep-alives, so a stopped or busy process is not taken for dead. */
 void socket_keep(int fd)
 {
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 10);
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 5);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 4);
+    ask(fd, 10, 5, 4);
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 30000);
 }
 
 void socket_watch(int fd)
 {
-    set(fd, SOL_SOCKET, SO_KEEPALIVE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 1);
+    ask(fd, 1, 1, 1);
     set(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, 2000);
 }
 
-void socket_ask_often(int fd)
-{
-    set(fd, IPPROTO_TCP, TCP_KEEPIDLE, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPINTVL, 1);
-    set(fd, IPPROTO_TCP, TCP_KEEPCNT, 30);
-}
+void socket_ask_often(int fd) { ask(fd, 1, 1, 30); }

@@ -1,71 +1,7 @@
 /* test_mend.c - lanes that die while they are in use: nothing is lost, doubled or out of order, whichever end notices,
  * down to the only lane and while others are being repaired; they come back; and who cannot be repaired is told so. */
 #include "transport/net_flows.h"
-
-#include <cmocka.h>
-#include <sched.h>
-
-enum { KEY = 78 };
-#define SECONDS(n) ((n) * RAIL_NS_PER_S)
-
-/* Index 0 connects. */
-struct pair {
-    struct net *net[2];
-    struct net_address address[2];
-};
-
-static void pair_make(struct pair *p, const struct net_config *config)
-{
-    for (int i = 0; i < 2; i++) p->net[i] = fixture_net(config, KEY, 1);
-    if (memcmp(p->net[0]->process, p->net[1]->process, NET_PROCESS_ID_BYTES) > 0) {
-        struct net *first = p->net[0];
-        p->net[0] = p->net[1];
-        p->net[1] = first;
-    }
-    for (int i = 0; i < 2; i++) p->address[i] = fixture_address(p->net[i]);
-}
-
-static void pair_end(struct pair *p)
-{
-    for (int i = 0; i < 2; i++) {
-        net_comm_remove_on(p->net[i], KEY);
-        net_destroy(p->net[i]);
-    }
-}
-
-static struct link *open_end(struct pair *p, int end, uint32_t channel, bool sender)
-{
-    struct net_link_request q = {.comm_key = KEY, .from = 0, .to = 1, .channel = channel, .sender = sender};
-    return fixture_open(p->net[end], &p->address[!end], q);
-}
-
-static void drive(struct pair *p)
-{
-    for (int i = 0; i < 2; i++) net_progress_on(p->net[i]);
-    sched_yield();
-}
-
-static bool is_ready(struct link *out)
-{
-    void *slot;
-    return out->ops->acquire(out, &slot) == RAIL_OK;
-}
-
-static bool drive_until_ready(struct pair *p, struct link *out, uint64_t ns)
-{
-    struct rail_deadline deadline = rail_deadline_in_ns(ns);
-    while (!is_ready(out) && !rail_deadline_passed(deadline)) drive(p);
-    return is_ready(out);
-}
-
-static uint32_t sockets_up(const struct net *net)
-{
-    struct net *n = (struct net *)(uintptr_t)net;
-    pthread_mutex_lock(&n->lock);
-    uint32_t up = n->n_up;
-    pthread_mutex_unlock(&n->lock);
-    return up;
-}
+#include "transport/net_pair.h"
 
 /* ---- breaking ---- */
 
@@ -196,7 +132,7 @@ static void links_open_and_close_in_order_while_lanes_break(void **state)
     config.alone_timeout_ns = SECONDS(20);
     pair_make(&p, &config);
     struct link *keep[2] = {open_end(&p, 0, 1000, true), open_end(&p, 1, 1000, false)};
-    assert_true(drive_until_ready(&p, keep[0], SECONDS(10)));
+    assert_true(drive_until_ready(&p, keep[0]));
     struct breaker breaker = {.pair = &p, .pause_us = 20000};
     pthread_t breaking;
     pthread_create(&breaking, NULL, breaker_run, &breaker);
@@ -208,7 +144,7 @@ static void links_open_and_close_in_order_while_lanes_break(void **state)
         assert_non_null(out);
         assert_non_null(in);
         if (rounds % 5 != 4) {
-            bool ready = drive_until_ready(&p, out, SECONDS(20));
+            bool ready = drive_until_ready(&p, out);
             if (!ready) print_error("round %u: %s\n", rounds, rail_last_error());
             assert_true(ready);
         }
@@ -218,7 +154,7 @@ static void links_open_and_close_in_order_while_lanes_break(void **state)
     atomic_store(&breaker.stop, true);
     pthread_join(breaking, NULL);
     assert_true(atomic_load(&breaker.broken) >= 20);
-    assert_true(drive_until_ready(&p, keep[0], SECONDS(10)));
+    assert_true(drive_until_ready(&p, keep[0]));
     for (int i = 0; i < 2; i++) keep[i]->ops->close(keep[i]);
     pair_end(&p);
 }
@@ -233,7 +169,7 @@ static void a_lane_comes_back_within_a_second(void **state)
             struct pair p;
             pair_make(&p, &config);
             struct link *out = open_end(&p, 0, 0, true), *in = open_end(&p, 1, 0, false);
-            assert_true(drive_until_ready(&p, out, SECONDS(10)));
+            assert_true(drive_until_ready(&p, out));
             struct rail_deadline both = rail_deadline_in_ns(SECONDS(10));
             while ((sockets_up(p.net[0]) < 2 || sockets_up(p.net[1]) < 2) && !rail_deadline_passed(both)) drive(&p);
             break_one(p.net[end], (enum breakage)how, 0);
@@ -262,12 +198,195 @@ static void where_one_end_does_not_repair_a_broken_lane_fails_the_links(void **s
         pair_make(&p, &config);
         p.net[off]->config.repairs = false;
         struct link *out = open_end(&p, 0, 0, true), *in = open_end(&p, 1, 0, false);
-        assert_true(drive_until_ready(&p, out, SECONDS(10)));
+        assert_true(drive_until_ready(&p, out));
         break_one(p.net[0], RESET, 0);
         struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(1));
         const struct net_link *l = (struct net_link *)(void *)in;
         while (!atomic_load(&l->failed) && !rail_deadline_passed(deadline)) drive(&p);
         assert_int_equal(atomic_load(&l->failed), RAIL_E_REMOTE);
+        out->ops->close(out);
+        in->ops->close(in);
+        pair_end(&p);
+    }
+}
+
+/* ---- what is told ---- */
+
+static uint32_t troubles(struct pair *p, int end, struct net_trouble out[4])
+{
+    return net_troubles_on(p->net[end], KEY, out, 4);
+}
+
+/* Keeps the connecter from making lanes anew. */
+static void no_tries(struct pair *p)
+{
+    pthread_mutex_lock(&p->net[0]->lock);
+    struct net_peer *peer = p->net[0]->peers;
+    for (uint32_t i = 0; i < peer->n_set; i++) peer->repair.lanes[i].retry_ns = UINT64_MAX;
+    net_unlock(p->net[0]);
+}
+
+static void drive_until(struct pair *p, uint32_t up)
+{
+    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
+    while ((sockets_up(p->net[0]) != up || sockets_up(p->net[1]) != up) && !rail_deadline_passed(deadline)) drive(p);
+    assert_int_equal(sockets_up(p->net[0]), up);
+    assert_int_equal(sockets_up(p->net[1]), up);
+}
+
+static void what_is_wrong_is_told_while_it_is(void **state)
+{
+    (void)state;
+    struct net_config config = fixture_config(2, 1);
+    struct net_trouble told[4];
+    struct pair p;
+    pair_make(&p, &config);
+    struct link *out = open_end(&p, 0, 0, true), *in = open_end(&p, 1, 0, false);
+    assert_true(drive_until_ready(&p, out));
+    drive_until(&p, 2);
+    assert_int_equal(troubles(&p, 0, told), 0);
+    uint64_t before_ns = rail_now_ns();
+    break_one(p.net[0], SUSPICION, 0);
+    no_tries(&p);
+    drive_until(&p, 1);
+    for (int end = 0; end < 2; end++) {
+        assert_int_equal(troubles(&p, end, told), 1);
+        assert_false(told[0].unreachable);
+        assert_memory_equal(told[0].process, p.net[!end]->process, NET_PROCESS_ID_BYTES);
+        assert_true(told[0].since_ns >= before_ns && told[0].since_ns <= rail_now_ns());
+        assert_non_null(strstr(told[0].text, end == 0 ? "taken for dead by the test" : "the other process"));
+    }
+    assert_int_equal(net_troubles_on(p.net[0], KEY, NULL, 0), 1);
+    break_one(p.net[0], SUSPICION, 0);
+    no_tries(&p);
+    drive_until(&p, 0);
+    for (int end = 0; end < 2; end++) {
+        assert_int_equal(troubles(&p, end, told), 1);
+        assert_true(told[0].unreachable);
+    }
+    pthread_mutex_lock(&p.net[0]->lock);
+    for (int i = 0; i < 2; i++) p.net[0]->peers->repair.lanes[i].retry_ns = 0;
+    net_unlock(p.net[0]);
+    drive_until(&p, 2);
+    for (int end = 0; end < 2; end++) assert_int_equal(troubles(&p, end, told), 0);
+    out->ops->close(out);
+    in->ops->close(in);
+    pair_end(&p);
+}
+
+/* A communicator that is made of one that failed must not hear of the other's troubles. */
+static void a_new_set_of_lanes_begins_without_troubles(void **state)
+{
+    (void)state;
+    struct net_config config = fixture_config(2, 1);
+    struct net_trouble told[4];
+    struct pair p;
+    pair_make(&p, &config);
+    p.net[0]->config.alone_timeout_ns = p.net[1]->config.alone_timeout_ns = SECONDS(1) / 4;
+    struct link *ends[2] = {open_end(&p, 0, 0, true), open_end(&p, 1, 0, false)};
+    assert_true(drive_until_ready(&p, ends[0]));
+    drive_until(&p, 2);
+    for (int i = 0; i < 2; i++) {
+        break_one(p.net[0], SUSPICION, 0);
+        no_tries(&p);
+    }
+    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
+    for (int i = 0; i < 2; i++)
+        while (!atomic_load(&((struct net_link *)(void *)ends[i])->failed) && !rail_deadline_passed(deadline)) drive(&p);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(atomic_load(&((struct net_link *)(void *)ends[i])->failed), RAIL_E_REMOTE);
+        ends[i]->ops->close(ends[i]);
+    }
+    /* The accepter alone wants the next one, and waits for it. */
+    ends[1] = open_end(&p, 1, 1, false);
+    assert_int_equal(troubles(&p, 1, told), 0);
+    ends[0] = open_end(&p, 0, 1, true);
+    assert_int_equal(troubles(&p, 0, told), 0);
+    assert_true(drive_until_ready(&p, ends[0]));
+    for (int i = 0; i < 2; i++) ends[i]->ops->close(ends[i]);
+    pair_end(&p);
+}
+
+/* ---- what may not be said ---- */
+
+static void hellos_that_contradict_a_set_are_refused(void **state)
+{
+    (void)state;
+    enum { SET = 2, SESSION = 5 };
+#define ANEW (FRAME_FEATURE_REPAIR | FRAME_HELLO_ANEW)
+#define SAYS(lane_, turn_, features_, set_, session_) \
+    {.lane = (lane_), .turn = (turn_), .features = (features_), .n_lanes = (set_), .session = (session_)}
+    static const struct { const char *what; struct frame_hello hello; bool let_in, then_closed; } said[] = {
+        {"anew before there is a set", SAYS(1, 1, ANEW, SET, SESSION), false, false},
+        {"its first lane", SAYS(0, 0, FRAME_FEATURE_REPAIR, SET, SESSION), true, false},
+        {"anew without the feature", SAYS(1, 1, FRAME_HELLO_ANEW, SET, SESSION), false, false},
+        {"anew in another set", SAYS(1, 1, ANEW, SET, SESSION + 1), false, false},
+        {"anew in a set of another size", SAYS(1, 1, ANEW, SET + 1, SESSION), false, false},
+        {"anew with the turn that is up", SAYS(0, 0, ANEW, SET, SESSION), false, false},
+        {"a lane that never was up, anew", SAYS(1, 3, ANEW, SET, SESSION), true, true},
+        {"a lane that was up, but not anew", SAYS(1, 0, FRAME_FEATURE_REPAIR, SET, SESSION), false, false},
+        {"a turn that was before", SAYS(1, 3, ANEW, SET, SESSION), false, false},
+        {"the next turn", SAYS(1, 4, ANEW, SET, SESSION), true, false},
+    };
+#undef ANEW
+#undef SAYS
+    struct net_config config = fixture_config(1, 1);
+    struct pair p;
+    pair_make(&p, &config);
+    int fds[sizeof said / sizeof *said];
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++) {
+        fds[i] = hello(&p, said[i].hello); /* process id 0: smaller than any */
+        if ((fds[i] >= 0) != said[i].let_in) print_error("%s\n", said[i].what);
+        assert_int_equal(fds[i] >= 0, said[i].let_in);
+        if (!said[i].then_closed) continue;
+        uint32_t up = sockets_up(p.net[1]);
+        close(fds[i]);
+        fds[i] = -1;
+        struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(5));
+        while (sockets_up(p.net[1]) == up && !rail_deadline_passed(deadline)) net_progress_on(p.net[1]);
+        assert_int_equal(sockets_up(p.net[1]), up - 1);
+    }
+    for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+        if (fds[i] >= 0) close(fds[i]);
+    pair_end(&p);
+}
+
+/* By the receiver, of what it got: nothing has been sent yet on link 1. */
+static void lies_about_what_came_close_the_connection(void **state)
+{
+    (void)state;
+    static const uint8_t bits[16] = {0xff};
+    static const struct { const char *what; struct frame frame; } lies[] = {
+        {"which was not sent", {.type = FRAME_BITMAPS, .link = 1, .sequence = 1}},
+        {"which was not sent", {.type = FRAME_BITMAPS, .link = 1, .sequence = 5, .payload_bytes = 1}},
+        {"with what was not sent", {.type = FRAME_BITMAPS, .link = 1, .payload_bytes = 1}},
+        {"which sends nothing", {.type = FRAME_BITMAPS, .link = 9}},
+        {"bytes in a frame", {.type = FRAME_BITMAPS, .link = 1, .payload_bytes = 129}},
+        {"LANE_DOWN", {.type = FRAME_LANE_DOWN, .sequence = 1}},
+        {"LANE_DOWN", {.type = FRAME_LANE_DOWN, .slot_bytes = 65536}},
+        {"which never was", {.type = FRAME_LANE_DOWN, .slot_bytes = 1}},
+    };
+    for (size_t i = 0; i < sizeof lies / sizeof *lies; i++) {
+        struct net_config config = fixture_config(1, 1);
+        struct pair p;
+        pair_make(&p, &config);
+        struct link *out = open_end(&p, 0, 0, true), *in = open_end(&p, 1, 0, false);
+        assert_true(drive_until_ready(&p, out));
+        pthread_mutex_lock(&p.net[1]->lock);
+        struct lane *lane = &p.net[1]->up[0]->lane;
+        const struct net_peer *peer = p.net[1]->up[0]->peer;
+        struct frame f = lies[i].frame;
+        static uint8_t payload[256];
+        memcpy(payload, bits, sizeof bits);
+        f.signature = frame_control(peer->says_number + peer->n_said, 0);
+        lane_queue(lane, &f, payload, NULL);
+        lane_write(lane);
+        pthread_mutex_unlock(&p.net[1]->lock);
+        const struct net_link *victim = (struct net_link *)(void *)out;
+        struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
+        while (!atomic_load(&victim->failed) && !rail_deadline_passed(deadline)) drive(&p);
+        if (!strstr(victim->why, lies[i].what)) print_error("lie %d: \"%s\"\n", (int)i, victim->why);
+        assert_non_null(strstr(victim->why, lies[i].what));
         out->ops->close(out);
         in->ops->close(in);
         pair_end(&p);
@@ -284,6 +403,10 @@ int main(void)
         cmocka_unit_test(nothing_is_lost_when_lanes_break_that_move),
         cmocka_unit_test(links_open_and_close_in_order_while_lanes_break),
         cmocka_unit_test(a_lane_comes_back_within_a_second),
+        cmocka_unit_test(what_is_wrong_is_told_while_it_is),
+        cmocka_unit_test(a_new_set_of_lanes_begins_without_troubles),
+        cmocka_unit_test(hellos_that_contradict_a_set_are_refused),
+        cmocka_unit_test(lies_about_what_came_close_the_connection),
         cmocka_unit_test(where_one_end_does_not_repair_a_broken_lane_fails_the_links),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

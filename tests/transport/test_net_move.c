@@ -1,78 +1,17 @@
 /* test_net_move.c - lanes that are replaced by sockets with other keys while they are in use: nothing is lost, doubled or
  * out of order, whoever wants the move; and what a peer may not say about it. */
 #include "transport/net_flows.h"
+#include "transport/net_pair.h"
 
 #include <cmocka.h>
 #include <errno.h>
 #include <poll.h>
 #include <sched.h>
 
-enum { KEY = 77 };
-#define SECONDS(n) ((n) * RAIL_NS_PER_S)
-
-/* Index 0 connects. */
-struct pair {
-    struct net *net[2];
-    struct net_address address[2];
-};
-
-static void pair_make(struct pair *p, const struct net_config *config)
-{
-    for (int i = 0; i < 2; i++) p->net[i] = fixture_net(config, KEY, 1);
-    if (memcmp(p->net[0]->process, p->net[1]->process, NET_PROCESS_ID_BYTES) > 0) {
-        struct net *first = p->net[0];
-        p->net[0] = p->net[1];
-        p->net[1] = first;
-    }
-    for (int i = 0; i < 2; i++) p->address[i] = fixture_address(p->net[i]);
-}
-
-static void pair_end(struct pair *p)
-{
-    for (int i = 0; i < 2; i++) {
-        net_comm_remove_on(p->net[i], KEY);
-        net_destroy(p->net[i]);
-    }
-}
-
-static struct link *open_end(struct pair *p, int end, uint32_t channel, bool sender)
-{
-    struct net_link_request q = {.comm_key = KEY, .from = 0, .to = 1, .channel = channel, .sender = sender};
-    return fixture_open(p->net[end], &p->address[!end], q);
-}
-
-static void drive(struct pair *p)
-{
-    for (int i = 0; i < 2; i++) net_progress_on(p->net[i]);
-    sched_yield();
-}
-
 static void drive_for(struct pair *p, uint64_t ns)
 {
     struct rail_deadline deadline = rail_deadline_in_ns(ns);
     while (!rail_deadline_passed(deadline)) drive(p);
-}
-
-static bool is_ready(struct link *out)
-{
-    void *slot;
-    return out->ops->acquire(out, &slot) == RAIL_OK;
-}
-
-static bool drive_until_ready(struct pair *p, struct link *out)
-{
-    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
-    while (!is_ready(out) && !rail_deadline_passed(deadline)) drive(p);
-    return is_ready(out);
-}
-
-/* The sockets between the two, all of them up. */
-static uint32_t sockets_up(struct pair *p)
-{
-    pthread_mutex_lock(&p->net[0]->lock);
-    uint32_t n = p->net[0]->n_up;
-    pthread_mutex_unlock(&p->net[0]->lock);
-    return n;
 }
 
 /* Wants to move a lane of one end, which may decline because it is at it already. */
@@ -143,8 +82,8 @@ static void run_moving(uint32_t n_rails, uint32_t sockets, unsigned ends)
     assert_true(moves(&p) >= MOVES);
     /* What was on trial or leaving comes to its end without anybody driving, and the sets are what they were. */
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
-    while (sockets_up(&p) != n_rails * sockets && !rail_deadline_passed(deadline)) usleep(1000);
-    assert_int_equal(sockets_up(&p), n_rails * sockets);
+    while (sockets_up(p.net[0]) != n_rails * sockets && !rail_deadline_passed(deadline)) usleep(1000);
+    assert_int_equal(sockets_up(p.net[0]), n_rails * sockets);
     for (int k = 0; k < 2; k++) {
         assert_int_equal(atomic_load(&p.net[k]->duplicate_chunks), 0);
         for (int i = 0; i < FLOWS; i++) flows[k][i].link->ops->close(flows[k][i].link);
@@ -227,7 +166,7 @@ static void control_frames_stay_on_the_lane_that_was_up_first(void **state)
     late->retry_at_ns = 0;
     net_unlock(p.net[0]);
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
-    while (sockets_up(&p) < 2 && !rail_deadline_passed(deadline)) drive(&p);
+    while (sockets_up(p.net[0]) < 2 && !rail_deadline_passed(deadline)) drive(&p);
     assert_int_equal(late->state, NET_LANE_UP);
     struct link *next = open_end(&p, 0, 1, true), *next_in = open_end(&p, 1, 1, false);
     assert_true(drive_until_ready(&p, next));
@@ -252,7 +191,7 @@ static void who_keeps_its_keys_is_left_alone(void **state)
             want_move(p.net[1], (uint64_t)i);
             drive_for(&p, SECONDS(1) / 50);
         }
-        assert_int_equal(sockets_up(&p), 2);
+        assert_int_equal(sockets_up(p.net[0]), 2);
         assert_int_equal(moves(&p), 0);
         out->ops->close(out);
         in->ops->close(in);
@@ -302,28 +241,6 @@ static void frames_about_moves_are_checked(void **state)
         in->ops->close(in);
         pair_end(&p);
     }
-}
-
-/* A process that proved the secret: says HELLO, and returns its socket when it was let in. */
-static int hello(struct pair *p, struct frame_hello h)
-{
-    uint8_t secret[32];
-    memset(secret, 1, sizeof secret);
-    struct handshake_address from = fixture_config(1, 1).rails[0].address, to = from;
-    ((struct sockaddr_in *)(void *)&to.address)->sin_port = htons(p->address[1].rails[0].port);
-    h.version = FRAME_VERSION;
-    memcpy(h.to, p->net[1]->process, sizeof h.to);
-    struct handshake shake;
-    assert_int_equal(handshake_connect(&shake, &from, &to, NULL, secret, &h), RAIL_OK);
-    enum rail_result r = RAIL_NOT_YET;
-    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(5));
-    while (r == RAIL_NOT_YET && !rail_deadline_passed(deadline)) {
-        net_progress_on(p->net[1]);
-        r = handshake_step(&shake);
-    }
-    if (r == RAIL_OK) return shake.fd;
-    handshake_close(&shake);
-    return -1;
 }
 
 static void hellos_that_contradict_are_refused(void **state)

@@ -4,8 +4,8 @@
  *                                                                                  or gone: its lanes are dead
  *
  * What a message says is only taken as a reason to look: it may be stale, some may be lost (ENOBUFS), and only what is
- * so now matters. So nothing in it can do harm. While a lane has work its NIC is also asked, every 25 ms (suspect.c). Without the socket (a sandbox may forbid it) lanes are found dead by
- * silence. */
+ * so now matters. So nothing in it can do harm. Without the socket (a sandbox may forbid it) lanes are found dead by
+ * silence. While a lane has work its NIC is also asked, every 25 ms (suspect.c). */
 #include <errno.h>
 #include <linux/ethtool.h>
 #include <linux/netlink.h>

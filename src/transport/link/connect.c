@@ -325,7 +325,10 @@ static const char *admit_to_set(struct net_peer *peer, const struct frame_hello 
     *berth = NET_BERTHS * (uint32_t)hello->lane;
     for (uint32_t i = 0; i < NET_BERTHS; i++)
         if (is_up(peer->lanes[*berth + i])) return "HELLO for a lane that is up";
-    if (peer->n_up == 0 && !peer->repair.alone_ns) {
+    bool set_is_there = peer->n_up > 0 || peer->repair.alone_ns;
+    if (set_is_there && net_mends(peer) && peer->repair.lanes[hello->lane].was_up)
+        return "HELLO for a lane that was up, which does not say that it comes anew";
+    if (!set_is_there) {
         peer->session = hello->session;
         peer->n_set = hello->n_lanes;
         peer->features = features;

@@ -39,16 +39,11 @@ static void forget(struct net_peer *peer, uint32_t n)
     memmove(peer->says, peer->says + n, peer->n_says * sizeof *peer->says);
 }
 
-static bool takes_frames(const struct net_lane *lane)
-{
-    return lane && lane->state == NET_LANE_UP && !lane->leaving;
-}
-
 static struct net_lane *control_lane(struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes && !peer->control; i++)
-        if (takes_frames(peer->lanes[i]) && !peer->lanes[i]->newcomer) peer->control = peer->lanes[i];
-    return takes_frames(peer->control) ? peer->control : NULL;
+        if (net_takes_frames(peer->lanes[i]) && !peer->lanes[i]->newcomer) peer->control = peer->lanes[i];
+    return net_takes_frames(peer->control) ? peer->control : NULL;
 }
 
 bool control_send(struct net_peer *peer)

@@ -24,7 +24,6 @@ static bool say(struct net_peer *peer, const struct net_link *l, uint64_t sequen
 
 static bool report_link(struct net_peer *peer, const struct net_link *l)
 {
-    static const uint64_t all[NET_GRAINS_MAX / 64] = {[0 ... NET_GRAINS_MAX / 64 - 1] = UINT64_MAX};
     uint64_t arrived = atomic_load_explicit(&l->arrived, memory_order_relaxed);
     bool ok = say(peer, l, arrived, NULL, 0);
     for (uint64_t s = arrived; s < arrived + l->base.n_slots && ok; s++) {
@@ -32,7 +31,7 @@ static bool report_link(struct net_peer *peer, const struct net_link *l)
         uint32_t grains = link_grains(l, slot->bytes);
         if (slot->complete) {
             uint64_t bits[NET_GRAINS_MAX / 64];
-            memcpy(bits, all, sizeof bits);
+            memset(bits, 0xff, sizeof bits);
             if (grains % 64 != 0) bits[grains / 64] = (1ull << grains % 64) - 1;
             ok = say(peer, l, s, bits, (grains + 7) / 8);
         } else if (slot->started) {
@@ -158,7 +157,9 @@ void mend_lane_ended(struct net_lane *lane, const char *why)
         snprintf(berth->down_why, sizeof berth->down_why, "%s", why);
     }
     struct net_rail *rail = &peer->net->rails[lane->rail];
-    if (!rail->hurt) RAIL_WARN("%s; %s", why, peer->repair.n_up > 1 ? "the other lanes go on" : "no other lane to that process is up");
+    if (!rail->hurt)
+        RAIL_WARN("%s; %s", why,
+                  peer->repair.n_up > 1 ? "the other lanes go on" : "no other lane to that process is up");
     rail->hurt = true;
     RAIL_INFO(RAIL_NET, "lane %u is down: %s; %u others go on", lane->index, why, peer->repair.n_up - 1);
     (void)step(peer, REPAIR_ENDED, lane->index, 0);
@@ -279,10 +280,6 @@ static void ring(struct net_peer *peer, uint64_t now_ns)
 static enum net_pace peer_tick(struct net_peer *peer, uint64_t now_ns)
 {
     enum net_pace wait = NET_PACE_NONE;
-    if (peer->torn) {
-        peer_fail(peer, RAIL_E_SYSTEM, "out of memory for what has to be said about lanes and links");
-        return NET_PACE_NONE;
-    }
     if (peer->told_number != peer->heard_number) wait = NET_PACE_FAST;
     if (control_owes(peer)) peer_activate(peer);
     if (peer->repair.alone_ns && now_ns - peer->repair.alone_ns >= peer->net->config.alone_timeout_ns) {
@@ -307,6 +304,10 @@ enum net_pace mend_tick(struct net *net, uint64_t now_ns)
 {
     enum net_pace most = NET_PACE_NONE;
     for (struct net_peer *p = net->peers; p; p = p->next) {
+        if (p->torn) {
+            p->torn = false;
+            peer_fail(p, RAIL_E_SYSTEM, "out of memory for what has to be said about lanes and links");
+        }
         if (!net_mends(p) || p->leaving || (p->n_up == 0 && !p->repair.alone_ns)) continue;
         if (!net_peer_wanted(p)) {
             if (p->repair.alone_ns) peer_fail(p, RAIL_E_REMOTE, "the lanes were lost while nobody needed them");

@@ -335,6 +335,8 @@ bool net_progress_on(struct net *net);
 bool net_comm_gone(const struct net *net, uint64_t comm_key);
 void net_peer_lost_on(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
 
+uint32_t net_troubles_on(struct net *net, uint64_t comm_key, struct net_trouble *out, uint32_t room);
+
 /* drive.c: who works when. */
 void net_unlock(struct net *net);            /* releases the drive lock and does what was asked for meanwhile */
 void net_submit(struct net_link *link, bool now); /* owner: look at this link; now: send if the lock is free */
@@ -380,6 +382,10 @@ void peer_address(struct net_peer *peer, const struct net_address *theirs, const
 void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
 void peer_free_idle(struct net *net);       /* peers without lanes and links */
 bool peer_read(struct net_lane *lane);
+static inline bool net_takes_frames(const struct net_lane *lane)
+{
+    return lane && lane->state == NET_LANE_UP && !lane->leaving;
+}
 
 /* number.c: its links, by the numbers that frames name them by. */
 struct net_link *peer_link(struct net_peer *peer, uint32_t number, bool *late);

@@ -221,6 +221,8 @@ static void links_ended(struct net_peer *peer, enum rail_result result, const ch
     }
     peer->n_early = 0;
     control_reset(peer);
+    for (uint32_t i = 0; i < peer->n_lanes; i++) /* the next set's troubles will be its own */
+        if (peer->lanes[i]) peer->lanes[i]->down_ns = 0;
 }
 
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why)

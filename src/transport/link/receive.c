@@ -38,11 +38,6 @@ static uint32_t mark(uint64_t *bitmap, uint32_t first, uint32_t count, bool only
     return before;
 }
 
-static uint32_t grains_of(const struct net_link *l, uint32_t bytes)
-{
-    return (bytes + l->grain_bytes - 1) / l->grain_bytes;
-}
-
 /* ---- credit ---- */
 
 static enum rail_result take_credit(struct lane *lane, uint32_t number, uint32_t sequence)
@@ -110,8 +105,8 @@ static enum rail_result begin_data(struct lane *lane, const struct frame *f, voi
     if (!old && slot->started) {
         if (slot->bytes != f->slot_bytes || slot->signature != f->signature)
             return violation(lane, "chunks of slot %u disagree on its size or signature", f->sequence);
-        uint32_t marked = mark(bitmap, f->first_grain, grains_of(l, f->payload_bytes), true);
-        old = slot->complete || (marked > 0 && marked == grains_of(l, f->payload_bytes));
+        uint32_t marked = mark(bitmap, f->first_grain, link_grains(l, f->payload_bytes), true);
+        old = slot->complete || (marked > 0 && marked == link_grains(l, f->payload_bytes));
         if (marked > 0 && !old) return violation(lane, "chunks of slot %u overlap", f->sequence);
     }
     if (old) {
@@ -145,7 +140,7 @@ static void end_data(struct lane *lane, const struct frame *f)
     slot->received_bytes += f->payload_bytes;
     if (slot->received_bytes < slot->bytes) {
         mark(l->bitmaps + (sequence % l->base.n_slots) * l->words_per_slot, f->first_grain,
-             grains_of(l, f->payload_bytes), false);
+             link_grains(l, f->payload_bytes), false);
         return;
     }
     slot->complete = true;

@@ -7,11 +7,6 @@
 
 #include "transport/link/net_state.h"
 
-static inline bool takes_frames(const struct net_lane *lane)
-{
-    return lane && lane->state == NET_LANE_UP && !lane->leaving;
-}
-
 static void say_open(struct net_link *l)
 {
     struct frame frame = {.type = FRAME_OPEN, .sequence = l->number, .payload_bytes = sizeof(struct frame_open)};
@@ -83,8 +78,8 @@ static bool rates_known(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         const struct net_lane *lane = peer->lanes[i];
-        bool known = takes_frames(lane) && lane->route.known && lane->route.rate_bytes_per_s > 0;
-        if (takes_frames(lane) && !lane->newcomer && !known) return false;
+        bool known = net_takes_frames(lane) && lane->route.known && lane->route.rate_bytes_per_s > 0;
+        if (net_takes_frames(lane) && !lane->newcomer && !known) return false;
     }
     return true;
 }
@@ -111,7 +106,7 @@ static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
     bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
-        if (!takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (!net_takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
         if (look) lane_look(&lane->lane);
         if (wait_of(lane, bytes, timed) >= best_wait || !lane_has_room(&lane->lane, bytes)) continue;
         best = lane;
@@ -131,7 +126,7 @@ static struct net_lane *home_lane(const struct net_link *l, size_t bytes)
     if (l->home == 0 || peer->n_up < 2 || bytes < LOOK_BYTES) return NULL;
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
-        if (!takes_frames(lane)) continue;
+        if (!net_takes_frames(lane)) continue;
         lane_look(&lane->lane);
         uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
         bool at_home = peer->here[lane->rail] == l->home;
@@ -205,7 +200,7 @@ static void send_alone(struct net_peer *peer)
     while (peer->n_urgent > 0 || control_owes(peer)) {
         struct net_lane *lane = NULL;
         for (uint32_t i = 0; i < peer->n_lanes && !lane; i++)
-            if (takes_frames(peer->lanes[i]) && !lane_out_full(&peer->lanes[i]->lane))
+            if (net_takes_frames(peer->lanes[i]) && !lane_out_full(&peer->lanes[i]->lane))
                 lane = peer->lanes[i];
         if (!lane) break;
         struct frame frame = {.type = FRAME_CREDIT, .signature = control_acknowledge(peer)};

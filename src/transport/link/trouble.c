@@ -51,15 +51,19 @@ static uint32_t of_peer(const struct net_peer *peer, bool unreachable, struct ne
     return 1;
 }
 
-uint32_t net_troubles(uint64_t comm_key, struct net_trouble *out, uint32_t room)
+uint32_t net_troubles_on(struct net *net, uint64_t comm_key, struct net_trouble *out, uint32_t room)
 {
-    struct net *net = net_default();
     uint32_t n = 0;
-    if (!net) return 0;
     pthread_mutex_lock(&net->lock);
     for (int unreachable = 1; unreachable >= 0; unreachable--)
         for (const struct net_peer *p = net->peers; p; p = p->next)
             if (needs(p, comm_key)) n += of_peer(p, unreachable, out + (n < room ? n : room), n < room ? room - n : 0);
     net_unlock(net);
     return n;
+}
+
+uint32_t net_troubles(uint64_t comm_key, struct net_trouble *out, uint32_t room)
+{
+    struct net *net = net_default();
+    return net ? net_troubles_on(net, comm_key, out, room) : 0;
 }
