@@ -22,6 +22,14 @@ struct blob *blob_create(size_t bytes)
     return blob;
 }
 
+enum rail_result blob_copy(const void *bytes, size_t n, struct blob **out)
+{
+    *out = n ? blob_create(n) : NULL;
+    if (n && !*out) return rail_fail(RAIL_E_SYSTEM, "bootstrap: out of memory for a message of %zu bytes", n);
+    if (n) memcpy((*out)->data, bytes, n);
+    return RAIL_OK;
+}
+
 struct blob *blob_hold(struct blob *blob)
 {
     if (blob) blob->holders++;
@@ -131,9 +139,8 @@ enum rail_result conn_queue(struct conn *conn, enum frame_type type, uint32_t se
 enum rail_result conn_queue_copy(struct conn *conn, enum frame_type type, uint32_t sequence, const void *bytes,
                                  size_t n)
 {
-    struct blob *blob = n ? blob_create(n) : NULL;
-    if (n && !blob) return rail_fail(RAIL_E_SYSTEM, "bootstrap: out of memory for a message of %zu bytes", n);
-    if (n) memcpy(blob->data, bytes, n);
+    struct blob *blob;
+    RAIL_TRY(blob_copy(bytes, n, &blob));
     enum rail_result result = conn_queue(conn, type, sequence, blob);
     blob_drop(blob);
     return result;

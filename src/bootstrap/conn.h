@@ -20,6 +20,8 @@ struct blob {
 };
 /* One holder; NULL when out of memory. */
 struct blob *blob_create(size_t bytes);
+/* A copy of n bytes; NULL for none. */
+enum rail_result blob_copy(const void *bytes, size_t n, struct blob **out);
 struct blob *blob_hold(struct blob *blob);
 void blob_drop(struct blob *blob); /* NULL is fine */
 

@@ -44,9 +44,8 @@ enum rail_result peer_queue(struct tree_peer *peer, enum frame_type type, uint32
 enum rail_result peer_queue_copy(struct tree_peer *peer, enum frame_type type, uint32_t sequence, const void *bytes,
                                  size_t n)
 {
-    struct blob *blob = n ? blob_create(n) : NULL;
-    if (n && !blob) return rail_fail(RAIL_E_SYSTEM, "bootstrap: out of memory for a message of %zu bytes", n);
-    if (n) memcpy(blob->data, bytes, n);
+    struct blob *blob;
+    RAIL_TRY(blob_copy(bytes, n, &blob));
     enum rail_result result = peer_queue(peer, type, sequence, blob);
     blob_drop(blob);
     return result;

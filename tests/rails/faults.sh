@@ -227,15 +227,5 @@ if [ -z "$refused" ]; then
     rig=$(rig_name)
     rig_up "$rig" 4 4 500 || refused="the rig does not come up"
 fi
-for i in "${!cases[@]}"; do
-    if [ -n "$refused" ]; then
-        tap_skip "${cases[$i]}" "$refused"
-        continue
-    fi
-    ${steps[$i]} >/tmp/faults-$$.out 2>&1
-    status=$?
-    tap_case "${cases[$i]}" eval "cat /tmp/faults-$$.out; [ $status -eq 0 ]"
-    [ $status -ne 0 ] || tail -n 4 /tmp/faults-$$.out | sed 's/^/# /'
-    rm -f /tmp/faults-$$.out
-done
+tap_steps 4 "$refused"
 tap_end

@@ -196,16 +196,5 @@ add "trees and ring go from leaf to leaf as seldom as can be" two_leaves
 
 tap_plan ${#cases[@]}
 refused=$(rig_refused)
-for i in "${!cases[@]}"; do
-    if [ -n "$refused" ]; then
-        tap_skip "${cases[$i]}" "$refused"
-        continue
-    fi
-    # Not in a subshell as tap_case has it: a case leaves its rig to the next one.
-    ${steps[$i]} >/tmp/rails-$$.out 2>&1
-    status=$?
-    tap_case "${cases[$i]}" eval "cat /tmp/rails-$$.out; [ $status -eq 0 ]"
-    [ $status -ne 0 ] || tail -n 1 /tmp/rails-$$.out | sed 's/^/# /'
-    rm -f /tmp/rails-$$.out
-done
+tap_steps 1 "$refused"
 tap_end

@@ -89,15 +89,5 @@ if [ -z "$refused" ]; then
     rig=$(rig_name)
     rig_up "$rig" 2 1 1000 routes || refused="the rig does not come up"
 fi
-for i in "${!cases[@]}"; do
-    if [ -n "$refused" ]; then
-        tap_skip "${cases[$i]}" "$refused"
-        continue
-    fi
-    ${steps[$i]} >/tmp/routes-$$.out 2>&1
-    status=$?
-    tap_case "${cases[$i]}" eval "cat /tmp/routes-$$.out; [ $status -eq 0 ]"
-    [ $status -ne 0 ] || sed 's/^/# /' /tmp/routes-$$.out
-    rm -f /tmp/routes-$$.out
-done
+tap_steps 1 "$refused"
 tap_end

@@ -22,4 +22,19 @@ tap_skip() {
     echo "ok $tap_number - $1 # SKIP $2"
 }
 
+# Runs the arrays cases and steps (a command line each) one by one, not in a subshell as tap_case has it: a case leaves its
+# rig to the next one. Shows the last LINES of what a case that passed has printed. With a reason all are skipped.
+tap_steps() { # LINES [REASON]
+    local i out status
+    out=$(mktemp)
+    for i in "${!cases[@]}"; do
+        [ -z "${2:-}" ] || { tap_skip "${cases[$i]}" "$2"; continue; }
+        ${steps[$i]} >"$out" 2>&1
+        status=$?
+        tap_case "${cases[$i]}" eval "cat $out; [ $status -eq 0 ]"
+        [ $status -ne 0 ] || tail -n "$1" "$out" | sed 's/^/# /'
+    done
+    rm -f "$out"
+}
+
 tap_end() { exit $((tap_failed > 0)); }

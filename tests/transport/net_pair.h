@@ -4,9 +4,9 @@
 
 #include <sched.h>
 
-#include <cmocka.h>
-
 #include "transport/net_fixture.h"
+
+#include <cmocka.h>
 
 enum { KEY = 77 };
 #define SECONDS(n) ((n) * RAIL_NS_PER_S)

@@ -1,27 +1,20 @@
 /* Lanes that die under way, as real sockets see it: NICs that go, and a far end that does not read. NICs are virtual
  * cables in a network namespace of each case's own; both processes are in it, so only what the kernel tells of a NIC
  * changes, and lanes would go on for ever without that. */
-#include "transport/net_fixture.h"
+#include "transport/net_nics.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
-#include <sched.h>
-#include <sys/wait.h>
-
-#include <cmocka.h>
 
 #include "base/log.h"
 
-enum { NO_ROOT = 77, RAILS = 3 };
 #if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
 enum { FOUND_MS = 2000 };
 #else
 enum { FOUND_MS = 200 };
 #endif
-
-static void must(const char *command) { if (system(command) != 0) _exit(NO_ROOT); }
 
 static void complain(int line, const char *what, const char *text)
 {
@@ -29,22 +22,6 @@ static void complain(int line, const char *what, const char *text)
     _exit(1);
 }
 #define WANT(is, text) do { if (!(is)) complain(__LINE__, #is, text); } while (0)
-
-static void in_a_child(void (*body)(const void *), const void *argument)
-{
-    pid_t child = fork();
-    if (child == 0) {
-        body(argument);
-        _exit(0);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_ROOT) {
-        print_message("needs root and veth\n");
-        skip();
-    }
-    assert_int_equal(status, 0);
-}
 
 /* Two processes, a link from the first to the second, and a message that has arrived. */
 struct pair { struct net *net[2]; struct link *out, *in; };
@@ -126,12 +103,10 @@ static void pair_close(struct pair *p)
 
 static struct pair on_nics(bool repairs)
 {
-    if (unshare(CLONE_NEWNET) != 0) _exit(NO_ROOT);
-    must("ip link set lo up && for r in 0 1 2; do ip link add n$r type veth peer name p$r && ip link set p$r up && "
-         "ip link set n$r up && ip addr add 10.9.$r.1/24 dev n$r || exit 1; done 2>/dev/null");
-    struct net_config config = fixture_config(RAILS, 1);
+    three_nics();
+    struct net_config config = fixture_config(N_NICS, 1);
     config.repairs = repairs;
-    for (uint32_t r = 0; r < RAILS; r++) {
+    for (uint32_t r = 0; r < N_NICS; r++) {
         struct sockaddr_in *in = (void *)&config.rails[r].address.address;
         in->sin_addr.s_addr = htonl(0x0a090001u + (r << 8));
         snprintf(config.rails[r].name, sizeof config.rails[r].name, "n%u", r);
@@ -142,10 +117,10 @@ static struct pair on_nics(bool repairs)
 /* "n0 n1- n2": how a process calls its NICs; - is behind those that are gone. */
 static const char *nics(struct net *net)
 {
-    static char text[RAILS * 20];
+    static char text[N_NICS * 20];
     text[0] = '\0';
     pthread_mutex_lock(&net->lock);
-    for (int r = 0; r < RAILS; r++)
+    for (int r = 0; r < N_NICS; r++)
         snprintf(text + strlen(text), 20, "%s%s%s", r ? " " : "", net->rails[r].interface.name,
             net->rails[r].gone ? "-" : "");
     pthread_mutex_unlock(&net->lock);

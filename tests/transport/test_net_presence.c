@@ -1,26 +1,14 @@
 /* NICs that vanish between being chosen and being told: what is told is what is there. Each case runs in a network
  * namespace of its own, with virtual cables as NICs. */
-#include "transport/net_fixture.h"
-
-#include <sched.h>
-#include <sys/wait.h>
-
-#include <cmocka.h>
+#include "transport/net_nics.h"
 
 #include "base/log.h"
 #include "base/params.h"
 #include "transport/net.h"
 
-enum { NO_ROOT = 77 };
-
-static void must(const char *command) { if (system(command) != 0) _exit(NO_ROOT); }
-
-/* n0 .. n2 with 10.9.R.1/24, their cables' other ends up. */
-static void three_nics(void)
+static void choose_nics(void)
 {
-    if (unshare(CLONE_NEWNET) != 0) _exit(NO_ROOT);
-    must("ip link set lo up && for r in 0 1 2; do ip link add n$r type veth peer name p$r && ip link set p$r up && "
-         "ip link set n$r up && ip addr add 10.9.$r.1/24 dev n$r || exit 1; done 2>/dev/null");
+    three_nics();
     setenv("NCCL_SOCKET_IFNAME", "n", 1);
     rail_params_reload();
 }
@@ -45,25 +33,10 @@ static void want(int line, const char *have, const char *expected)
 }
 #define TOLD(expected) want(__LINE__, told(), expected)
 
-static void in_a_child(void (*body)(void))
+static void comes_and_goes(const void *argument)
 {
-    pid_t child = fork();
-    if (child == 0) {
-        body();
-        _exit(0);
-    }
-    int status = -1;
-    waitpid(child, &status, 0);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == NO_ROOT) {
-        print_message("needs root and veth\n");
-        skip();
-    }
-    assert_int_equal(status, 0);
-}
-
-static void comes_and_goes(void)
-{
-    three_nics();
+    (void)argument;
+    choose_nics();
     TOLD("n0:0 n1:1 n2:2");
     must("ip link del n1");
     TOLD("n0:0 n2:2");
@@ -76,22 +49,24 @@ static void comes_and_goes(void)
     must("ip link set n0 name m0 && ip link set m0 up && ip addr replace 10.9.0.1/24 dev m0");
     TOLD("m0:0 n1:1 n2:2"); /* it is the address that was chosen, whatever the name */
 }
-static void what_is_gone_is_not_told_and_what_is_back_is(void **state) { (void)state; in_a_child(comes_and_goes); }
+static void what_is_gone_is_not_told_and_what_is_back_is(void **state) { (void)state; in_a_child(comes_and_goes, NULL); }
 
-static void all_gone(void)
+static void all_gone(const void *argument)
 {
-    three_nics();
+    (void)argument;
+    choose_nics();
     TOLD("n0:0 n1:1 n2:2");
     must("for r in 0 1 2; do ip link del n$r; done");
     TOLD("");
     if (!strstr(rail_last_error(), "none of the 3 NICs")) _exit(2);
 }
-static void when_all_are_gone_the_error_says_so(void **state) { (void)state; in_a_child(all_gone); }
+static void when_all_are_gone_the_error_says_so(void **state) { (void)state; in_a_child(all_gone, NULL); }
 
 /* Chosen, and gone before a socket was bound to it. */
-static void gone_at_bind(void)
+static void gone_at_bind(const void *argument)
 {
-    three_nics();
+    (void)argument;
+    choose_nics();
     struct net_config config = fixture_config(3, 1);
     for (uint32_t r = 0; r < 3; r++)
         ((struct sockaddr_in *)(void *)&config.rails[r].address.address)->sin_addr.s_addr =
@@ -104,7 +79,7 @@ static void gone_at_bind(void)
     if (net_describe_on(net, &a) != RAIL_OK || a.n_rails != 3 || a.rails[1].number != 1 || a.rails[1].port == 0) _exit(3);
     net_destroy(net);
 }
-static void a_nic_that_goes_before_it_is_bound_is_left_out(void **state) { (void)state; in_a_child(gone_at_bind); }
+static void a_nic_that_goes_before_it_is_bound_is_left_out(void **state) { (void)state; in_a_child(gone_at_bind, NULL); }
 
 int main(void)
 {
