@@ -12,11 +12,11 @@
 
 /* The addresses that can prove something from here, as in derive.c: loopback means itself on another host, unless there
  * is nothing else. A link-local address would need an interface, and proves nothing. */
-static uint32_t addresses_of(const struct alive_asked *asked, struct sockaddr_storage out[ENDPOINTS_MAX])
+static uint32_t addresses_of(const struct alive_asked *asked, struct sockaddr_storage out[BOOTSTRAP_PLACE_ENDPOINTS])
 {
     uint32_t n = 0;
     for (int pass = 0; pass < 2 && n == 0; pass++)
-        for (uint32_t i = 0; i < asked->place->n_endpoints && i < ENDPOINTS_MAX; i++) {
+        for (uint32_t i = 0; i < asked->place->n_endpoints && i < BOOTSTRAP_PLACE_ENDPOINTS; i++) {
             const struct endpoint *e = &asked->place->endpoints[i];
             if (!endpoint_valid(e) || endpoint_is_link_local(e)) continue;
             if (asked->same_host || pass == 1 || !endpoint_is_loopback(e)) endpoint_to(e, 0, 0, &out[n++]);
@@ -27,7 +27,7 @@ static uint32_t addresses_of(const struct alive_asked *asked, struct sockaddr_st
 /* The next address of each: one that does not refuse settles it. */
 static bool next_address(struct alive_asked *asked, uint32_t at, struct pollfd *poll)
 {
-    struct sockaddr_storage addresses[ENDPOINTS_MAX];
+    struct sockaddr_storage addresses[BOOTSTRAP_PLACE_ENDPOINTS];
     poll->fd = -1;
     if (at >= addresses_of(asked, addresses)) return false;
     poll->fd = socket_connect(&addresses[at]);
@@ -62,7 +62,7 @@ void alive_ask(struct alive_asked *asked, uint32_t n)
     struct pollfd polls[ALIVE_AT_ONCE];
     if (n > ALIVE_AT_ONCE) n = ALIVE_AT_ONCE;
     for (uint32_t i = 0; i < n; i++) asked[i].gone = asked[i].silent = false;
-    for (uint32_t at = 0; at < ENDPOINTS_MAX; at++) {
+    for (uint32_t at = 0; at < BOOTSTRAP_PLACE_ENDPOINTS; at++) {
         bool any = false;
         for (uint32_t i = 0; i < n; i++) {
             polls[i] = (struct pollfd){.fd = -1};

@@ -13,8 +13,8 @@ struct alive_asked {
     bool silent;    /* nothing answered: neither is known */
 };
 
-/* Asks up to ALIVE_AT_ONCE processes side by side, in 25 ms for each address that refuses, and 25 ms more. A reception listens for the life of its process, so
- * who refuses is gone; who does not answer may be anything. */
+/* Asks up to ALIVE_AT_ONCE processes side by side, in 25 ms for each address that refuses, and 25 ms more. A reception
+ * listens for the life of its process, so who refuses is gone; who does not answer may be anything. */
 void alive_ask(struct alive_asked *asked, uint32_t n);
 
 #endif

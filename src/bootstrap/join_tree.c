@@ -159,7 +159,8 @@ void join_child_arrived(struct bootstrap *b, int fd, struct blob *payload)
         child_returned(b, peer, fd, &child);
         return;
     }
-    /* One that was here before has left, and comes for the next tree of the same members, which is not here yet: it comes again. */
+    /* One that was here before has left, and comes for the next tree of the same members, which is not here yet: it
+     * comes again. */
     if (b->closing || b->failed || child.parent != b->rank || !peer || peer->present || conn_is_open(&peer->conn) ||
         peer_open(b, peer, fd) != RAIL_OK) {
         socket_close(fd);

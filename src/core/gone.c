@@ -37,7 +37,8 @@ enum rail_result gone_ask(void *owner)
     alive_ask(asked, n);
     for (uint32_t i = 0; i < n; i++)
         if (asked[i].gone) name(list, &used, &kin->members[ranks[i]], ranks[i]);
-    return used ? rail_fail_quietly(RAIL_E_REMOTE, "of the old communicator's processes these are gone, too: %s", list) : RAIL_OK;
+    if (used == 0) return RAIL_OK;
+    return rail_fail_quietly(RAIL_E_REMOTE, "of the old communicator's processes these are gone, too: %s", list);
 }
 
 /* ---- for the program ---- */

@@ -584,7 +584,8 @@ void net_connect_step(struct net_lane *lane)
     }
     if (r == RAIL_OK) {
         lane_text(lane, h->fd);
-        if (!lane->newcomer && !lane->anew && lane->peer->n_up == 0) lane->peer->features = h->theirs.features & net_features(lane->peer->net);
+        if (!lane->newcomer && !lane->anew && lane->peer->n_up == 0)
+            lane->peer->features = h->theirs.features & net_features(lane->peer->net);
         r = peer_lane_up(lane, h->fd, NULL);
         if (r == RAIL_OK) {
             h->fd = -1; /* the lane's now */

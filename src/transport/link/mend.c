@@ -13,7 +13,8 @@ enum { DRAIN_BYTES = 16 << 20 };
 
 /* ---- what came ---- */
 
-static bool say(struct net_peer *peer, const struct net_link *l, uint64_t sequence, const uint64_t *bits, uint32_t n_bytes)
+static bool say(struct net_peer *peer, const struct net_link *l, uint64_t sequence, const uint64_t *bits,
+                uint32_t n_bytes)
 {
     uint64_t wire[NET_GRAINS_MAX / 64];
     struct frame frame = {.type = FRAME_BITMAPS, .link = l->remote, .sequence = (uint32_t)sequence,
@@ -146,16 +147,22 @@ void mend_lane_up(struct net_lane *lane)
     (void)step(peer, REPAIR_CONNECTED, lane->index, lane->turn);
 }
 
+/* For net_troubles(): of the lane's sockets with turns below `turns`. Without `why`: they have closed it. */
+static void note_why(struct net_peer *peer, uint32_t index, uint32_t turns, const char *why)
+{
+    for (uint32_t i = 0; i < NET_BERTHS; i++) {
+        struct net_lane *berth = peer->lanes[NET_BERTHS * index + i];
+        if (!berth || berth->state != NET_LANE_UP || berth->turn >= turns) continue;
+        berth->down_ns = rail_now_ns();
+        if (why) snprintf(berth->down_why, sizeof berth->down_why, "%s", why);
+        else snprintf(berth->down_why, sizeof berth->down_why, "%.140s: the other process has closed it", berth->lane.text);
+    }
+}
+
 void mend_lane_ended(struct net_lane *lane, const char *why)
 {
     struct net_peer *peer = lane->peer;
-    uint64_t now_ns = rail_now_ns();
-    for (uint32_t i = 0; i < NET_BERTHS; i++) { /* whichever socket of it broke */
-        struct net_lane *berth = peer->lanes[NET_BERTHS * lane->index + i];
-        if (!berth) continue;
-        berth->down_ns = now_ns;
-        snprintf(berth->down_why, sizeof berth->down_why, "%s", why);
-    }
+    note_why(peer, lane->index, UINT32_MAX, why);
     struct net_rail *rail = &peer->net->rails[lane->rail];
     if (!rail->hurt)
         RAIL_WARN("%s; %s", why,
@@ -226,28 +233,26 @@ enum rail_result mend_heard_down(struct net_lane *lane, const struct frame *f)
     return RAIL_OK;
 }
 
+/* They have closed the lane's sockets with turns below `turns`. */
+static void heard_down(struct net_peer *peer, uint32_t index, uint32_t turns)
+{
+    char why[NET_WHY_BYTES];
+    note_why(peer, index, turns, NULL);
+    struct repair_actions actions = step(peer, REPAIR_HEARD_DOWN, index, (uint16_t)(turns - 1));
+    if (!(actions.what & REPAIR_WRONG)) return;
+    snprintf(why, sizeof why, "protocol error: the other process says that socket %u of lane %u is down, which never was; "
+             "its connections are closed", turns - 1, index);
+    peer_fail(peer, RAIL_E_REMOTE, why);
+}
+
 void mend_look(struct net_peer *peer)
 {
-    while (peer->heard_down) {
+    while (peer->heard_down) { /* what is read of a lane that is closed may bring more */
         peer->heard_down = false;
         for (uint32_t i = 0; i < peer->n_set && net_mends(peer); i++) {
             uint32_t turns = peer->heard_turns[i];
-            if (turns == 0) continue;
             peer->heard_turns[i] = 0;
-            for (uint32_t k = 0; k < NET_BERTHS; k++) {
-                struct net_lane *berth = peer->lanes[NET_BERTHS * i + k];
-                if (!berth || berth->state != NET_LANE_UP || berth->turn >= turns) continue;
-                berth->down_ns = rail_now_ns();
-                snprintf(berth->down_why, sizeof berth->down_why, "%.140s: the other process has closed it", berth->lane.text);
-            }
-            struct repair_actions actions = step(peer, REPAIR_HEARD_DOWN, i, (uint16_t)(turns - 1));
-            if (actions.what & REPAIR_WRONG) {
-                char why[NET_WHY_BYTES];
-                snprintf(why, sizeof why, "protocol error: the other process says that socket %u of lane %u is down, "
-                         "which never was; its connections are closed", turns - 1, i);
-                peer_fail(peer, RAIL_E_REMOTE, why);
-                return;
-            }
+            if (turns > 0) heard_down(peer, i, turns);
         }
     }
 }
@@ -262,8 +267,8 @@ static void give_up(struct net_peer *peer, uint64_t now_ns)
         const struct net_lane *lane = peer->lanes[i];
         if (lane && lane->down_ns && (!last || lane->down_ns > last->down_ns)) last = lane;
     }
-    snprintf(why, sizeof why, "%.170s; no lane to that process has come back in %.1f s", last ? last->down_why : "lanes lost",
-             (double)(now_ns - peer->repair.alone_ns) / 1e9);
+    snprintf(why, sizeof why, "%.170s; no lane to that process has come back in %.1f s",
+             last ? last->down_why : "all lanes were lost", (double)(now_ns - peer->repair.alone_ns) / 1e9);
     peer_fail(peer, RAIL_E_REMOTE, why);
 }
 
