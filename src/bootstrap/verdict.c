@@ -39,6 +39,7 @@ struct court {
     struct service_timer timer, appeal_timer;
     uint64_t decide_ns; /* 0: not yet */
     bool orphan, top;   /* top: this rank decides */
+    bool unheard;       /* nothing answered an appeal */
     uint32_t candidate; /* orphan: whom it appeals to */
     uint64_t orphaned_ns, appealed_ns;
     struct tree_peer judge; /* present: it has adopted us */
@@ -110,6 +111,18 @@ static const struct wire_finding *weigh(const struct court *c)
     return best;
 }
 
+/* Several hosts do not answer, and no other host has said anything of one that is lost. */
+static bool may_be_cut_off(const struct court *c)
+{
+    bool several = c->unheard;
+    for (uint32_t i = 0; i < c->n_findings; i++) {
+        const struct wire_finding *f = &c->findings[i];
+        if (f->kind != FINDING_UNREACHABLE || f->accuser_host != machine_host_key()) return false;
+        several |= f->culprit_host != c->findings[0].culprit_host;
+    }
+    return several;
+}
+
 /* "ranks 8-11, 16" */
 static void list_ranks(const struct bootstrap *b, uint64_t host_key, uint32_t n, char *out, size_t bytes)
 {
@@ -152,8 +165,9 @@ static void pronounce(struct bootstrap *b, const struct wire_finding *f)
     if (b->court && has_spoken(b->court, f->culprit_host) && f->accuser_host != f->culprit_host)
         snprintf(by, sizeof by, " from rank %u's host", f->accuser);
     snprintf(text, sizeof text,
-             "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached%s over any network for %.1f s",
-             culprit, name, pid, name, n ? " (" : "", ranks, n ? ")" : "", by, BOOTSTRAP_LOST_MS / 1e3);
+             "rank %u (host %s, pid %u) is lost: host %s%s%s%s cannot be reached%s over any network for %.1f s%s",
+             culprit, name, pid, name, n ? " (" : "", ranks, n ? ")" : "", by, BOOTSTRAP_LOST_MS / 1e3,
+             b->court && may_be_cut_off(b->court) ? "; nor does any other host answer: this one may be cut off" : "");
     bootstrap_fail(b, culprit, RAIL_E_REMOTE, text, NULL);
 }
 
@@ -290,8 +304,10 @@ static void appeal_look(struct service_timer *timer)
     pthread_mutex_lock(&b->lock);
     uint64_t now = rail_now_ns();
     if (!b->failed && !b->closing && !c->judge.present && !c->top) {
-        if (!c->judge.redial || !redial_look(b, &c->judge, now) || now - c->judge.heard_ns >= ANSWER_NS ||
-            now - c->appealed_ns >= SPEAK_NS)
+        bool called = c->judge.redial && redial_look(b, &c->judge, now);
+        bool silent = called && now - c->judge.heard_ns >= ANSWER_NS;
+        c->unheard |= silent;
+        if (!called || silent || now - c->appealed_ns >= SPEAK_NS)
             appeal_to_next(c);
         else
             service_timer_set(&c->appeal_timer, now + APPEAL_LOOK_NS);

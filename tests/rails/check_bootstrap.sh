@@ -40,9 +40,11 @@ stop() { # lets them end: all must be well. Sets gathers, longest (ms) and how m
 }
 now_ms() { "$BUILD/tests/rails/tree_rank"; }
 
-# All but those on HOST have said the same, naming a rank of it, in time.
+# All but those on HOST have said the same, naming a rank of it, in time; those on HOST have an idea that it is they.
 all_blame() { # HOST SINCE_MS
-    local r texts slowest
+    local r texts slowest doubts=0
+    for ((r = 0; r < n; r++)); do [ "$(host_of $r)" != "$1" ] || ! grep -q '^lost.*may be cut off' "$dir/out.$r" || doubts=1; done
+    [ $doubts = 1 ] || { echo "those who are cut off blame others only:"; for ((r = $1; r < n; r += 4)); do tail -n 1 "$dir/out.$r"; done; return 1; }
     for ((r = 0; r < n; r++)); do [ "$(host_of $r)" = "$1" ] && kill -9 $(pid_of $r) 2>/dev/null; wait "${pids[r]}" 2>/dev/null; done
     for ((r = 0; r < n; r++)); do [ "$(host_of $r)" = "$1" ] || tail -n 1 "$dir/out.$r"; done >"$dir/said"
     texts=$(sed 's/^lost at [0-9]* //' "$dir/said" | sort -u)
