@@ -332,6 +332,7 @@ static void window_end(struct net_peer *peer, uint32_t rail, const struct rail_l
         return;
     }
     for (uint32_t i = 0; i < set->n; i++) window_take(set->lanes[i], window_ns / 1000);
+    if (set->n < 2) return; /* its rate is for send.c, which compares it with other rails' */
     route_window(set->routes, set->n);
     judge(set, now_ns);
     begin_tries(peer, rail, set, now_ns);
@@ -342,7 +343,7 @@ static bool rail_tick(struct net_peer *peer, uint32_t rail, uint64_t now_ns)
     struct peer_rail *at = &peer->rails[rail];
     struct rail_lanes set;
     collect(peer, rail, &set);
-    if (set.n < 2) return false;
+    if (set.n == 0) return false;
     if (now_ns >= at->window_ns + WINDOW_NS) window_end(peer, rail, &set, now_ns);
     if (peer->connecter) decide(&set, now_ns);
     collect(peer, rail, &set);

@@ -115,6 +115,26 @@ static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
     return best;
 }
 
+/* A lane with less than this many per cent of the rate of the fastest does not keep up, however little it holds. Rates of
+ * equal lanes differ by some 10 % from one window to the next; a NIC at half rate must not pass. */
+enum { KEEPS_UP_PERCENT = 67 };
+
+static uint64_t fastest(const struct net_peer *peer)
+{
+    uint64_t rate = 0;
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        const struct net_lane *lane = peer->lanes[i];
+        if (net_takes_frames(lane) && lane->route.known && lane->route.rate_bytes_per_s > rate)
+            rate = lane->route.rate_bytes_per_s;
+    }
+    return rate;
+}
+
+static bool keeps_up(const struct net_lane *lane, uint64_t fastest_bytes_per_s)
+{
+    return !lane->route.known || lane->route.rate_bytes_per_s >= fastest_bytes_per_s / 100 * KEEPS_UP_PERCENT;
+}
+
 /* The least busy lane on the link's home rail, if it keeps up: it holds less than a full chunk. Then a slot travels whole,
  * in one frame instead of one per rail, and links at home on different rails share all of them out. A rail that is slow or
  * busy keeps its lanes full, and others take what it cannot. */
@@ -124,6 +144,7 @@ static struct net_lane *home_lane(const struct net_link *l, size_t bytes)
     struct net_lane *best = NULL;
     uint64_t best_bytes = peer->net->config.chunk_bytes;
     if (l->home == 0 || peer->n_up < 2 || bytes < LOOK_BYTES) return NULL;
+    uint64_t fastest_bytes_per_s = fastest(peer);
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
         if (!net_takes_frames(lane)) continue;
@@ -131,7 +152,7 @@ static struct net_lane *home_lane(const struct net_link *l, size_t bytes)
         uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
         bool at_home = peer->here[lane->rail] == l->home;
         if (!at_home && waiting == 0 && l->home_when_busy) return NULL;
-        if (!at_home || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (!at_home || lane_out_full(&lane->lane) || lane->lane.blocked || !keeps_up(lane, fastest_bytes_per_s)) continue;
         if (waiting >= best_bytes || !lane_has_room(&lane->lane, bytes)) continue;
         best = lane;
         best_bytes = waiting;
