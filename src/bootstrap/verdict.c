@@ -140,7 +140,7 @@ static void list_ranks(const struct bootstrap *b, uint64_t host_key, uint32_t n,
 /* The same words whoever decides: they hold nothing of who found it, or when. */
 static void pronounce(struct bootstrap *b, const struct wire_finding *f)
 {
-    char text[WIRE_TEXT_BYTES], ranks[128] = "";
+    char text[WIRE_TEXT_BYTES], ranks[96] = ""; /* all of the longest fits in text, says the compiler */
     struct bootstrap_who who;
     uint32_t culprit = f->culprit, pid = f->culprit_pid;
     if (f->kind == FINDING_DEAD) {

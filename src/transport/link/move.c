@@ -332,7 +332,8 @@ static void window_end(struct net_peer *peer, uint32_t rail, const struct rail_l
         return;
     }
     for (uint32_t i = 0; i < set->n; i++) window_take(set->lanes[i], window_ns / 1000);
-    if (set->n < 2) return; /* its rate is for send.c, which compares it with other rails' */
+    /* Rates are for send.c, too, which compares them between rails. */
+    if (set->n < 2 || !(peer->features & FRAME_FEATURE_ROUTES)) return;
     route_window(set->routes, set->n);
     judge(set, now_ns);
     begin_tries(peer, rail, set, now_ns);
@@ -375,7 +376,7 @@ bool move_tick(struct net *net, uint64_t now_ns)
 {
     bool busy = false;
     for (struct net_peer *p = net->peers; p; p = p->next) {
-        if (!(p->features & FRAME_FEATURE_ROUTES) || p->n_up < 2 || p->leaving) continue;
+        if (p->n_up < 2 || p->leaving) continue;
         for (uint32_t r = 0; r < net->config.n_rails; r++) busy |= rail_tick(p, r, now_ns);
         busy |= leaves_tick(p, now_ns);
     }

@@ -73,7 +73,7 @@ static uint32_t chunk_bytes_now(const struct net_link *l, uint64_t left_bytes, u
 /* A chunk from this size on is worth a question to the kernel per lane (0.3 us each) before it is committed to one. */
 enum { LOOK_BYTES = 4096 };
 
-/* Whether the rates of all lanes are known (route.h): those of sets whose lanes may move are, while there is work. */
+/* Whether the rates of all lanes are known (route.h, move.c): they are while there is work. */
 static bool rates_known(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
