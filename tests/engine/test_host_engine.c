@@ -140,7 +140,7 @@ static void *rank_main(void *arg)
     const struct setup *s = &world->s;
     size_t bytes = s->count * rail_type_bytes(s->type);
     struct host_node node = {.self = me->rank, .ranks = world->shape.order};
-    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels}, .leader = me->rank == 0,
+    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels, 0, 0}, .leader = me->rank == 0,
                                   .first_of_process = me->rank == 0, .n_processes = 1,
                                   .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     memcpy(request.key, world->key, 32);
@@ -292,7 +292,7 @@ static void a_channel_without_windows_is_refused(void **state)
     uint64_t keys[2] = {0};
     assert_int_equal(shape_build(&shape, 2, keys, 1), 0);
     struct host_node node = {.ranks = shape.order};
-    struct shm_request request = {.geometry = {2, 4, s.window_bytes, s.slot_bytes, 1}, .leader = true, .first_of_process = true,
+    struct shm_request request = {.geometry = {2, 4, s.window_bytes, s.slot_bytes, 1, 0, 0}, .leader = true, .first_of_process = true,
                                   .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     assert_int_equal(shm_segment_open(&request, &node.segment), RAIL_OK);
     struct wires wires = {.shape = &shape, .node = &node};

@@ -48,7 +48,7 @@ static struct offsets layout(const struct shm_geometry *g)
     o.places = page_up(o.rounds + g->window_channels * g->n_peers * sizeof(struct shm_rounds));
     o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
     o.slots = page_up(o.windows + g->n_peers * window_bytes_of_peer(g));
-    o.signals = page_up(o.slots + (size_t)g->n_peers * shm_places(g) * g->n_slots * g->slot_bytes);
+    o.signals = page_up(o.slots + (size_t)g->n_peers * shm_sets(g) * g->n_slots * g->slot_bytes);
     o.end = page_up(o.signals + (size_t)g->n_peers * g->n_peers * SHM_SIGNALS * sizeof(uint64_t));
     return o;
 }
@@ -61,7 +61,7 @@ static enum rail_result geometry_check(const struct shm_geometry *g)
         return rail_fail(RAIL_E_USAGE, "%u ranks of one communicator on one host: at most %d are supported", g->n_peers,
                          SHM_MAX_PEERS);
     if (g->n_slots < 2 || g->n_slots > SHM_MAX_SLOTS || g->slot_bytes % SHM_LINE || g->window_bytes % SHM_LINE ||
-        g->window_channels < 1)
+        g->window_channels < 1 || (g->n_sets && g->n_sets < LINK_PAIR_CHANNELS * g->n_peers))
         return rail_fail(RAIL_E_INTERNAL, "shared segment: slots %u x %zu bytes, windows of %zu bytes on %zu channels",
                          g->n_slots, g->slot_bytes, g->window_bytes, g->window_channels);
     return RAIL_OK;
@@ -242,7 +242,7 @@ static bool holds_messages(const struct shm_segment *s, uint32_t peer)
 void shm_segment_trim(const struct shm_segment *segment, uint32_t peer)
 {
     const struct shm_geometry *g = &segment->geometry;
-    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_sets(g) * g->n_slots * g->slot_bytes;
     trim(segment->windows + peer * windows, windows);
     if (!holds_messages(segment, peer)) trim(segment->slots + peer * slots, slots);
 }
@@ -250,7 +250,7 @@ void shm_segment_trim(const struct shm_segment *segment, uint32_t peer)
 size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer)
 {
     const struct shm_geometry *g = &segment->geometry;
-    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_places(g) * g->n_slots * g->slot_bytes;
+    size_t windows = window_bytes_of_peer(g), slots = (size_t)shm_sets(g) * g->n_slots * g->slot_bytes;
     return rail_memory_resident(segment->windows + peer * windows, windows) +
            rail_memory_resident(segment->slots + peer * slots, slots);
 }

@@ -86,10 +86,11 @@ struct shm_slot_meta {
     uint64_t bytes, signature;
 };
 
-/* One link into a peer. key and released: the receiver's; published and meta: the sender's. Links of pairs have places
+/* One link into a peer. key, set and released: the receiver's; published and meta: the sender's. Links of pairs have places
  * of their own, by channel and sender, and need no key. */
 struct shm_place {
     _Alignas(SHM_LINE) _Atomic uint64_t key; /* 0 = free, else shm_link_key() */
+    uint64_t set;                            /* the receiver's slots for it (shm_set_of); written before key */
     _Alignas(SHM_LINE) _Atomic uint64_t published;
     _Alignas(SHM_LINE) _Atomic uint64_t released;
     _Alignas(SHM_LINE) struct shm_slot_meta meta[SHM_MAX_SLOTS];
@@ -102,6 +103,9 @@ struct shm_geometry {
     size_t window_bytes;  /* 0: no windows; else a multiple of SHM_LINE */
     size_t slot_bytes;    /* a multiple of SHM_LINE */
     size_t window_channels; /* channels that have windows of their own, >= 1 */
+    uint32_t n_sets;        /* links into one rank that can have slots; 0: all places (the segment is sparse). Where a GPU
+                               takes part every page is pinned, and few are to be had */
+    uint32_t reserved;
 };
 
 /* Places that links take as they are opened. */
@@ -113,6 +117,16 @@ static inline uint32_t shm_places_taken(const struct shm_geometry *g)
 static inline uint32_t shm_places(const struct shm_geometry *g)
 {
     return shm_places_taken(g) + LINK_PAIR_CHANNELS * g->n_peers;
+}
+
+/* Each link's slots are a set; pairs' sets stand first. */
+static inline uint32_t shm_sets(const struct shm_geometry *g) { return g->n_sets ? g->n_sets : shm_places(g); }
+
+/* The set of place `index` of a peer; >= shm_sets: it has none. */
+static inline uint32_t shm_set_of(const struct shm_geometry *g, uint32_t index)
+{
+    uint32_t taken = shm_places_taken(g);
+    return index < taken ? LINK_PAIR_CHANNELS * g->n_peers + index : index - taken;
 }
 
 struct shm_header {
@@ -130,7 +144,7 @@ struct shm_segment {
     struct shm_rounds *rounds; /* [window_channels][n_peers] */
     struct shm_place *places; /* [n_peers][shm_places()] */
     unsigned char *windows;   /* [n_peers][window_channels][2 (in, out)][SHM_DEPTH][window_bytes] */
-    unsigned char *slots;     /* [n_peers][shm_places()][n_slots][slot_bytes] */
+    unsigned char *slots;     /* [n_peers][shm_sets()][n_slots][slot_bytes] */
     _Atomic uint64_t *signals;/* [n_peers (target)][n_peers (source)][SHM_SIGNALS], counted up by the source, or for it */
     struct shm_mapping *mapping;
 };
@@ -158,6 +172,12 @@ size_t shm_segment_resident_control(const struct shm_segment *segment, uint32_t 
 size_t shm_segment_bytes(const struct shm_geometry *geometry);
 
 enum shm_window { SHM_WINDOW_IN, SHM_WINDOW_OUT };
+
+static inline unsigned char *shm_slots_of(const struct shm_segment *s, uint32_t peer, uint32_t index)
+{
+    const struct shm_geometry *g = &s->geometry;
+    return s->slots + ((size_t)peer * shm_sets(g) + shm_set_of(g, index)) * g->n_slots * g->slot_bytes;
+}
 
 static inline unsigned char *shm_window_at(const struct shm_segment *s, uint32_t peer, uint32_t channel,
                                            enum shm_window which, uint64_t round)

@@ -30,7 +30,7 @@ static void attach(struct shm_link *l, uint32_t index)
     const struct shm_segment *s = l->segment;
     size_t place = (size_t)l->to_peer * shm_places(&s->geometry) + index;
     l->place = &s->places[place];
-    l->slots = s->slots + place * s->geometry.n_slots * s->geometry.slot_bytes;
+    l->slots = shm_slots_of(s, l->to_peer, index);
 }
 
 static bool find_place(struct shm_link *l)
@@ -50,12 +50,14 @@ static enum rail_result take_place(struct shm_link *l)
     struct shm_place *places = &l->segment->places[(size_t)l->to_peer * shm_places(&l->segment->geometry)];
     for (uint32_t i = 0; i < shm_places_taken(&l->segment->geometry); i++) {
         if (atomic_load_explicit(&places[i].key, memory_order_relaxed)) continue;
+        if (shm_set_of(&l->segment->geometry, i) >= shm_sets(&l->segment->geometry)) break;
         attach(l, i);
+        l->place->set = shm_set_of(&l->segment->geometry, i);
         atomic_store_explicit(&places[i].key, place_key(l->head.from, l->head.channel), memory_order_release);
         return RAIL_OK;
     }
     return rail_fail(RAIL_E_USAGE, "rank %u: more than %u links from ranks of its own host; use fewer channels", l->head.to,
-                     shm_places_taken(&l->segment->geometry));
+                     shm_sets(&l->segment->geometry) - LINK_PAIR_CHANNELS * l->segment->geometry.n_peers);
 }
 
 /* The link of a pair: both ends know its place, so the sender need not wait until the receiver has come. */
