@@ -9,8 +9,8 @@
  * same places, counters, exposures, windows. The segment is pinned, so that both see it, and links over the network go
  * through a pair of such places that a thread of the host moves on. The kernel knows no other kind of link.
  *
- * Addresses are the GPU's (64 bits, unified addressing). Freestanding, as plan.h: no pointers to functions, no atomics;
- * every word has one writer. */
+ * Addresses are the GPU's (64 bits, unified addressing). Freestanding, as plan.h: no pointers to functions. Every
+ * word has one writer; blocks of one launch meet at a few words of struct kernel_node, which no one else writes. */
 #ifndef RAIL_ENGINE_KERNEL_H
 #define RAIL_ENGINE_KERNEL_H
 
@@ -20,6 +20,8 @@
 enum {
     KERNEL_MAX_CHANNELS = 16, /* HOST_MAX_CHANNELS */
     KERNEL_THREADS = 512,     /* of a block: 16 bytes each are 8 KiB in flight per load, four loads are 32 KiB */
+    KERNEL_SHARED_BYTES = 8 << 10, /* dynamic shared memory of a launch: the call, a plan, what one MOVE touches */
+    KERNEL_BLOCK_FLOWS = 256, /* flows of messages that one block can look after: n_flows <= n_blocks times this */
     KERNEL_DEPTH = 2,         /* SHM_DEPTH */
     KERNEL_CALLS = 62,        /* SHM_CALLS */
 };
@@ -72,7 +74,7 @@ enum kernel_trouble {
 struct kernel_report {
     uint64_t begun;          /* launches: first block of each counts */
     uint64_t finished;       /* launches whose blocks have all ended, in trouble or not */
-    uint64_t moved;          /* steps and pieces so far, roughly: whether anything happens (block 0 writes now and then) */
+    uint64_t moved;          /* steps and pieces so far, roughly: whether anything happens (blocks write now and then) */
     uint32_t trouble;        /* enum kernel_trouble; written last (release); the first to find some writes it */
     uint32_t who;
     uint32_t link_from, link_to;
@@ -94,6 +96,8 @@ struct kernel_node {
     /* Advanced by the kernel. */
     uint64_t window_round[KERNEL_MAX_CHANNELS]; /* W */
     uint64_t call_number;                       /* calls begun so far */
+    uint64_t launches;                          /* ended so far: what the report's counts are made of */
+    uint64_t moved;
     uint32_t blocks_done;                       /* of the launch that runs: the last one ends it */
     uint32_t failed;                            /* some block found trouble: the others stop, too */
 };
@@ -102,6 +106,8 @@ struct kernel_node {
 struct kernel_channel {
     uint64_t plan;               /* address of its struct plan */
     uint64_t links;              /* address of u64 [plan.n_links]: addresses of struct kernel_link */
+    uint32_t first_block;        /* blocks first_block .. first_block + n_strands - 1 run its strands, in order */
+    uint32_t n_strands;          /* the plan's */
 };
 
 enum kernel_work { KERNEL_COLLECTIVE, KERNEL_MESSAGES, KERNEL_COPY };

@@ -19,7 +19,7 @@
 
 /* Functions of the freestanding headers exist on both sides when a CUDA compiler reads them. */
 #ifndef PLAN_FN
-#ifdef __CUDA__
+#if defined(__CUDA__) || defined(__CUDACC__)
 #define PLAN_FN __attribute__((host)) __attribute__((device)) static inline
 #else
 #define PLAN_FN static inline
