@@ -1,8 +1,8 @@
-/* cuda.h - NVIDIA's driver API (libcuda.so.1), loaded at run time: the one door to it. The declarations are our own, of the
- * calls that we use; no CUDA header is needed to build. A test compares them with NVIDIA's header where that is installed.
+/* cuda.h - NVIDIA's driver API (libcuda.so.1), loaded at run time: the one door to it. The declarations are our own, of
+ * the calls that we use; no CUDA header is needed to build. A test compares them with NVIDIA's where that is installed.
  *
- * Everything here is of CUDA 11.3 or older unless marked as one that may be missing. Names are the versioned ones that the
- * library exports ("cuMemAlloc_v2"), without the _ptsz forms: stream NULL is the legacy stream. */
+ * Everything here is of CUDA 11.3 or older unless marked as one that may be missing. Names are the versioned ones that
+ * the library exports ("cuMemAlloc_v2"), without the _ptsz forms: stream NULL is the legacy stream. */
 #ifndef RAIL_FOREIGN_CUDA_H
 #define RAIL_FOREIGN_CUDA_H
 
@@ -256,10 +256,10 @@ struct cuda_driver {
 enum { CU_LEAST_VERSION = 11030 };
 #define CU_LEAST_DRIVER "465.19, of CUDA 11.3"
 
-/* NULL when there is no driver, it is too old, or cuInit() failed; *why_out then says so in full ("libcuda.so.1: cannot open
- * shared object file: No such file or directory"), and *failed_out (NULL is fine) is what cuInit() returned, else 0.
- * `path`: NULL or "" for libcuda.so.1. Any thread; the first call of the process loads and initialises, and what it found
- * stays. */
+/* NULL when there is no driver, it is too old, or cuInit() failed; *why_out then says so in full ("libcuda.so.1:
+ * cannot open shared object file: No such file or directory"), and *failed_out (NULL is fine) is what cuInit()
+ * returned, else 0. `path`: NULL or "" for libcuda.so.1. Any thread; the first call of the process loads and
+ * initialises, and what it found stays. */
 const struct cuda_driver *cuda_driver(const char *path, const char **why_out, cu_result *failed_out);
 
 #endif
