@@ -21,6 +21,7 @@ enum { HOST_MAX_CHANNELS = 16, HOST_MAX_RUNS = HOST_MAX_CHANNELS * 3 };
 struct instance {
     struct plan plan;
     struct link *links[PLAN_MAX_LINKS];
+    struct { uint64_t plan, links; } on_gpu; /* addresses of their copies there (gpu_life.c); 0: none yet */
 };
 
 /* This rank's place among the ranks of its node. */

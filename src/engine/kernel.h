@@ -74,6 +74,7 @@ enum kernel_trouble {
 struct kernel_report {
     uint64_t begun;          /* launches: first block of each counts */
     uint64_t finished;       /* launches whose blocks have all ended, in trouble or not */
+    uint64_t ended;          /* `number` of the last of those that had one; written after `finished` */
     uint64_t moved;          /* steps and pieces so far, roughly: whether anything happens (blocks write now and then) */
     uint32_t trouble;        /* enum kernel_trouble; written last (release); the first to find some writes it */
     uint32_t who;
@@ -144,6 +145,7 @@ struct kernel_call {
     uint64_t node;               /* address of struct kernel_node */
     uint32_t work;               /* enum kernel_work */
     uint32_t n_blocks;           /* of the grid */
+    uint64_t number;             /* 1, 2 ... of launches that run once; 0: of a graph, which may run again */
     uint64_t input, output;
     struct kernel_combine how;
     struct plan_split split;

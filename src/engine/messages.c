@@ -165,18 +165,23 @@ static enum rail_result take_offer(struct messages *m, struct message_flow *f, s
     return RAIL_OK;
 }
 
+__attribute__((cold)) enum rail_result messages_differ(uint32_t rank, uint32_t from, uint64_t theirs, uint64_t mine,
+                                                       uint64_t number)
+{
+    char sent[96], wanted[96];
+    message_describe(MESSAGE_SEND, rank, theirs, sent, sizeof sent);
+    message_describe(MESSAGE_RECEIVE, from, mine, wanted, sizeof wanted);
+    return rail_fail(RAIL_E_USAGE, "send and receive do not match: rank %u: %s; rank %u: %s (message %llu from rank %u "
+                     "to rank %u). Both must give the same count and datatype, and post in the same order", from, sent,
+                     rank, wanted, (unsigned long long)number, from, rank);
+}
+
 /* The peer's message is not the one we expect. */
 __attribute__((cold)) static enum rail_result differ(const struct messages *m, const struct message_flow *f,
                                                      uint64_t theirs)
 {
-    char sent[96], wanted[96];
-    uint32_t from = f->link->from;
-    if (f->link->channel != LINK_CHANNEL_P2P) return calls_differ(m->node, from, theirs, f->first->signature);
-    message_describe(MESSAGE_SEND, m->rank, theirs, sent, sizeof sent);
-    message_describe(MESSAGE_RECEIVE, from, f->first->signature, wanted, sizeof wanted);
-    return rail_fail(RAIL_E_USAGE, "send and receive do not match: rank %u: %s; rank %u: %s (message %llu from rank %u "
-                     "to rank %u). Both must give the same count and datatype, and post in the same order", from, sent,
-                     m->rank, wanted, (unsigned long long)f->finished + 1, from, m->rank);
+    if (f->link->channel != LINK_CHANNEL_P2P) return calls_differ(m->node, f->link->from, theirs, f->first->signature);
+    return messages_differ(m->rank, f->link->from, theirs, f->first->signature, f->finished + 1);
 }
 
 static enum rail_result receive_piece(struct messages *m, struct message_flow *f, bool *through)

@@ -80,6 +80,9 @@ enum rail_result messages_suspect(struct messages *m);
 /* Forgets whatever is left, after a failure. */
 void messages_drop(struct messages *m);
 
+/* RAIL_E_USAGE with both calls in words: message `number` from `from` is `theirs`, `mine` was expected by `rank`. */
+enum rail_result messages_differ(uint32_t rank, uint32_t from, uint64_t theirs, uint64_t mine, uint64_t number);
+
 /* "ncclRecv of 100 float32 from rank 3" */
 void message_describe(enum message_direction direction, uint32_t peer, uint64_t signature, char *out, size_t bytes);
 

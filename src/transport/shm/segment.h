@@ -48,7 +48,8 @@ struct shm_counter {
 
 /* What the owner tells its peers about its buffers in one window round; written before STAGED is signalled. */
 struct shm_exposure {
-    _Alignas(SHM_LINE) uint64_t input, output; /* addresses, when direct */
+    _Alignas(SHM_LINE) uint64_t input; /* addresses, when direct */
+    uint64_t output;
     uint64_t signature;                        /* of the call */
     uint32_t direct;                           /* peers of the same process may use the addresses */
 };

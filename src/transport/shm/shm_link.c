@@ -139,6 +139,20 @@ bool shm_link_taken(const struct link *link)
     return !l->place || atomic_load_explicit(&l->place->released, memory_order_acquire) == link->sequence;
 }
 
+struct shm_link_place shm_link_place(const struct link *link)
+{
+    const struct shm_link *l = (const struct shm_link *)(const void *)link;
+    const struct shm_geometry *g = &l->segment->geometry;
+    return (struct shm_link_place){
+        .place = l->place,
+        .slots = l->slots,
+        .key = place_key(link->from, link->channel),
+        .places = &l->segment->places[(size_t)l->to_peer * shm_places(g)],
+        .sets = l->segment->slots + (size_t)l->to_peer * shm_sets(g) * g->n_slots * g->slot_bytes,
+        .n_places = shm_places_taken(g),
+    };
+}
+
 enum rail_result shm_link_open(const struct shm_link_request *r, struct link **out)
 {
     const struct shm_segment *s = r->segment;

@@ -19,6 +19,17 @@ enum rail_result shm_link_open(const struct shm_link_request *request, struct li
 
 /* This is such a link, and not another transport's. */
 bool shm_link_is(const struct link *link);
+/* Where a link's place is, or where it will be found: for whoever speaks the protocol by himself (engine/gpu_life.c). Such
+ * an end is not used through its ops any more. */
+struct shm_link_place {
+    struct shm_place *place;        /* NULL: the sender of a plan's link looks for `key` among `places` */
+    unsigned char *slots;           /* of `place` */
+    uint64_t key;
+    const struct shm_place *places; /* the receiver's, [n_places] that are taken */
+    const unsigned char *sets;      /* the receiver's slots: place->set says which */
+    uint32_t n_places;
+};
+struct shm_link_place shm_link_place(const struct link *link);
 /* Sender: the receiver has released everything published. */
 bool shm_link_taken(const struct link *link);
 

@@ -1,0 +1,185 @@
+/* gpu.c - opening and closing: everything that can synchronise the context happens here (gpu.h, the golden rule). */
+#include "engine/gpu.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "engine/calls.h"
+#include "engine/messages.h"
+#include "engine/gpu_state.h"
+
+/* What the kernel believes of the segment is what segment.h says. */
+_Static_assert((int)KERNEL_MAX_CHANNELS == (int)HOST_MAX_CHANNELS, "channels");
+_Static_assert((int)KERNEL_LINE == (int)SHM_LINE && (int)KERNEL_DEPTH == (int)SHM_DEPTH, "lines and windows");
+_Static_assert((int)KERNEL_CALLS == (int)SHM_CALLS, "calls");
+_Static_assert(sizeof(struct shm_place) == KERNEL_PLACE_BYTES, "places");
+_Static_assert(offsetof(struct shm_place, key) == KERNEL_PLACE_KEY, "places");
+_Static_assert(offsetof(struct shm_place, set) == KERNEL_PLACE_SET, "places");
+_Static_assert(offsetof(struct shm_place, published) == KERNEL_PLACE_PUBLISHED, "places");
+_Static_assert(offsetof(struct shm_place, released) == KERNEL_PLACE_RELEASED, "places");
+_Static_assert(offsetof(struct shm_place, meta) == KERNEL_PLACE_META, "places");
+_Static_assert(sizeof(struct shm_rounds) == KERNEL_ROUNDS_BYTES, "rounds");
+_Static_assert(offsetof(struct shm_rounds, counter) == KERNEL_ROUNDS_COUNTER, "rounds");
+_Static_assert(offsetof(struct shm_rounds, exposure) == KERNEL_ROUNDS_EXPOSURE, "rounds");
+_Static_assert(sizeof(struct shm_exposure) == KERNEL_LINE && offsetof(struct shm_exposure, signature) == 16 &&
+                   offsetof(struct shm_exposure, direct) == 24,
+               "exposures");
+_Static_assert(offsetof(struct shm_calls, number) == KERNEL_CALLS_NUMBER, "calls");
+_Static_assert(offsetof(struct shm_calls, left_ns) == KERNEL_CALLS_LEFT_NS, "calls");
+_Static_assert(offsetof(struct shm_calls, signature) == KERNEL_CALLS_SIGNATURE, "calls");
+
+#define CALL "ncclCommInitRank"
+
+static size_t relay_bytes(const struct gpu_request *r)
+{
+    return r->relay_links * (sizeof(struct shm_place) + (size_t)r->relay_slots * r->relay_slot_bytes);
+}
+
+static enum rail_result pin_shared(struct gpu *g, const struct gpu_request *r)
+{
+    void *at;
+    uint64_t address;
+    g->shared_bytes = sizeof(struct gpu_shared) + GPU_RING_BYTES + GPU_KEPT_BYTES + relay_bytes(r);
+    RAIL_TRY(cuda_pinned_alloc(g->device, CALL, g->shared_bytes, &at, &address));
+    g->shared = at;
+    g->shared_shift = (ptrdiff_t)(address - (uint64_t)(uintptr_t)at);
+    g->ring_bytes = (unsigned char *)(g->shared + 1);
+    g->kept_bytes = g->ring_bytes + GPU_RING_BYTES;
+    g->relay_bytes = g->kept_bytes + GPU_KEPT_BYTES;
+    g->relay_room = r->relay_links;
+    g->relay_slots = r->relay_slots;
+    g->relay_slot_bytes = r->relay_slot_bytes;
+    g->relays = calloc(r->relay_links ? r->relay_links : 1, sizeof *g->relays);
+    return g->relays ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, CALL ": relays of rank %u: out of memory", g->rank);
+}
+
+static enum rail_result pin_segment(struct gpu *g)
+{
+    const struct shm_segment *s = &g->node->segment;
+    uint64_t address;
+    RAIL_TRY(cuda_register(g->device, CALL, s->header, shm_segment_bytes(&s->geometry), &address));
+    g->segment = s->header;
+    g->segment_shift = (ptrdiff_t)(address - (uint64_t)(uintptr_t)s->header);
+    return RAIL_OK;
+}
+
+/* The communicator on the device: struct kernel_node, then the tables that it names. */
+static enum rail_result settle(struct gpu *g, const struct gpu_request *r)
+{
+    const struct shm_segment *s = &g->node->segment;
+    uint32_t n = s->geometry.n_peers;
+    uint64_t windows[SHM_MAX_PEERS], at;
+    for (uint32_t p = 0; p < n; p++) windows[p] = gpu_in_segment(g, shm_window_at(s, p, 0, SHM_WINDOW_IN, 0));
+    struct kernel_node node = {
+        .stop = gpu_in_shared(g, &g->shared->stop),
+        .report = gpu_in_shared(g, &g->shared->report),
+        .calls = gpu_in_segment(g, &s->controls[g->node->self].calls),
+        .rounds = gpu_in_segment(g, s->rounds),
+        .window_bytes = s->geometry.window_bytes,
+        .n_peers = n,
+        .self = g->node->self,
+        .window_channels = (uint32_t)s->geometry.window_channels,
+        .rank = g->rank,
+    };
+    g->life_used = sizeof node;
+    RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &node.windows));
+    RAIL_TRY(gpu_keep(g, r->order, r->n_ranks * sizeof *r->order, &g->order));
+    at = g->life;
+    return cuda_copy(g->device, CALL, at, (uint64_t)(uintptr_t)&node, sizeof node);
+}
+
+static enum rail_result open_within(struct gpu *g, const struct gpu_request *r)
+{
+    RAIL_TRY(cuda_kernel_get(g->device, CALL, KERNEL_NAME, KERNEL_THREADS, &g->kernel));
+    RAIL_TRY(pin_shared(g, r));
+    RAIL_TRY(pin_segment(g));
+    RAIL_TRY(cuda_alloc(g->device, CALL, GPU_LIFE_BYTES, &g->life));
+    if (r->scratch_bytes) RAIL_TRY(cuda_alloc(g->device, CALL, r->scratch_bytes, &g->scratch));
+    g->scratch_bytes = r->scratch_bytes;
+    RAIL_TRY(cuda_stream_make(g->device, CALL, false, &g->side));
+    RAIL_TRY(cuda_events_prepare(g->device, CALL, 8));
+    RAIL_TRY(cuda_event_take(g->device, CALL, &g->done));
+    return settle(g, r);
+}
+
+enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
+{
+    struct cuda_scope scope;
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g) return rail_fail(RAIL_E_SYSTEM, CALL ": rank %u on a GPU: out of memory", r->rank);
+    g->device = r->device;
+    g->node = r->node;
+    g->rank = r->rank;
+    g->n_ranks = r->n_ranks;
+    cuda_device_hold(g->device);
+    gpu_reap();
+    enum rail_result result = cuda_enter(g->device, CALL, &scope);
+    if (result == RAIL_OK) {
+        result = open_within(g, r);
+        cuda_leave(&scope);
+    }
+    if (result != RAIL_OK) {
+        gpu_bury(g);
+        return result;
+    }
+    gpu_count_in(g);
+    RAIL_INFO(RAIL_INIT, "rank %u on GPU %d (%s, %s): %zu KiB of its memory, %zu KiB of pinned host memory beside the "
+              "node's %zu KiB; kernel resident, loaded in %.0f ms", g->rank, g->device->ordinal, g->device->name,
+              g->device->bus_id, gpu_device_bytes(g) >> 10, gpu_pinned_bytes(g) >> 10,
+              shm_segment_bytes(&g->node->segment.geometry) >> 10, g->kernel->load_ms);
+    *out = g;
+    return RAIL_OK;
+}
+
+void gpu_close(struct gpu *gpu)
+{
+    if (!gpu) return;
+    gpu_stop(gpu);
+    gpu_bury(gpu);
+}
+
+void gpu_stop(struct gpu *gpu) { atomic_store_explicit(&gpu->shared->stop, 1, memory_order_release); }
+
+void gpu_look(const struct gpu *g, struct gpu_state *out)
+{
+    *out = (struct gpu_state){0};
+    if (!g->shared) return;
+    const struct kernel_report *r = &g->shared->report;
+    /* In this order: what began after it was launched, and ended after it began, is seen as under way, never as more. */
+    out->ended = __atomic_load_n(&r->ended, __ATOMIC_ACQUIRE);
+    out->finished = __atomic_load_n(&r->finished, __ATOMIC_ACQUIRE);
+    out->begun = __atomic_load_n(&r->begun, __ATOMIC_ACQUIRE);
+    out->moved = __atomic_load_n(&r->moved, __ATOMIC_RELAXED);
+    out->graphs = atomic_load(&g->graphs);
+    out->launched = atomic_load(&g->launched);
+    out->busy = out->graphs || out->begun != out->finished || out->launched > out->ended;
+}
+
+/* ---- what the kernel found wrong ---- */
+
+static enum rail_result say(const struct gpu *g, const struct kernel_report *r)
+{
+    switch (r->trouble) {
+    case KERNEL_SIGNATURE_LINK: return calls_differ(g->node, r->link_from, r->theirs, r->mine);
+    case KERNEL_SIGNATURE_PEER: return calls_differ(g->node, g->node->ranks[r->who], r->theirs, r->mine);
+    case KERNEL_SIGNATURE_MESSAGE: return messages_differ(g->rank, r->link_from, r->theirs, r->mine, r->count + 1);
+    case KERNEL_BYTES:
+        return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: a slot holds %llu bytes, the plan expects %llu", r->link_from,
+                         r->link_to, (unsigned long long)r->theirs, (unsigned long long)r->mine);
+    default:
+        return rail_fail(RAIL_E_INTERNAL, "rank %u: the kernel cannot run a plan (trouble %u at step %llu)", g->rank,
+                         r->trouble, (unsigned long long)r->theirs);
+    }
+}
+
+enum rail_result gpu_trouble(struct gpu *g)
+{
+    const struct kernel_report *r = &g->shared->report;
+    if (g->told || __atomic_load_n(&r->trouble, __ATOMIC_ACQUIRE) == KERNEL_FINE) return RAIL_OK;
+    g->told = true;
+    return say(g, r);
+}
+
+size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + g->scratch_bytes; }
+size_t gpu_pinned_bytes(const struct gpu *g) { return g->shared_bytes; }

@@ -1,0 +1,105 @@
+/* gpu.h - the CUDA engine's host side: one rank of a communicator whose buffers are a GPU's.
+ *
+ * A launch of the interpreter (interpreter.cu) runs one collective, or the messages of a group, to its end, in the order
+ * of the caller's stream; nothing here waits for a peer. The kernel takes part in the protocol of the node's segment as a
+ * host rank does (kernel.h), so both kinds of rank share a communicator. Links to other nodes end in a relay: a pair of
+ * places in pinned memory that a thread of the host moves on (gpu_relay.c).
+ *
+ * The golden rule: while a kernel may be waiting for a peer, nothing is called that can synchronise the context. So memory
+ * for the life of a communicator is taken when it is opened, and what a closed one held is given back only when no launch
+ * of the process is under way (gpu_memory.c).
+ *
+ * One thread at a time per communicator, but for gpu_stop, gpu_progress and gpu_look, which any thread may call. */
+#ifndef RAIL_ENGINE_GPU_H
+#define RAIL_ENGINE_GPU_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/result.h"
+#include "device/cuda/cuda.h"
+#include "engine/host.h"
+#include "engine/kernel.h"
+
+struct gpu;
+
+struct gpu_request {
+    struct cuda_device *device;
+    const struct host_node *node; /* alive, with its segment, until gpu_close */
+    uint32_t rank, n_ranks;
+    const uint32_t *order;        /* [n_ranks] as plan_blocks.order; copied */
+    size_t scratch_bytes;         /* the most that any plan wants */
+    uint32_t relay_links;         /* links over the network that can be opened; 0 within one node */
+    uint32_t relay_slots;         /* of each */
+    size_t relay_slot_bytes;
+};
+
+/* Memory, the kernel, its streams and events. RAIL_E_CUDA with the driver's words. */
+enum rail_result gpu_open(const struct gpu_request *request, struct gpu **out);
+/* Its launches have ended, or will see `stop`. The memory goes when nothing of the process is under way. NULL is nothing. */
+void gpu_close(struct gpu *gpu);
+
+/* Every launch of it gives up, those to come included. Any thread, at any time until gpu_close. */
+void gpu_stop(struct gpu *gpu);
+
+/* One collective. `call` as for the host engine; its scratch and `direct` are not looked at. */
+struct gpu_collective {
+    struct host_call call;
+    uint64_t scale_at;       /* 0, or where the kernel reads the scalar, in memory of the device */
+    struct instance *const *instances; /* [call.split.n_channels]; NULL: a call that moves nothing, but counts */
+};
+enum rail_result gpu_collective(struct gpu *gpu, const struct gpu_collective *collective, cu_stream stream);
+
+/* output := input, scaled and divided, of `count` elements: a communicator of one rank. */
+enum rail_result gpu_copy(struct gpu *gpu, const struct gpu_collective *collective, uint64_t count, cu_stream stream);
+
+/* Messages, flow by flow, in posting order. */
+struct gpu_message {
+    const void *buffer;
+    uint64_t bytes, signature;
+};
+struct gpu_flow {
+    struct link *link;   /* NULL: to oneself; messages come in pairs, what is sent and where it goes */
+    bool receives;
+    uint32_t first, n;   /* in `messages` */
+    uint64_t finished;   /* before: for reports */
+};
+struct gpu_batch {
+    const struct gpu_flow *flows;
+    const struct gpu_message *messages;
+    uint32_t n_flows, n_messages;
+    uint64_t signature;  /* of the call, if it counts as one */
+    bool counts;         /* AlltoAll */
+};
+enum rail_result gpu_messages(struct gpu *gpu, const struct gpu_batch *batch, cu_stream stream);
+
+/* Work that follows on `stream` comes after what was launched before on whatever stream; call around launches. `streams`:
+ * those of one group, which all wait for and are waited for; the first is where launches go. */
+enum rail_result gpu_begin(struct gpu *gpu, const cu_stream *streams, uint32_t n);
+enum rail_result gpu_end(struct gpu *gpu, const cu_stream *streams, uint32_t n);
+/* A stream of its own that begins after `stream` and, with gpu_join, is waited for by it. */
+enum rail_result gpu_fork(struct gpu *gpu, cu_stream stream, cu_stream *side);
+enum rail_result gpu_join(struct gpu *gpu, cu_stream stream);
+
+/* Launches that have not ended, graphs that may launch more. */
+struct gpu_state {
+    uint64_t launched, ended; /* by calls, not by graphs */
+    uint64_t begun, finished; /* all */
+    uint64_t moved;           /* steps, roughly: whether anything happens */
+    uint32_t graphs;
+    bool busy;         /* something is under way, or about to be */
+};
+void gpu_look(const struct gpu *gpu, struct gpu_state *out);
+/* What the kernel found wrong, as an error with a text; RAIL_OK: nothing. Said once per communicator. */
+enum rail_result gpu_trouble(struct gpu *gpu);
+
+/* Moves what waits at relays. True if anything moved. *failed: a link's error, if there is one. One thread at a time. */
+bool gpu_progress(struct gpu *gpu, enum rail_result *failed);
+/* Everything that was sent has left the relays. */
+bool gpu_drained(struct gpu *gpu);
+
+/* Bytes of device memory, and of pinned host memory beside the segment. */
+size_t gpu_device_bytes(const struct gpu *gpu);
+size_t gpu_pinned_bytes(const struct gpu *gpu);
+
+#endif

@@ -1,0 +1,88 @@
+/* gpu_memory.c - when what a closed communicator held may go.
+ *
+ * Freeing, unpinning and unloading can wait for everything that runs in the context. While a kernel waits for a peer whose
+ * launch this very thread has yet to make, that would be for ever: so closed ones are buried, and the grave is opened
+ * whenever no launch of the process is under way. */
+#include <stdlib.h>
+
+#include "engine/gpu_state.h"
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* protects what follows */
+static struct gpu *living, *graves; /* linked by `next` */
+
+void gpu_count_in(struct gpu *gpu)
+{
+    pthread_mutex_lock(&lock);
+    gpu->next = living;
+    living = gpu;
+    pthread_mutex_unlock(&lock);
+}
+
+static bool is_quiet(const struct gpu *gpu)
+{
+    struct gpu_state state;
+    gpu_look(gpu, &state);
+    return !state.busy;
+}
+
+static bool all_quiet_locked(void)
+{
+    for (const struct gpu *g = living; g; g = g->next)
+        if (!is_quiet(g)) return false;
+    for (const struct gpu *g = graves; g; g = g->next)
+        if (!is_quiet(g)) return false;
+    return true;
+}
+
+bool gpu_quiet(void)
+{
+    pthread_mutex_lock(&lock);
+    bool quiet = all_quiet_locked();
+    pthread_mutex_unlock(&lock);
+    return quiet;
+}
+
+/* Everything, in any state of having been made. */
+static void give_back(struct gpu *g)
+{
+    cuda_event_give(g->device, g->done);
+    cuda_stream_free(g->device, g->side);
+    cuda_free(g->device, g->scratch);
+    cuda_free(g->device, g->life);
+    cuda_pinned_free(g->device, g->shared);
+    if (g->segment) cuda_unregister(g->device, g->segment);
+    cuda_device_drop(g->device);
+    free(g->links);
+    free(g->relays);
+    free(g);
+}
+
+static void reap_locked(void)
+{
+    if (!all_quiet_locked()) return;
+    while (graves) {
+        struct gpu *g = graves;
+        graves = g->next;
+        give_back(g);
+    }
+}
+
+void gpu_reap(void)
+{
+    pthread_mutex_lock(&lock);
+    reap_locked();
+    pthread_mutex_unlock(&lock);
+}
+
+void gpu_bury(struct gpu *gpu)
+{
+    pthread_mutex_lock(&lock);
+    struct gpu **at = &living;
+    while (*at && *at != gpu) at = &(*at)->next;
+    if (*at) *at = gpu->next; /* else it was never counted in: half made */
+    gpu->node = NULL;
+    gpu->next = graves;
+    graves = gpu;
+    reap_locked();
+    pthread_mutex_unlock(&lock);
+}

@@ -1,0 +1,109 @@
+/* gpu_state.h - what the files of the CUDA engine's host side share. */
+#ifndef RAIL_ENGINE_GPU_STATE_H
+#define RAIL_ENGINE_GPU_STATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "engine/gpu.h"
+
+enum {
+    GPU_LIFE_BYTES = 2 << 20,  /* plans (3 KiB and less each), links, tables: some 600 plans, and 18 bytes a rank */
+    GPU_RING_BYTES = 1 << 20,  /* messages of launches under way: 24 bytes each, some 40,000 */
+    GPU_KEPT_BYTES = 1 << 20,  /* messages of captured launches, which are replayed for as long as their graph lives */
+    GPU_RING_LAUNCHES = 1024,  /* launches with messages under way */
+};
+
+/* Pinned host memory, which both sides see; then the ring, the kept messages, and relays' places and slots. */
+struct gpu_shared {
+    _Alignas(SHM_LINE) _Atomic uint32_t stop;
+    _Alignas(SHM_LINE) struct kernel_report report;
+};
+
+/* A link's end as the kernel sees it. */
+struct gpu_link {
+    const struct link *link;
+    uint64_t at; /* address of its struct kernel_link */
+};
+
+/* One end of a link over the network, moved on by gpu_progress. */
+struct gpu_relay {
+    struct link *link;
+    struct shm_place *place;
+    unsigned char *slots;
+    uint64_t moved; /* slots: taken from the place (sending), or put there (receiving) */
+    bool sends;
+};
+
+/* Where messages of launches under way stand. */
+struct gpu_ring {
+    uint32_t begin, end; /* bytes in use, a ring */
+    uint32_t first, n;   /* of launches */
+    struct { uint32_t end; uint64_t launch; } launches[GPU_RING_LAUNCHES];
+    uint32_t kept;       /* bytes of kept messages */
+};
+
+struct gpu {
+    struct gpu *next; /* of those that were closed while launches were under way */
+    struct cuda_device *device;
+    const struct host_node *node;
+    uint32_t rank, n_ranks;
+    void *segment;            /* where the node's segment begins, pinned */
+    ptrdiff_t segment_shift;  /* from an address in it to the GPU's */
+
+    struct gpu_shared *shared;
+    unsigned char *ring_bytes, *kept_bytes, *relay_bytes;
+    ptrdiff_t shared_shift;   /* from an address in pinned memory to the GPU's */
+    size_t shared_bytes;
+
+    uint64_t life;            /* address on the device: kernel_node, then what is handed out */
+    uint32_t life_used;
+    uint64_t scratch;
+    size_t scratch_bytes;
+    uint64_t order;
+
+    _Atomic uint64_t launched;
+    _Atomic uint32_t graphs;  /* live ones that may launch */
+    uint64_t graph_seen;      /* id of the capture that was retained last */
+    cu_stream last, side;
+    bool used, told, capturing;
+    cu_event done;            /* recorded after the last eager launch, on `last` */
+    const struct cuda_kernel *kernel;
+
+    struct gpu_link *links;
+    uint32_t n_links, capacity;
+    struct gpu_relay *relays;
+    _Atomic uint32_t n_relays; /* grown by the caller, read by whoever moves them */
+    uint32_t relay_room, relay_slots;
+    size_t relay_slot_bytes;
+    struct gpu_ring ring;
+};
+
+static inline uint64_t gpu_in_segment(const struct gpu *g, const void *at)
+{
+    return (uint64_t)((uintptr_t)at + (uintptr_t)g->segment_shift);
+}
+static inline uint64_t gpu_in_shared(const struct gpu *g, const void *at)
+{
+    return (uint64_t)((uintptr_t)at + (uintptr_t)g->shared_shift);
+}
+
+/* ---- gpu_memory.c ---- */
+
+/* Launches of this process that may be under way. */
+bool gpu_quiet(void);
+void gpu_count_in(struct gpu *gpu);
+/* Gives back what closed ones held, if nothing is under way. */
+void gpu_reap(void);
+void gpu_bury(struct gpu *gpu);
+
+/* ---- gpu_life.c ---- */
+
+/* A copy on the device that lives as long as the communicator. */
+enum rail_result gpu_keep(struct gpu *gpu, const void *what, size_t bytes, uint64_t *at_out);
+/* Address of the kernel's view of a link; made once. */
+enum rail_result gpu_link_of(struct gpu *gpu, struct link *link, uint64_t *at_out);
+/* The plan and its links on the device; uploaded once. */
+enum rail_result gpu_channel_of(struct gpu *gpu, struct instance *instance, struct kernel_channel *out);
+
+#endif
