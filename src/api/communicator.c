@@ -7,6 +7,7 @@
 #include "api/door.h"
 #include "bootstrap/bootstrap.h"
 #include "core/collective.h"
+#include "core/gpu_rank.h"
 #include "core/group.h"
 #include "nccl_device.h"
 
@@ -42,6 +43,7 @@ static enum rail_result init_rank(const char *call, ncclComm_t *comm, int n_rank
     RAIL_TRY(rank_check(call, comm, n_ranks, rank));
     RAIL_TRY(config_read(call, config, NULL, &m.config));
     memcpy(m.id, id->internal, sizeof m.id);
+    RAIL_TRY(gpu_rank_device(call, device, &m.gpu));
     return new_comm(&m);
 }
 

@@ -7,6 +7,7 @@
 #include "api/config.h"
 #include "api/door.h"
 #include "core/gone.h"
+#include "core/gpu_rank.h"
 #include "railccl.h"
 
 /* What all of them have in common. A failed communicator is admitted: shrinking is for those. */
@@ -119,7 +120,7 @@ static enum rail_result new_rank(struct making *m, int rank, ncclComm_t *out, co
     m->rank = (uint32_t)rank;
     m->device = -1;
     m->out = (struct comm **)(void *)out;
-    return RAIL_OK;
+    return gpu_rank_device(m->call, -1, &m->gpu);
 }
 
 static enum rail_result old_rank(struct making *m, struct comm *comm, int rank, ncclComm_t *out,

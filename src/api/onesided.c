@@ -3,6 +3,7 @@
 
 #include "api/comm_handle.h"
 #include "api/door.h"
+#include "core/gpu_rank.h"
 #include "core/group.h"
 
 _Static_assert(sizeof(struct onesided_wait) == sizeof(ncclWaitSignalDesc_t) &&
@@ -15,6 +16,7 @@ _Static_assert(sizeof(struct onesided_wait) == sizeof(ncclWaitSignalDesc_t) &&
 static enum rail_result usable(struct comm *comm, cudaStream_t stream, const char *call, struct stream **later)
 {
     RAIL_TRY(comm_check(comm, call));
+    RAIL_TRY(gpu_rank_not_yet(comm, call));
     RAIL_TRY(stream_accept(stream, call, later));
     if (!comm->finalized) return RAIL_OK;
     return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);

@@ -1,6 +1,7 @@
 /* operators.c - the doors of created reduction operators. */
 #include "api/comm_handle.h"
 #include "api/door.h"
+#include "core/gpu_rank.h"
 #include "core/redop.h"
 
 #define CREATE "ncclRedOpCreatePreMulSum"
@@ -17,7 +18,9 @@ static enum rail_result create(ncclRedOp_t *op, const void *scalar, int type, in
                          residence);
     int handle;
     comm_settle(comm); /* calls on streams may still look theirs up */
-    RAIL_TRY(redop_create(&comm->redops, (enum rail_type)type, scalar, &handle));
+    RAIL_TRY(comm->gpu && residence == ncclScalarDevice
+                 ? gpu_rank_scalar(comm, CREATE, (enum rail_type)type, scalar, &handle)
+                 : redop_create(&comm->redops, (enum rail_type)type, scalar, &handle));
     *op = (ncclRedOp_t)handle;
     return RAIL_OK;
 }

@@ -1,6 +1,7 @@
 /* registration.c - buffers made known to a communicator beforehand, windows, and giving memory back. */
 #include "api/comm_handle.h"
 #include "api/door.h"
+#include "core/gpu_rank.h"
 #include "core/group.h"
 #include "core/suspend.h"
 
@@ -41,6 +42,7 @@ static enum rail_result window(struct comm *comm, void *address, size_t bytes, n
 {
     static const char call[] = "ncclCommWindowRegister";
     RAIL_TRY(usable(comm, call));
+    RAIL_TRY(gpu_rank_not_yet(comm, call));
     if (!win) return rail_fail(RAIL_E_ARGUMENT, "%s: win is NULL", call);
     const struct window_call args = {.comm = comm, .address = address, .bytes = bytes, .flags = flags,
                                      .out = (uintptr_t *)(void *)win};
@@ -98,6 +100,7 @@ ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUse
 static enum rail_result suspend(struct comm *comm, int flags)
 {
     RAIL_TRY(comm_check(comm, "ncclCommSuspend"));
+    RAIL_TRY(gpu_rank_not_yet(comm, "ncclCommSuspend"));
     if (flags != NCCL_SUSPEND_MEM)
         return rail_fail(RAIL_E_ARGUMENT, "ncclCommSuspend: flags %#x: must be NCCL_SUSPEND_MEM (%#x)", (unsigned)flags,
                          NCCL_SUSPEND_MEM);

@@ -72,15 +72,10 @@ enum rail_result comm_failed(struct comm *comm, enum rail_result result)
 
 /* ---- checks ---- */
 
-/* What this rank's part is in bytes. 0 and not looked at where it gives, or gets, nothing. */
-struct extent {
-    size_t block, input, output;
-};
-
-static struct extent extent_of(const struct comm *comm, const struct collective *a)
+struct collective_extent collective_extent(const struct comm *comm, const struct collective *a)
 {
     struct collective_kind kind = collective_kind(a->kind);
-    struct extent e = {.block = a->count * rail_type_bytes((enum rail_type)a->type)};
+    struct collective_extent e = {.block = a->count * rail_type_bytes((enum rail_type)a->type)};
     bool root = (uint32_t)a->root == comm->rank;
     if (!kind.root_gives || root) e.input = kind.input_blocks ? e.block * comm->n_ranks : e.block;
     if (!kind.root_gets || root) e.output = kind.output_blocks ? e.block * comm->n_ranks : e.block;
@@ -88,7 +83,7 @@ static struct extent extent_of(const struct comm *comm, const struct collective 
 }
 
 /* The addresses of my own block in both buffers are the same. */
-static bool in_place(const struct comm *comm, const struct collective *a, const struct extent *e)
+static bool in_place(const struct comm *comm, const struct collective *a, const struct collective_extent *e)
 {
     struct collective_kind kind = collective_kind(a->kind);
     size_t mine = comm->rank * e->block;
@@ -96,7 +91,7 @@ static bool in_place(const struct comm *comm, const struct collective *a, const 
            (uintptr_t)a->input + (kind.input_blocks ? mine : 0) == (uintptr_t)a->output + (kind.output_blocks ? mine : 0);
 }
 
-static enum rail_result overlap_check(const struct comm *comm, const struct collective *a, const struct extent *e)
+static enum rail_result overlap_check(const struct comm *comm, const struct collective *a, const struct collective_extent *e)
 {
     struct collective_kind kind = collective_kind(a->kind);
     uintptr_t in = (uintptr_t)a->input, out = (uintptr_t)a->output;
@@ -114,7 +109,7 @@ static enum rail_result overlap_check(const struct comm *comm, const struct coll
                                           : "the same address");
 }
 
-static enum rail_result resolve(const struct comm *comm, const struct collective *a, struct rail_combine *how)
+enum rail_result collective_resolve(const struct comm *comm, const struct collective *a, struct rail_combine *how)
 {
     if (collective_kind(a->kind).reduces)
         return redop_resolve(&comm->redops, a->call, a->op, a->type, comm->n_ranks, how);
@@ -134,12 +129,12 @@ enum rail_result collective_check(const struct comm *comm, const struct collecti
     if (a->count > SIGNATURE_COUNT_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "%s: count %zu of %zu-byte elements: at most %llu; split the call", a->call,
                          a->count, element, SIGNATURE_COUNT_MAX);
-    struct extent e = extent_of(comm, a);
+    struct collective_extent e = collective_extent(comm, a);
     if ((e.input && !a->input) || (e.output && !a->output))
         return rail_fail(RAIL_E_ARGUMENT, "%s: %s is NULL (count %zu)", a->call,
                          e.input && !a->input ? "sendbuff" : "recvbuff", a->count);
     struct rail_combine how;
-    RAIL_TRY(resolve(comm, a, &how));
+    RAIL_TRY(collective_resolve(comm, a, &how));
     return overlap_check(comm, a, &e);
 }
 
@@ -155,7 +150,7 @@ static enum rail_result alone(const struct collective *a, const struct rail_comb
     return RAIL_OK;
 }
 
-static uint64_t signature_of(const struct collective *a)
+uint64_t collective_signature(const struct collective *a)
 {
     struct collective_kind kind = collective_kind(a->kind);
     unsigned op = !kind.reduces ? 0u : a->op < REDOP_FIRST_CREATED ? (unsigned)a->op : 5u;
@@ -180,40 +175,46 @@ static enum rail_result provide_scratch(struct comm *comm, struct host_call *cal
  * (device/host_copy.c); the caller finds neither in the cache then. */
 #define STREAM_BYTES ((uint64_t)16 << 20)
 
-static bool streams(const struct comm *comm, const struct extent *e)
+static bool streams(const struct comm *comm, const struct collective_extent *e)
 {
     return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output) >= STREAM_BYTES;
 }
 
-static enum rail_result lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
-                                struct host_op *op)
+enum rail_result collective_lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
+                                    struct host_call *call, struct instance *const **instances)
 {
     size_t element = rail_type_bytes(how->type);
     struct collective_kind kind = collective_kind(a->kind);
     struct choice choice = choose_plan(a->kind, &comm->table, &comm->shape, a->count * element);
-    struct extent e = extent_of(comm, a);
+    struct collective_extent e = collective_extent(comm, a);
+    *instances = NULL;
+    *call = (struct host_call){.input = a->input, .output = a->output, .how = *how, .signature = collective_signature(a)};
+    if (choice.algorithm == PLAN_PAIRWISE) return RAIL_OK;
+    RAIL_TRY(wires_instances(&comm->wires, a->kind, kind.rooted ? (uint32_t)a->root : 0, &choice, instances));
+    const struct plan *plan = &(*instances)[0]->plan;
+    call->split = (struct plan_split){.count = a->count,
+                                      .grain = SHM_LINE / element,
+                                      .piece_max = choice.piece_bytes / element,
+                                      .n_channels = choice.n_channels,
+                                      .n_pieces = plan->n_pieces / collective_blocks(a->kind, comm->n_ranks)};
+    call->blocks = (struct plan_blocks){comm->shape.order, kind.input_blocks, kind.output_blocks};
+    /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
+    call->direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE));
+    call->streams = streams(comm, &e);
+    return RAIL_OK;
+}
+
+static enum rail_result start(struct comm *comm, const struct collective *a, const struct rail_combine *how,
+                              struct host_op *op)
+{
     struct instance *const *instances;
-    if (choice.algorithm == PLAN_PAIRWISE)
+    struct host_call call;
+    RAIL_TRY(collective_lay_out(comm, a, how, &call, &instances));
+    if (!instances)
         return alltoall_start(&comm->alltoall, &comm->wires,
-                              &(struct alltoall_call){a->input, a->output, e.block, signature_of(a), comm->direct});
-    RAIL_TRY(wires_instances(&comm->wires, a->kind, kind.rooted ? (uint32_t)a->root : 0, &choice, &instances));
-    const struct plan *plan = &instances[0]->plan;
-    struct host_call call = {
-        .input = a->input,
-        .output = a->output,
-        .how = *how,
-        .split = {.count = a->count,
-                  .grain = SHM_LINE / element,
-                  .piece_max = choice.piece_bytes / element,
-                  .n_channels = choice.n_channels,
-                  .n_pieces = plan->n_pieces / collective_blocks(a->kind, comm->n_ranks)},
-        .blocks = {comm->shape.order, kind.input_blocks, kind.output_blocks},
-        .signature = signature_of(a),
-        /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
-        .direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)),
-        .streams = streams(comm, &e),
-    };
-    if (plan->n_scratch) RAIL_TRY(provide_scratch(comm, &call, plan));
+                              &(struct alltoall_call){a->input, a->output, collective_extent(comm, a).block, call.signature,
+                                                      comm->direct});
+    if (instances[0]->plan.n_scratch) RAIL_TRY(provide_scratch(comm, &call, &instances[0]->plan));
     return host_op_start(op, &comm->node, &call, instances);
 }
 
@@ -222,11 +223,11 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
     struct rail_combine how;
     op->n_left = op->n_runs = 0;
     RAIL_TRY(fault_result(&comm->fault));
-    if (comm->n_ranks > 1) calls_begin(&comm->node, signature_of(a));
+    if (comm->n_ranks > 1) calls_begin(&comm->node, collective_signature(a));
     if (a->count == 0) return RAIL_OK;
-    RAIL_TRY(resolve(comm, a, &how));
+    RAIL_TRY(collective_resolve(comm, a, &how));
     if (comm->n_ranks == 1) return alone(a, &how);
-    enum rail_result result = lay_out(comm, a, &how, op);
+    enum rail_result result = start(comm, a, &how, op);
     if (result != RAIL_OK) return comm_failed(comm, result);
     return collective_progress(comm, op);
 }
@@ -303,7 +304,7 @@ static enum rail_result run_express(struct comm *comm, const struct collective *
     struct rail_combine how;
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(redop_resolve(&comm->redops, a->call, a->op, a->type, comm->n_ranks, &how));
-    uint64_t signature = signature_of(a);
+    uint64_t signature = collective_signature(a);
     calls_begin(&comm->node, signature);
     enum rail_result result = express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input,
                                                 a->output, a->count, signature, comm->table.deterministic);
@@ -314,7 +315,7 @@ void collective_done(struct comm *comm, const struct collective *a)
 {
     if (__builtin_expect(comm->digest == NULL, 1)) return;
     struct collective_kind kind = collective_kind(a->kind);
-    digest_note(comm->digest, signature_of(a), a->output, extent_of(comm, a).output, !kind.root_gets && !kind.input_blocks);
+    digest_note(comm->digest, collective_signature(a), a->output, collective_extent(comm, a).output, !kind.root_gets && !kind.input_blocks);
 }
 
 enum rail_result collective_run(struct comm *comm, const struct collective *a)

@@ -18,6 +18,19 @@ struct collective {
 /* Checks everything that needs the communicator; called at once also inside a group. */
 enum rail_result collective_check(const struct comm *comm, const struct collective *args);
 
+/* What this rank's part is in bytes: 0 and not looked at where it gives, or gets, nothing. */
+struct collective_extent {
+    size_t block, input, output;
+};
+struct collective_extent collective_extent(const struct comm *comm, const struct collective *args);
+/* How its values are combined; 64 bits of what it is, the same on all ranks. */
+enum rail_result collective_resolve(const struct comm *comm, const struct collective *args, struct rail_combine *how);
+uint64_t collective_signature(const struct collective *args);
+/* The plans that run it, [call->split.n_channels], and what they are run with but for scratch. *instances NULL: it is
+ * messages between all pairs (alltoall.h). Opens links as needed. */
+enum rail_result collective_lay_out(struct comm *comm, const struct collective *args, const struct rail_combine *how,
+                                    struct host_call *call, struct instance *const **instances);
+
 /* Runs it to its end. */
 enum rail_result collective_run(struct comm *comm, const struct collective *args);
 

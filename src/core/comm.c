@@ -18,6 +18,7 @@
 #include "core/announce.h"
 #include "core/collective.h"
 #include "core/comm_store.h"
+#include "core/gpu_rank.h"
 #include "core/leave.h"
 #include "core/notes.h"
 #include "core/p2p.h"
@@ -120,7 +121,7 @@ void comm_let_go(struct comm *comm) { atomic_store_explicit(&comm->inside, 0, me
 
 /* ---- beginning ---- */
 
-struct comm *comm_new(const char *call, const struct comm_config *config, int device)
+struct comm *comm_new(const char *call, const struct comm_config *config, int device, struct cuda_device *gpu)
 {
     struct comm *comm = comm_store_take();
     if (!comm) {
@@ -128,7 +129,9 @@ struct comm *comm_new(const char *call, const struct comm_config *config, int de
         return NULL;
     }
     comm->config = *config;
-    comm->device = device;
+    comm->device = gpu ? gpu->ordinal : device;
+    comm->gpu_device = gpu;
+    if (gpu) cuda_device_hold(gpu);
     fault_init(&comm->fault);
     watch_init(&comm->watch);
     comm->magic_end = COMM_MAGIC_END;
@@ -151,6 +154,7 @@ static void clear(struct comm *comm)
     bool failed = atomic_load(&comm->fault.stop) != 0;
     notes_stop(comm);
     if (comm->node.segment.mapping && (!failed || comm->stopped)) calls_close(&comm->node); /* else the news tells */
+    gpu_rank_close(comm); /* before what its kernels may touch */
     onesided_clear(comm); /* what arrives may have to tell of a failure */
     if (comm->bootstrap) bootstrap_close(comm->bootstrap);
     comm->bootstrap = NULL;
@@ -210,7 +214,13 @@ enum rail_result comm_drain(struct comm *comm, const char *call)
     comm_settle(comm);
     uint64_t patience_ns = (uint64_t)rail_param_int(RAIL_PARAM_FINALIZE_TIMEOUT_S) * RAIL_NS_PER_S;
     struct rail_deadline deadline = rail_deadline_in_ns(patience_ns);
-    enum rail_result result = fault_result(&comm->fault);
+    enum rail_result result = gpu_rank_settle(comm, deadline);
+    if (result == RAIL_NOT_YET)
+        return rail_fail(RAIL_E_TIMEOUT, "%s: what rank %u enqueued on its GPU has not run within %lld s "
+                         "(RAILCCL_FINALIZE_TIMEOUT_S); synchronize the streams first", call, comm->rank,
+                         (long long)(patience_ns / RAIL_NS_PER_S));
+    if (result == RAIL_OK) result = fault_result(&comm->fault);
+    if (result != RAIL_OK) return result;
     comm_enter(comm);
     while (!wires_drained(&comm->wires) || !onesided_drained(comm)) {
         if ((result = fault_result(&comm->fault)) != RAIL_OK) break;

@@ -11,6 +11,7 @@
 #include "core/config.h"
 #include "core/digest.h"
 #include "core/fault.h"
+#include "core/gpu_watch.h"
 #include "core/onesided.h"
 #include "core/redop.h"
 #include "core/registration.h"
@@ -38,6 +39,8 @@ struct member {
     uint8_t fresh[16];       /* random, for this communicator */
     uint64_t fabric;         /* digest of its fabric file, 0 = none */
     struct place hangs;      /* the switches above its host */
+    int32_t gpu;             /* number of its device; -1: a host rank */
+    uint32_t reserved;
     struct bootstrap_place place; /* where its process is found by communicators made of this one */
 };
 
@@ -63,6 +66,9 @@ struct comm {
     uint32_t rank, n_ranks;
     struct comm_config config;
     int device;          /* as given to InitAll; -1 on a host rank otherwise */
+    struct cuda_device *gpu_device; /* held; NULL: a host rank */
+    struct gpu *gpu;     /* NULL: a host rank */
+    struct gpu_watched gpu_watched;
     struct shape shape;
     struct member *members; /* [n_ranks] */
     struct bootstrap *bootstrap;
@@ -83,6 +89,7 @@ struct comm {
     struct onesided onesided;
     struct digest *digest; /* NULL: not asked for */
     struct scratch scratch; /* of the collective that runs: one at a time */
+    bool unrung;         /* a GPU takes part in the node: it rings no doorbells */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
     bool finalized;
@@ -116,8 +123,8 @@ struct comm {
 #define COMM_OF_PARENT 0x7261696c70617265ull  /* "railpare": made before fork(), this is the child; nothing to be touched */
 #define COMM_MAGIC_END 0x6d6d6f636c696172ull
 
-/* Memory for a communicator, at COMM_JOINING. NULL with an error text that names `call`. */
-struct comm *comm_new(const char *call, const struct comm_config *config, int device);
+/* Memory for a communicator, at COMM_JOINING; it takes one more hold on `gpu` (NULL: a host rank). NULL with an error text that names `call`. */
+struct comm *comm_new(const char *call, const struct comm_config *config, int device, struct cuda_device *gpu);
 /* The library's thread is done with its work: COMM_MAGIC, or freed if somebody ended the communicator meanwhile. */
 void comm_made(struct comm *comm, uint64_t from);
 /* It could not be made: frees all but the handle, which remembers why (COMM_FAILED), unless it was ended meanwhile. */

@@ -158,7 +158,7 @@ static enum rail_result through(struct making *m, struct comm *anew, enum rail_r
 static enum rail_result of_parent(struct making *m, enum rail_result (*derive)(struct making *))
 {
     if (!fault_is(&m->parent->fault, RAIL_E_REVOKED)) return derive(m);
-    struct comm *anew = comm_new(m->call, &m->parent->config, m->parent->device);
+    struct comm *anew = comm_new(m->call, &m->parent->config, m->parent->device, m->parent->gpu_device);
     if (!anew) return RAIL_E_SYSTEM;
     enum rail_result result = through(m, anew, derive);
     char text[512];

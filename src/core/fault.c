@@ -10,6 +10,7 @@ void fault_init(struct fault *fault)
     fault->result = RAIL_OK;
     fault->text[0] = 0;
     fault->heir = NULL;
+    fault->beside = NULL;
 }
 
 int fault_raise(struct fault *fault, enum rail_result result, const char *text)
@@ -20,10 +21,19 @@ int fault_raise(struct fault *fault, enum rail_result result, const char *text)
         fault->result = result;
         snprintf(fault->text, sizeof fault->text, "%s", text);
         atomic_store_explicit(&fault->stop, 1, memory_order_release);
+        if (fault->beside) atomic_store_explicit(fault->beside, 1, memory_order_release);
         if (fault->heir && fault->heir_hears_all) fault_raise(fault->heir, result, text);
     }
     pthread_mutex_unlock(&fault->lock);
     return first;
+}
+
+void fault_beside(struct fault *fault, _Atomic uint32_t *word)
+{
+    pthread_mutex_lock(&fault->lock);
+    fault->beside = word;
+    if (word && fault->result != RAIL_OK) atomic_store_explicit(word, 1, memory_order_release);
+    pthread_mutex_unlock(&fault->lock);
 }
 
 void fault_lend(struct fault *fault, struct fault *heir, int hears_all)

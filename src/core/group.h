@@ -12,6 +12,7 @@
 #include "core/p2p.h"
 #include "core/stream.h"
 #include "core/window_calls.h"
+#include "foreign/cuda.h"
 
 /* A call that fails inside a group refuses the group: its end starts nothing and returns the first such failure, for a
  * caller who looks only there. The communicators work on. */
@@ -26,6 +27,8 @@ enum rail_result group_simulate_end(double *ns);
 /* Inside a group only: it runs later, when the streams named in it have come to it. NULL: its end waits for it. */
 enum rail_result group_on_stream(struct stream *stream);
 
+/* The same of a GPU rank: its calls in the group are ordered by all streams that it names. */
+enum rail_result group_on_gpu_stream(struct comm *comm, cu_stream stream);
 /* Inside a group only. Copies `like`; *like->out is written by group_end. */
 enum rail_result group_add_making(const struct making *like);
 enum rail_result group_add_collective(struct comm *comm, const struct collective *args);

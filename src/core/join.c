@@ -16,6 +16,7 @@
 #include "bootstrap/auth.h"
 #include "bootstrap/tree.h"
 #include "core/collective.h"
+#include "core/gpu_rank.h"
 #include "core/gone.h"
 #include "core/homes.h"
 #include "core/hosts.h"
@@ -38,13 +39,14 @@ struct rail_deadline join_deadline(void)
 
 /* ---- who is there ---- */
 
-static enum rail_result introduce(struct member *m, bool alone)
+static enum rail_result introduce(struct member *m, bool alone, const struct cuda_device *gpu)
 {
     m->host = machine_host_key();
     m->machine = machine_key();
     m->agreed = rail_params_agreed_hash();
     m->pid = (int32_t)getpid();
     m->cores = machine_cores();
+    m->gpu = gpu ? gpu->ordinal : -1;
     net_process_id(m->process);
     snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
     rail_random(m->fresh, sizeof m->fresh);
@@ -83,7 +85,7 @@ static enum rail_result meet(struct comm *comm, struct rail_deadline deadline)
 {
     comm->members = calloc(comm->n_ranks, sizeof *comm->members);
     if (!comm->members) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    RAIL_TRY(introduce(&comm->members[comm->rank], comm->n_ranks == 1));
+    RAIL_TRY(introduce(&comm->members[comm->rank], comm->n_ranks == 1, comm->gpu_device));
     RAIL_TRY(bootstrap_allgather(comm->bootstrap, comm->members, sizeof *comm->members, deadline));
     for (uint32_t r = 0; r < comm->n_ranks; r++)
         if (comm->members[r].agreed != comm->members[0].agreed) return name_difference(comm, deadline);
@@ -110,6 +112,14 @@ static enum rail_result shape_of(struct comm *comm)
     int failed = shape_build(&comm->shape, comm->n_ranks, keys, 1);
     free(keys);
     return failed ? rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks) : rails_order(comm);
+}
+
+/* A rank of these has its buffers on a GPU. */
+static bool some_gpu(const struct comm *comm, const uint32_t *ranks, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++)
+        if (comm->members[ranks[k]].gpu >= 0) return true;
+    return false;
 }
 
 /* ---- the node ---- */
@@ -151,7 +161,9 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     snprintf(purpose, sizeof purpose, "node %u", node);
     auth_derive(bootstrap_secret(comm->bootstrap), purpose, request.key);
     count_processes(comm, ranks, n, &request.n_processes, &request.first_of_process);
-    comm->direct = request.n_processes == 1;
+    comm->unrung = some_gpu(comm, ranks, n);
+    comm->direct = request.n_processes == 1 && !comm->unrung;
+    if (comm->unrung) request.geometry.n_sets = gpu_rank_sets(&request.geometry, network);
     comm->node.self = shape->peer_of[comm->rank];
     comm->node.ranks = ranks;
     comm->node.suspect = on_suspicion;
@@ -352,12 +364,16 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);
     RAIL_TRY(shape_of(comm));
     RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config));
+    bool gpus = some_gpu(comm, comm->shape.order, comm->n_ranks);
+    if (gpus) gpu_rank_table(&comm->table, &comm->shape);
     RAIL_TRY(join_node(comm, deadline));
     RAIL_TRY(onesided_init(comm, comm->config.n_rma_contexts));
     RAIL_TRY(wire_up(comm, deadline));
     atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);
     comm->policy = policy_of(comm);
-    comm->express = comm->n_ranks > 1 && comm->table.forced_algorithm < 0 &&
+    comm->policy.unrung = comm->unrung;
+    RAIL_TRY(gpu_rank_open(comm));
+    comm->express = comm->n_ranks > 1 && !gpus && comm->table.forced_algorithm < 0 &&
                     express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
     RAIL_TRY(agree(comm, deadline));
     comm->digest = digest_open(comm->rank, comm->n_ranks);

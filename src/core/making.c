@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/thread.h"
 #include "core/derive.h"
+#include "device/cuda/cuda.h"
 
 struct errand {
     struct errand *next;
@@ -32,6 +33,7 @@ struct making *making_copy(const struct making *like)
         return m;
     }
     free(like->members);
+    cuda_device_drop(like->gpu);
     rail_fail(RAIL_E_SYSTEM, "%s: out of memory", like->call);
     return NULL;
 }
@@ -41,6 +43,7 @@ void makings_free(struct making *list)
     while (list) {
         struct making *next = list->next;
         free(list->members);
+        cuda_device_drop(list->gpu);
         free(list);
         list = next;
     }
@@ -141,7 +144,7 @@ static enum rail_result prepare(struct errand *e)
     }
     for (struct making *m = e->first; m; m = m->next) {
         if (m->kind == MAKING_SPLIT && m->color < 0) continue;
-        m->comm = comm_new(m->call, &m->config, m->device);
+        m->comm = comm_new(m->call, &m->config, m->device, m->parent ? m->parent->gpu_device : m->gpu);
         if (!m->comm) return RAIL_E_SYSTEM;
     }
     return RAIL_OK;

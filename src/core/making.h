@@ -13,6 +13,7 @@ struct making {
     enum making_kind kind;
     struct comm_config config; /* of the new communicator */
     int device;
+    struct cuda_device *gpu; /* MAKING_BY_ID: held by the making; NULL: a host rank */
     struct comm *parent; /* what it is made of; NULL: MAKING_BY_ID */
     struct comm **out;   /* the caller's; written on success, or at once when the caller does not wait */
 

@@ -10,17 +10,10 @@
 #include "core/reach.h"
 #include "engine/signature.h"
 
-/* One call of a group. */
-struct post {
-    struct message message;
-    uint32_t peer;
-    uint32_t direction; /* enum message_direction */
-};
-
 struct p2p_block {
     struct p2p_block *next;
     uint32_t n, capacity;
-    struct post posts[];
+    struct p2p_post posts[];
 };
 
 /* The first holds a pipeline's two calls, the largest are worth an allocation every 64 KiB. */
@@ -62,10 +55,16 @@ static enum rail_result flow_open(struct comm *comm, enum message_direction dire
                       &f->link);
 }
 
-static enum rail_result open_at_first(struct comm *comm)
+enum rail_result p2p_open(struct comm *comm)
 {
     if (__builtin_expect(comm->p2p.flows != NULL, 1)) return RAIL_OK;
     return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX, comm->direct);
+}
+
+enum rail_result p2p_flow_open(struct comm *comm, enum message_direction direction, uint32_t peer)
+{
+    RAIL_TRY(p2p_open(comm));
+    return flow_open(comm, direction, peer);
 }
 
 void p2p_free(struct comm *comm) { messages_close(&comm->p2p); }
@@ -150,7 +149,7 @@ static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct 
 {
     uint32_t peer = (uint32_t)a->peer;
     RAIL_TRY(fault_result(&comm->fault));
-    RAIL_TRY(open_at_first(comm));
+    RAIL_TRY(p2p_open(comm));
     RAIL_TRY(flow_open(comm, a->direction, peer));
     messages_append(&comm->p2p, a->direction, peer, message);
     messages_begin(&comm->p2p, a->direction, peer);
@@ -179,7 +178,7 @@ static struct p2p_block *block_add(struct p2p_batch *batch)
 {
     uint32_t capacity = batch->last ? 4 * batch->last->capacity : BLOCK_FIRST;
     if (capacity > BLOCK_MOST) capacity = BLOCK_MOST;
-    struct p2p_block *block = malloc(sizeof *block + capacity * sizeof(struct post));
+    struct p2p_block *block = malloc(sizeof *block + capacity * sizeof(struct p2p_post));
     if (!block) return NULL;
     block->next = NULL;
     block->n = 0;
@@ -196,27 +195,25 @@ enum rail_result p2p_batch_add(struct p2p_batch *batch, const struct p2p_call *a
     struct p2p_block *block = batch->last;
     if (!block || block->n == block->capacity) block = block_add(batch);
     if (!block) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", a->call);
-    block->posts[block->n++] = (struct post){message_of(a), (uint32_t)a->peer, (uint32_t)a->direction};
+    block->posts[block->n++] = (struct p2p_post){message_of(a), (uint32_t)a->peer, (uint32_t)a->direction};
     return RAIL_OK;
 }
 
-/* A place in a batch, for walking what is to and from oneself. */
-struct walk {
-    struct p2p_block *block;
-    uint32_t at;
-};
-
-static struct post *walk_next(struct walk *w, uint32_t peer, enum message_direction direction)
+struct p2p_post *p2p_walk_on(struct p2p_walk *w)
 {
-    for (; w->block; w->block = w->block->next, w->at = 0)
-        while (w->at < w->block->n) {
-            struct post *p = &w->block->posts[w->at++];
-            if (p->peer == peer && p->direction == (uint32_t)direction) return p;
-        }
+    while (w->block && w->at == w->block->n) *w = (struct p2p_walk){w->block->next, 0};
+    return w->block ? &w->block->posts[w->at++] : NULL;
+}
+
+static struct p2p_post *walk_next(struct p2p_walk *w, uint32_t peer, enum message_direction direction)
+{
+    struct p2p_post *p;
+    while ((p = p2p_walk_on(w)))
+        if (p->peer == peer && p->direction == (uint32_t)direction) return p;
     return NULL;
 }
 
-static enum rail_result unpaired(const struct comm *comm, enum message_direction direction, const struct post *p)
+static enum rail_result unpaired(const struct comm *comm, enum message_direction direction, const struct p2p_post *p)
 {
     char text[96];
     message_describe(direction, comm->rank, p->message.signature, text, sizeof text);
@@ -226,10 +223,10 @@ static enum rail_result unpaired(const struct comm *comm, enum message_direction
 
 enum rail_result p2p_batch_check(const struct comm *comm, const struct p2p_batch *batch)
 {
-    struct walk sends = {batch->first, 0}, receives = {batch->first, 0};
+    struct p2p_walk sends = {batch->first, 0}, receives = {batch->first, 0};
     for (;;) {
-        struct post *s = walk_next(&sends, comm->rank, MESSAGE_SEND);
-        struct post *r = walk_next(&receives, comm->rank, MESSAGE_RECEIVE);
+        struct p2p_post *s = walk_next(&sends, comm->rank, MESSAGE_SEND);
+        struct p2p_post *r = walk_next(&receives, comm->rank, MESSAGE_RECEIVE);
         if (!s && !r) return RAIL_OK;
         if (!r) return unpaired(comm, MESSAGE_SEND, s);
         if (!s) return unpaired(comm, MESSAGE_RECEIVE, r);
@@ -244,8 +241,8 @@ enum rail_result p2p_batch_check(const struct comm *comm, const struct p2p_batch
 
 static void copy_to_oneself(const struct comm *comm, const struct p2p_batch *batch)
 {
-    struct walk sends = {batch->first, 0}, receives = {batch->first, 0};
-    struct post *s, *r;
+    struct p2p_walk sends = {batch->first, 0}, receives = {batch->first, 0};
+    struct p2p_post *s, *r;
     while ((s = walk_next(&sends, comm->rank, MESSAGE_SEND)) && (r = walk_next(&receives, comm->rank, MESSAGE_RECEIVE)))
         if (s->message.bytes) memmove(r->message.buffer, s->message.buffer, s->message.bytes);
 }
@@ -263,7 +260,7 @@ static void begin_all(struct comm *comm)
 static enum rail_result start(struct comm *comm, struct p2p_batch *batch)
 {
     RAIL_TRY(fault_result(&comm->fault));
-    RAIL_TRY(open_at_first(comm));
+    RAIL_TRY(p2p_open(comm));
     for (struct p2p_block *b = batch->first; b; b = b->next)
         for (uint32_t k = 0; k < b->n; k++)
             if (b->posts[k].peer != comm->rank) RAIL_TRY(flow_open(comm, b->posts[k].direction, b->posts[k].peer));
@@ -299,7 +296,7 @@ double p2p_batch_predict(const struct comm *comm, const struct p2p_batch *batch)
     if (!batch->first) return 0;
     for (const struct p2p_block *b = batch->first; b; b = b->next)
         for (uint32_t k = 0; k < b->n; k++) {
-            const struct post *p = &b->posts[k];
+            const struct p2p_post *p = &b->posts[k];
             bool away = comm->shape.node_of[p->peer] != comm->shape.node_of[comm->rank];
             struct predict_traffic *t = &traffic[p->direction == (uint32_t)MESSAGE_SEND];
             t->messages[away]++;

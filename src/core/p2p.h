@@ -24,6 +24,21 @@ struct p2p_batch {
     bool started;
 };
 
+/* One of them, in posting order; the next after `walk`, which begins as {batch->first, 0}. NULL: no more. */
+struct p2p_post {
+    struct message message;
+    uint32_t peer;
+    uint32_t direction; /* enum message_direction */
+};
+struct p2p_walk {
+    struct p2p_block *block;
+    uint32_t at;
+};
+struct p2p_post *p2p_walk_on(struct p2p_walk *walk);
+/* What the communicator has of messages; the link of a flow: opened at first use. */
+enum rail_result p2p_open(struct comm *comm);
+enum rail_result p2p_flow_open(struct comm *comm, enum message_direction direction, uint32_t peer);
+
 /* Checks everything but the pairing with oneself; called at once also inside a group. */
 enum rail_result p2p_check(const struct comm *comm, const struct p2p_call *args);
 

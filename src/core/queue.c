@@ -9,15 +9,6 @@
 #include "base/clock.h"
 #include "core/predict.h"
 
-enum call_state { CALL_WAITING, CALL_RUNNING };
-
-struct queued_call {
-    struct queued_call *next; /* of the same communicator, in call order */
-    struct collective args;
-    enum call_state state;
-    struct host_op op;
-};
-
 static struct queue *queue_of(struct queue **queues, struct comm *comm)
 {
     struct queue **at = queues;
@@ -35,7 +26,7 @@ enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, 
     if (!c) return rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
     c->next = NULL;
     c->args = *args;
-    c->state = CALL_WAITING;
+    c->running = false;
     if (q->last)
         q->last->next = c;
     else
@@ -49,6 +40,21 @@ enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const s
     struct queue *q = queue_of(queues, comm);
     return q ? p2p_batch_add(&q->p2p, args)
              : rail_fail(RAIL_E_SYSTEM, "%s: out of memory for one more call of the group", args->call);
+}
+
+enum rail_result queue_on_gpu_stream(struct queue **queues, struct comm *comm, cu_stream stream)
+{
+    static const char no_room[] = "out of memory for one more stream of the group";
+    struct queue *q = queue_of(queues, comm);
+    if (stream == CU_LEGACY_STREAM) stream = NULL; /* two names of one */
+    if (!q) return rail_fail(RAIL_E_SYSTEM, no_room);
+    for (uint32_t k = 0; k < q->n_gpu_streams; k++)
+        if (q->gpu_streams[k] == stream) return RAIL_OK;
+    cu_stream *more = realloc(q->gpu_streams, (q->n_gpu_streams + 1) * sizeof *more);
+    if (!more) return rail_fail(RAIL_E_SYSTEM, no_room);
+    q->gpu_streams = more;
+    q->gpu_streams[q->n_gpu_streams++] = stream;
+    return RAIL_OK;
 }
 
 enum rail_result queue_add_onesided(struct queue **queues, struct onesided_op *op)
@@ -87,6 +93,7 @@ void queues_free(struct queue *queues)
             queues->first = later;
         }
         p2p_batch_free(&queues->p2p);
+        free(queues->gpu_streams);
         onesided_batch_free(&queues->onesided);
         free(queues);
         queues = next;
@@ -98,9 +105,9 @@ static enum rail_result collectives_progress(struct queue *q)
 {
     while (q->first) {
         struct queued_call *c = q->first;
-        enum rail_result result = c->state == CALL_WAITING ? collective_start(q->comm, &c->args, &c->op)
-                                                           : collective_progress(q->comm, &c->op);
-        c->state = CALL_RUNNING;
+        enum rail_result result = c->running ? collective_progress(q->comm, &c->op)
+                                               : collective_start(q->comm, &c->args, &c->op);
+        c->running = true;
         if (result != RAIL_OK) return result;
         collective_done(q->comm, &c->args);
         q->first = c->next;
@@ -203,7 +210,7 @@ static void fail_all(struct queue *queues, enum rail_result failure)
         if (q->result == RAIL_NOT_YET && fault_raise(&q->comm->fault, mine ? RAIL_E_ABORTED : failure, text))
             bootstrap_tell(q->comm->bootstrap, q->comm->rank, mine ? RAIL_E_REMOTE : failure, text);
     for (struct queue *q = queues; q; q = q->next)
-        if (q->first && q->first->state == CALL_RUNNING) collective_abandon(q->comm);
+        if (q->first && q->first->running) collective_abandon(q->comm);
     rail_fail_quietly(failure, "%s", text);
 }
 

@@ -8,8 +8,15 @@
 #include "core/collective.h"
 #include "core/comm.h"
 #include "core/p2p.h"
+#include "foreign/cuda.h"
 
-struct queued_call;
+/* One collective of a queue. */
+struct queued_call {
+    struct queued_call *next; /* of the same communicator, in call order */
+    struct collective args;
+    bool running;
+    struct host_op op;
+};
 
 /* The calls of one communicator. */
 struct queue {
@@ -20,12 +27,16 @@ struct queue {
     struct onesided_batch onesided;
     uint32_t turn;  /* of what was posted to the communicator (posted.h) */
     uint64_t moved; /* by p2p, at the last look */
+    cu_stream *gpu_streams; /* of a GPU rank: that its calls name, [n_gpu_streams] different ones */
+    uint32_t n_gpu_streams;
     enum rail_result result;
 };
 
 /* Append to the communicator's queue, making one at the end of the list when there is none. */
 enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, const struct collective *args);
 enum rail_result queue_add_p2p(struct queue **queues, struct comm *comm, const struct p2p_call *args);
+/* `stream` is one of those by which the queue's calls, of a GPU rank, are ordered. */
+enum rail_result queue_on_gpu_stream(struct queue **queues, struct comm *comm, cu_stream stream);
 /* Takes over what the operation holds, on failure too. */
 enum rail_result queue_add_onesided(struct queue **queues, struct onesided_op *op);
 

@@ -7,6 +7,7 @@
 
 struct redop_created {
     uint64_t scale; /* bits of the scalar */
+    uint64_t at;    /* 0, or where it stands in a GPU's memory */
     uint8_t type;
     uint8_t used;
 };
@@ -41,11 +42,25 @@ enum rail_result redop_create(struct redops *ops, enum rail_type type, const voi
     return RAIL_OK;
 }
 
+enum rail_result redop_create_at(struct redops *ops, enum rail_type type, uint64_t address, int *handle_out)
+{
+    static const uint64_t unknown = 0;
+    RAIL_TRY(redop_create(ops, type, &unknown, handle_out));
+    ops->created[*handle_out - REDOP_FIRST_CREATED].at = address;
+    return RAIL_OK;
+}
+
 static struct redop_created *find(const struct redops *ops, int handle)
 {
     uint32_t at = (uint32_t)handle - REDOP_FIRST_CREATED;
     if (handle < REDOP_FIRST_CREATED || at >= ops->capacity || !ops->created[at].used) return NULL;
     return &ops->created[at];
+}
+
+uint64_t redop_scalar_at(const struct redops *ops, int op)
+{
+    const struct redop_created *created = find(ops, op);
+    return created ? created->at : 0;
 }
 
 enum rail_result redop_destroy(struct redops *ops, int handle)

@@ -17,6 +17,10 @@ struct redops {
 
 /* PreMulSum: `scalar` points at one element of `type`. The handle is >= REDOP_FIRST_CREATED. */
 enum rail_result redop_create(struct redops *ops, enum rail_type type, const void *scalar, int *handle_out);
+/* The same with a scalar in a GPU's memory, which is read whenever an operation runs; for redop_scalar_at. */
+enum rail_result redop_create_at(struct redops *ops, enum rail_type type, uint64_t address, int *handle_out);
+/* Where that scalar is; 0: it is immediate. */
+uint64_t redop_scalar_at(const struct redops *ops, int op);
 enum rail_result redop_destroy(struct redops *ops, int handle);
 void redops_clear(struct redops *ops);
 

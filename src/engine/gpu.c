@@ -135,11 +135,11 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
 void gpu_close(struct gpu *gpu)
 {
     if (!gpu) return;
-    gpu_stop(gpu);
+    atomic_store(&gpu->shared->stop, 1);
     gpu_bury(gpu);
 }
 
-void gpu_stop(struct gpu *gpu) { atomic_store_explicit(&gpu->shared->stop, 1, memory_order_release); }
+_Atomic uint32_t *gpu_stop_word(struct gpu *gpu) { return &gpu->shared->stop; }
 
 void gpu_look(const struct gpu *g, struct gpu_state *out)
 {

@@ -9,10 +9,11 @@
  * for the life of a communicator is taken when it is opened, and what a closed one held is given back only when no launch
  * of the process is under way (gpu_memory.c).
  *
- * One thread at a time per communicator, but for gpu_stop, gpu_progress and gpu_look, which any thread may call. */
+ * One thread at a time per communicator, but for gpu_progress, gpu_trouble and gpu_look, which another one may call. */
 #ifndef RAIL_ENGINE_GPU_H
 #define RAIL_ENGINE_GPU_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -39,8 +40,8 @@ enum rail_result gpu_open(const struct gpu_request *request, struct gpu **out);
 /* Its launches have ended, or will see `stop`. The memory goes when nothing of the process is under way. NULL is nothing. */
 void gpu_close(struct gpu *gpu);
 
-/* Every launch of it gives up, those to come included. Any thread, at any time until gpu_close. */
-void gpu_stop(struct gpu *gpu);
+/* Not 0: every launch of it gives up, those to come included. Any thread may set it until gpu_close. */
+_Atomic uint32_t *gpu_stop_word(struct gpu *gpu);
 
 /* One collective. `call` as for the host engine; its scratch and `direct` are not looked at. */
 struct gpu_collective {

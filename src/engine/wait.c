@@ -13,6 +13,10 @@
 
 /* Longest sleep: bounds how late an abort or a peer's death is seen even if nobody rings. */
 #define SLEEP_NS (50 * RAIL_NS_PER_MS)
+/* Where a GPU takes part nobody may ring: a sixteenth of what was waited so far, between half of what a launch takes and
+ * what a core can be woken for all the time. */
+#define UNRUNG_LEAST_NS (20 * RAIL_NS_PER_US)
+#define UNRUNG_MOST_NS RAIL_NS_PER_MS
 /* Yielding goes on for this long before the first sleep: some 50 wake-ups' worth, so that only a late rank is slept for. */
 #define AWAKE_NS (1 * RAIL_NS_PER_MS)
 /* Twice the longest sleep: nothing is compared for a rank that is merely late by a scheduler's turn. */
@@ -69,12 +73,18 @@ void wait_show_core(struct waiter *w, const struct wait_policy *policy, const st
     }
 }
 
+static uint64_t unrung_sleep(const struct waiter *w)
+{
+    uint64_t ns = (rail_now_ns() - w->began_ns) / 16;
+    return ns < UNRUNG_LEAST_NS ? UNRUNG_LEAST_NS : ns > UNRUNG_MOST_NS ? UNRUNG_MOST_NS : ns;
+}
+
 void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const struct shm_segment *segment,
                      uint32_t self)
 {
     if (w->armed) {
         if (policy->network) net_leave_to_sleep();
-        rail_futex_wait(&segment->controls[self].door.word, w->word, SLEEP_NS);
+        rail_futex_wait(&segment->controls[self].door.word, w->word, policy->unrung ? unrung_sleep(w) : SLEEP_NS);
         if (policy->network) net_enter();
         disarm(w, segment, self);
         w->sleeper = true;

@@ -16,6 +16,7 @@ struct wait_policy {
     bool crowded;       /* ranks outnumber cores: after the first yield every look is followed by one */
     uint64_t awake_ns;  /* spinning and yielding before sleeping */
     uint32_t together;  /* waits left that yield early: a peer seems to share this core. The engine's own */
+    bool unrung;        /* a GPU takes part in the node, which rings no doorbell: sleeps are short */
     bool network;       /* some peers are reached by lanes: drive them while awake, hand them over before sleeping */
 };
 

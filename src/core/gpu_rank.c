@@ -1,0 +1,155 @@
+/* gpu_rank.c - a GPU rank's beginning and end. */
+#include "core/gpu_rank.h"
+
+#include <sched.h>
+#include <time.h>
+
+#include "core/gpu_watch.h"
+
+/* ---- which device ---- */
+
+/* As if it were current: its primary context, as CUDA's runtime uses it. */
+static enum rail_result device_at(const char *call, int ordinal, struct cuda_device **out)
+{
+    const struct cuda_driver *driver;
+    cu_context context, popped;
+    cu_device device;
+    RAIL_TRY(cuda_driver_get(call, &driver));
+    cu_result result = driver->device_get(&device, ordinal);
+    if (result != CU_SUCCESS) return cuda_fail(driver, call, result, "cuDeviceGet of device %d", ordinal);
+    result = driver->primary_retain(&context, device);
+    if (result != CU_SUCCESS) return cuda_fail(driver, call, result, "cuDevicePrimaryCtxRetain of device %d", ordinal);
+    result = driver->context_push(context);
+    enum rail_result got = result == CU_SUCCESS ? cuda_device_current(call, out)
+                                                : cuda_fail(driver, call, result, "cuCtxPushCurrent of device %d", ordinal);
+    if (result == CU_SUCCESS) driver->context_pop(&popped);
+    driver->primary_release(device); /* the device holds it by itself */
+    return got;
+}
+
+enum rail_result gpu_rank_device(const char *call, int ordinal, struct cuda_device **out)
+{
+    bool wanted;
+    const char *why;
+    *out = NULL;
+    RAIL_TRY(cuda_wanted(call, &wanted, &why));
+    if (!wanted) return RAIL_OK;
+    return ordinal < 0 ? cuda_device_current(call, out) : device_at(call, ordinal, out);
+}
+
+struct cuda_device *gpu_rank_device_of(const struct comm *comm)
+{
+    if (comm->gpu_device) cuda_device_hold(comm->gpu_device);
+    return comm->gpu_device;
+}
+
+/* ---- sizes ---- */
+
+/* Pinned: 64 KiB slots for up to 8 ranks a node (a page of PCIe's time is 1 us, a slot some 3), less where there are more,
+ * since every two ranks have two links of messages. */
+enum { SLOT_BYTES = 64 << 10, SLOT_RANKS = 8, SLOT_LEAST = 4 << 10 };
+/* Sets for links of plans: within a node plans have windows, and only who asks for a ring or a tree uses slots. */
+enum { SETS_NEAR = 16, SETS_NETWORK = 64 };
+/* Links over the network of plans, and of messages with as many other ranks. */
+enum { RELAYS_OF_PLANS = 48, RELAY_PEERS = 24, RELAYS_OF_PAIR = 4 };
+
+static uint32_t ranks_of_a_node(const struct shape *shape)
+{
+    uint32_t most = 1;
+    for (uint32_t v = 0; v < shape->n_nodes; v++) {
+        uint32_t n = shape->node_start[v + 1] - shape->node_start[v];
+        if (n > most) most = n;
+    }
+    return most;
+}
+
+void gpu_rank_table(struct choice_table *table, const struct shape *shape)
+{
+    uint32_t bytes = SLOT_BYTES;
+    for (uint32_t n = ranks_of_a_node(shape); n > SLOT_RANKS && bytes > SLOT_LEAST; n = (n + 1) / 2) bytes /= 2;
+    if (table->shm_slot_bytes > bytes) table->shm_slot_bytes = bytes;
+    if (table->net_slot_bytes > bytes) table->net_slot_bytes = bytes;
+}
+
+uint32_t gpu_rank_sets(const struct shm_geometry *g, bool network)
+{
+    uint32_t pairs = LINK_PAIR_CHANNELS * g->n_peers, more = network ? SETS_NETWORK : SETS_NEAR;
+    uint32_t all = shm_places(&(struct shm_geometry){.n_peers = g->n_peers});
+    return pairs + more < all ? pairs + more : all;
+}
+
+/* The most scratch that any plan of this rank wants: its pieces are slots' worth at most. */
+static size_t scratch_bytes(const struct comm *comm)
+{
+    uint32_t most = 0;
+    struct plan plan;
+    for (int c = 0; c < PLAN_COLLECTIVES; c++)
+        for (int a = 0; a < PLAN_ALGORITHMS; a++)
+            if (plan_write(c, a, &comm->shape, comm->rank, 0, 0, &plan) && plan.n_scratch > most) most = plan.n_scratch;
+    for (int c = 0; comm->table.deterministic && c < PLAN_COLLECTIVES; c++)
+        for (int a = 0; a < PLAN_ALGORITHMS; a++)
+            if (plan_write_in_rank_order(c, a, &comm->shape, comm->rank, 0, 0, &plan) && plan.n_scratch > most)
+                most = plan.n_scratch;
+    uint32_t channels = comm->shape.n_nodes > 1 ? comm->table.net_channels : 1;
+    if (comm->table.forced_channels > channels) channels = comm->table.forced_channels;
+    size_t piece = comm->shape.n_nodes > 1 ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes;
+    return (size_t)most * channels * piece;
+}
+
+/* ---- beginning and end ---- */
+
+enum rail_result gpu_rank_open(struct comm *comm)
+{
+    if (!comm->gpu_device || comm->n_ranks == 0) return RAIL_OK;
+    uint32_t far = comm->n_ranks - comm->node.segment.geometry.n_peers;
+    const struct gpu_request request = {
+        .device = comm->gpu_device,
+        .node = &comm->node,
+        .rank = comm->rank,
+        .n_ranks = comm->n_ranks,
+        .order = comm->shape.order,
+        .scratch_bytes = scratch_bytes(comm),
+        .relay_links = far ? RELAYS_OF_PLANS + RELAYS_OF_PAIR * (far < RELAY_PEERS ? far : RELAY_PEERS) : 0,
+        .relay_slots = comm->wires.net_slots,
+        .relay_slot_bytes = comm->wires.net_slot_bytes,
+    };
+    RAIL_TRY(gpu_open(&request, &comm->gpu));
+    fault_beside(&comm->fault, gpu_stop_word(comm->gpu));
+    return gpu_watch_add(comm);
+}
+
+void gpu_rank_close(struct comm *comm)
+{
+    if (comm->gpu) {
+        gpu_watch_drop(comm);
+        fault_beside(&comm->fault, NULL);
+        gpu_close(comm->gpu);
+    }
+    comm->gpu = NULL;
+    if (comm->gpu_device) cuda_device_drop(comm->gpu_device);
+    comm->gpu_device = NULL;
+}
+
+/* Half as long as a short launch takes. */
+#define NAP_NS (20 * RAIL_NS_PER_US)
+
+enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadline)
+{
+    struct gpu_state state;
+    if (!comm->gpu) return RAIL_OK;
+    for (;;) {
+        gpu_look(comm->gpu, &state);
+        if (state.launched == state.ended && state.begun == state.finished && gpu_drained(comm->gpu)) return RAIL_OK;
+        RAIL_TRY(fault_result(&comm->fault));
+        if (rail_deadline_passed(deadline)) return RAIL_NOT_YET;
+        struct timespec t = {0, NAP_NS};
+        nanosleep(&t, NULL);
+    }
+}
+
+enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call)
+{
+    if (!comm->gpu) return RAIL_OK;
+    return rail_fail(RAIL_E_USAGE, "%s: does not work on GPU memory in this release; use it on host ranks (RAILCCL_DEVICE=host)",
+                     call);
+}

@@ -1,0 +1,46 @@
+/* gpu_rank.h - a communicator's rank whose buffers are a GPU's (engine/gpu.h): which device, and what calls become.
+ *
+ * Calls return when they are enqueued; their work runs in the order of the caller's streams. What a call of a host rank
+ * finds out while it waits (a rank that calls something else, one that is dead, links that broke) a thread of the library
+ * finds out here (gpu_watch.h). */
+#ifndef RAIL_CORE_GPU_RANK_H
+#define RAIL_CORE_GPU_RANK_H
+
+#include "core/collective.h"
+#include "core/comm.h"
+#include "core/p2p.h"
+#include "engine/gpu.h"
+
+struct queue;
+
+/* RAILCCL_DEVICE's decision for a rank that the calling thread makes: the device of its current context, or number
+ * `ordinal` (InitAll), held; NULL: a host rank. RAIL_E_CUDA with the driver's words. */
+enum rail_result gpu_rank_device(const char *call, int ordinal, struct cuda_device **out);
+/* The same device, held once more; NULL for a host rank. */
+struct cuda_device *gpu_rank_device_of(const struct comm *comm);
+
+/* How large slots are, and how many sets of them a rank has, where every page is pinned. The same on all ranks. */
+void gpu_rank_table(struct choice_table *table, const struct shape *shape);
+uint32_t gpu_rank_sets(const struct shm_geometry *geometry, bool network);
+
+/* The last step of joining, with wires and table. */
+enum rail_result gpu_rank_open(struct comm *comm);
+/* Accepts one that was never opened. Its launches have ended, or will give up. */
+void gpu_rank_close(struct comm *comm);
+
+/* For a call on `stream`, and for its buffers: RAIL_E_ARGUMENT names what cannot be used. */
+enum rail_result gpu_rank_accept(const struct comm *comm, const char *call, cu_stream stream);
+enum rail_result gpu_rank_collective_check(const struct comm *comm, const struct collective *args);
+enum rail_result gpu_rank_p2p_check(const struct comm *comm, const struct p2p_call *args);
+/* An operator whose scalar lies in the device's memory. */
+enum rail_result gpu_rank_scalar(struct comm *comm, const char *call, enum rail_type type, const void *scalar, int *handle_out);
+/* "CALL: not on GPU ranks yet: WHAT" as RAIL_E_USAGE for one; RAIL_OK for a host rank. */
+enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call);
+
+/* Enqueues what a queue holds, which belongs to a GPU rank; what fails becomes the communicator's fault. */
+enum rail_result gpu_rank_enqueue(struct queue *queue);
+
+/* Waits until everything enqueued has run; RAIL_NOT_YET after `deadline`, RAIL_E_... the fault. */
+enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadline);
+
+#endif
