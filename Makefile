@@ -56,6 +56,7 @@ $(BUILD)/%_avx512.o: FILE_CFLAGS += -mavx2 -mf16c -mavx512f -mavx512bw -mavx512v
 # which would cost half of its compile time.
 DEVICE_OPT ?= $(if $(SAN),-O1,-O3)
 $(BUILD)/src/device/%.o: FILE_CFLAGS += -g0 $(DEVICE_OPT)
+$(BUILD)/src/device/cuda/%.o: FILE_CFLAGS += -g $(OPT)
 # One template makes all three files: under sanitizers the portable one is watched, which takes a minute to compile; the
 # others are compared with it bit by bit.
 $(BUILD)/src/device/%_avx2.o $(BUILD)/src/device/%_avx512.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)

@@ -105,7 +105,9 @@ enum cu_pointer_attributes {
     CU_POINTER_IPC_CAPABLE = 10,   /* int */
     CU_POINTER_RANGE_BEGIN = 11,   /* cu_address */
     CU_POINTER_RANGE_BYTES = 12,   /* size_t */
-    CU_POINTER_HANDLE_TYPES = 14,  /* unsigned: allowed enum cu_handle_types */
+    CU_POINTER_ACCESS_FLAGS = 16,  /* unsigned long long: of the current device; CU_ACCESS_READ_WRITE */
+    CU_POINTER_MAPPED_BYTES = 18,  /* size_t, of a piece that was mapped at once; 12.1 */
+    CU_POINTER_MAPPED_BEGIN = 19,  /* cu_address */
 };
 enum cu_memory_types { CU_MEMORY_HOST = 1, CU_MEMORY_DEVICE = 2 };
 
