@@ -188,7 +188,7 @@ enum rail_result gpu_messages(struct gpu *g, const struct gpu_batch *b, cu_strea
 {
     uint64_t flow_bytes = round_up(b->n_flows * sizeof(struct kernel_flow)), most = 0;
     uint64_t message_bytes = round_up(b->n_messages * sizeof(struct kernel_message));
-    void *at;
+    void *at = NULL;
     RAIL_TRY(table_room(g, flow_bytes + message_bytes, &at));
     struct kernel_flow *flows = at;
     struct kernel_message *messages = (void *)((unsigned char *)at + flow_bytes);
