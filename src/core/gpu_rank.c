@@ -1,9 +1,11 @@
 /* gpu_rank.c - a GPU rank's beginning and end. */
 #include "core/gpu_rank.h"
 
-#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
+#include "base/params.h"
 #include "core/gpu_watch.h"
 
 /* ---- which device ---- */
@@ -98,9 +100,8 @@ static size_t scratch_bytes(const struct comm *comm)
 
 /* ---- beginning and end ---- */
 
-enum rail_result gpu_rank_open(struct comm *comm)
+static enum rail_result open_own(struct comm *comm)
 {
-    if (!comm->gpu_device || comm->n_ranks == 0) return RAIL_OK;
     uint32_t far = comm->n_ranks - comm->node.segment.geometry.n_peers;
     const struct gpu_request request = {
         .device = comm->gpu_device,
@@ -115,7 +116,56 @@ enum rail_result gpu_rank_open(struct comm *comm)
     };
     RAIL_TRY(gpu_open(&request, &comm->gpu));
     fault_beside(&comm->fault, gpu_stop_word(comm->gpu));
+    return RAIL_OK;
+}
+
+/* What every rank says, twice: what it offers; whether it reaches what the others of its node offer. */
+struct word {
+    struct gpu_offer offer;
+    uint32_t reaches, reserved;
+};
+
+static bool reaches_all(struct comm *comm, const struct word *words)
+{
+    uint32_t n = comm->node.segment.geometry.n_peers;
+    struct gpu_offer offers[SHM_MAX_PEERS];
+    bool same_process[SHM_MAX_PEERS];
+    for (uint32_t p = 0; p < n; p++) {
+        uint32_t rank = comm->node.ranks[p];
+        offers[p] = words[rank].offer;
+        same_process[p] = memcmp(comm->members[rank].process, comm->members[comm->rank].process, NET_PROCESS_ID_BYTES) == 0;
+    }
+    return comm->gpu && gpu_reach(comm->gpu, offers, same_process);
+}
+
+static bool node_reaches(const struct comm *comm, const struct word *words)
+{
+    for (uint32_t p = 0; p < comm->node.segment.geometry.n_peers; p++)
+        if (!words[comm->node.ranks[p]].reaches) return false;
+    return true;
+}
+
+static enum rail_result agree(struct comm *comm, struct word *words, struct rail_deadline deadline)
+{
+    bool near = comm->gpu && comm->node.segment.geometry.n_peers > 1 && !rail_param_bool(RAIL_PARAM_NCCL_P2P_DISABLE);
+    struct word *mine = &words[comm->rank];
+    if (near) RAIL_TRY(gpu_offer(comm->gpu, &mine->offer));
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, words, sizeof *words, deadline));
+    mine->reaches = reaches_all(comm, words);
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, words, sizeof *words, deadline));
+    if (!comm->gpu) return RAIL_OK;
+    RAIL_TRY(gpu_use_near(comm->gpu, node_reaches(comm, words)));
     return gpu_watch_add(comm);
+}
+
+enum rail_result gpu_rank_open(struct comm *comm, struct rail_deadline deadline)
+{
+    if (comm->gpu_device) RAIL_TRY(open_own(comm));
+    struct word *words = calloc(comm->n_ranks, sizeof *words);
+    if (!words) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
+    enum rail_result result = agree(comm, words, deadline);
+    free(words);
+    return result;
 }
 
 void gpu_rank_close(struct comm *comm)

@@ -23,8 +23,9 @@ struct cuda_device *gpu_rank_device_of(const struct comm *comm);
 void gpu_rank_table(struct choice_table *table, const struct shape *shape);
 uint32_t gpu_rank_sets(const struct shm_geometry *geometry, bool network);
 
-/* The last step of joining, with wires and table. */
-enum rail_result gpu_rank_open(struct comm *comm);
+/* With wires and table, on every rank of a communicator in which a GPU takes part: opens this rank's, and agrees with the
+ * node's others where windows are. */
+enum rail_result gpu_rank_open(struct comm *comm, struct rail_deadline deadline);
 /* Accepts one that was never opened. Its launches have ended, or will give up. */
 void gpu_rank_close(struct comm *comm);
 

@@ -372,7 +372,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);
     comm->policy = policy_of(comm);
     comm->policy.unrung = comm->unrung;
-    RAIL_TRY(gpu_rank_open(comm));
+    if (gpus) RAIL_TRY(gpu_rank_open(comm, deadline));
     comm->express = comm->n_ranks > 1 && !gpus && comm->table.forced_algorithm < 0 &&
                     express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
     RAIL_TRY(agree(comm, deadline));

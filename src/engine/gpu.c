@@ -64,29 +64,24 @@ static enum rail_result pin_segment(struct gpu *g)
     return RAIL_OK;
 }
 
-/* The communicator on the device: struct kernel_node, then the tables that it names. */
+/* The communicator on the device: struct kernel_node, then the tables that it names; gpu_use_near tells the windows. */
 static enum rail_result settle(struct gpu *g, const struct gpu_request *r)
 {
     const struct shm_segment *s = &g->node->segment;
-    uint32_t n = s->geometry.n_peers;
-    uint64_t windows[SHM_MAX_PEERS], at;
-    for (uint32_t p = 0; p < n; p++) windows[p] = gpu_in_segment(g, shm_window_at(s, p, 0, SHM_WINDOW_IN, 0));
     struct kernel_node node = {
         .stop = gpu_in_shared(g, &g->shared->stop),
         .report = gpu_in_shared(g, &g->shared->report),
         .calls = gpu_in_segment(g, &s->controls[g->node->self].calls),
         .rounds = gpu_in_segment(g, s->rounds),
         .window_bytes = s->geometry.window_bytes,
-        .n_peers = n,
+        .n_peers = s->geometry.n_peers,
         .self = g->node->self,
         .window_channels = (uint32_t)s->geometry.window_channels,
         .rank = g->rank,
     };
     g->life_used = sizeof node;
-    RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &node.windows));
     RAIL_TRY(gpu_keep(g, r->order, r->n_ranks * sizeof *r->order, &g->order));
-    at = g->life;
-    return cuda_copy(g->device, CALL, at, (uint64_t)(uintptr_t)&node, sizeof node);
+    return cuda_copy(g->device, CALL, g->life, (uint64_t)(uintptr_t)&node, sizeof node);
 }
 
 static enum rail_result open_within(struct gpu *g, const struct gpu_request *r)
@@ -112,6 +107,12 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
     g->node = r->node;
     g->rank = r->rank;
     g->n_ranks = r->n_ranks;
+    g->n_peers = r->node->segment.geometry.n_peers;
+    g->peers = calloc(g->n_peers, sizeof *g->peers);
+    if (!g->peers) {
+        free(g);
+        return rail_fail(RAIL_E_SYSTEM, CALL ": rank %u on a GPU: out of memory", r->rank);
+    }
     cuda_device_hold(g->device);
     gpu_reap();
     enum rail_result result = cuda_enter(g->device, CALL, &scope);
@@ -181,5 +182,5 @@ enum rail_result gpu_trouble(struct gpu *g)
     return say(g, r);
 }
 
-size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + g->scratch_bytes; }
+size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + g->scratch_bytes + g->near_bytes; }
 size_t gpu_pinned_bytes(const struct gpu *g) { return g->shared_bytes; }

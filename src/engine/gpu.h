@@ -37,6 +37,21 @@ struct gpu_request {
 
 /* Memory, the kernel, its streams and events. RAIL_E_CUDA with the driver's words. */
 enum rail_result gpu_open(const struct gpu_request *request, struct gpu **out);
+/* What a rank tells the others of its node, after gpu_open. Plain bytes. */
+struct gpu_offer {
+    uint64_t address;  /* of its windows and slots on its device; 0: none */
+    uint64_t device;   /* its struct cuda_device, for ranks of the same process */
+    int32_t ordinal;
+    uint32_t exported; /* the handle is good */
+    struct cuda_handle handle;
+};
+enum rail_result gpu_offer(struct gpu *gpu, struct gpu_offer *out);
+/* Whether this rank reaches what all others of its node offer, [n_peers] each. */
+bool gpu_reach(struct gpu *gpu, const struct gpu_offer *offers, const bool *same_process);
+/* Where the node's windows and slots are from now on: on the devices, or in the segment. The same on all its ranks. Called
+ * once, before the first launch. */
+enum rail_result gpu_use_near(struct gpu *gpu, bool near);
+
 /* Its launches have ended, or will see `stop`. The memory goes when nothing of the process is under way. NULL is nothing. */
 void gpu_close(struct gpu *gpu);
 

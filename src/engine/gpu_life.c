@@ -51,11 +51,12 @@ static struct kernel_link near_link(const struct gpu *g, const struct link *link
 {
     struct shm_link_place p = shm_link_place(link);
     struct kernel_link k = view_of(link);
-    k.place = p.place ? gpu_in_segment(g, p.place) : 0;
-    k.slots = p.place ? gpu_in_segment(g, p.slots) : 0;
     k.key = p.key;
     k.places = gpu_in_segment(g, p.places);
-    k.slots_base = gpu_in_segment(g, p.sets);
+    k.slots_base = g->uses_near ? g->peers[p.to_peer].at + gpu_slots_offset(&g->node->segment.geometry)
+                                : gpu_in_segment(g, p.sets);
+    k.place = p.place ? gpu_in_segment(g, p.place) : 0;
+    k.slots = p.place ? k.slots_base + (uint64_t)(p.slots - p.sets) : 0;
     k.n_places = p.n_places;
     return k;
 }

@@ -47,6 +47,8 @@ static void give_back(struct gpu *g)
 {
     cuda_event_give(g->device, g->done);
     cuda_stream_free(g->device, g->side);
+    gpu_leave_near(g);
+    free(g->peers);
     cuda_free(g->device, g->scratch);
     cuda_free(g->device, g->life);
     cuda_pinned_free(g->device, g->shared);

@@ -26,6 +26,12 @@ struct gpu_link {
     uint64_t at; /* address of its struct kernel_link */
 };
 
+/* A peer's windows, then its slots, in its GPU's memory. */
+struct gpu_peer {
+    uint64_t at;     /* as this device reaches them; 0: it does not */
+    uint64_t import; /* to be closed; 0: memory of this process */
+};
+
 /* One end of a link over the network, moved on by gpu_progress. */
 struct gpu_relay {
     struct link *link;
@@ -58,6 +64,11 @@ struct gpu {
 
     uint64_t life;            /* address on the device: kernel_node, then what is handed out */
     uint32_t life_used;
+    uint64_t near;            /* my windows and slots, for peers; 0: in the segment */
+    size_t near_bytes;
+    struct gpu_peer *peers;   /* [n_peers] */
+    uint32_t n_peers;
+    bool uses_near;
     uint64_t scratch;
     size_t scratch_bytes;
     uint64_t order;
@@ -96,6 +107,13 @@ void gpu_count_in(struct gpu *gpu);
 /* Gives back what closed ones held, if nothing is under way. */
 void gpu_reap(void);
 void gpu_bury(struct gpu *gpu);
+
+/* ---- gpu_peers.c ---- */
+
+/* Of a peer's slots behind its windows. */
+size_t gpu_slots_offset(const struct shm_geometry *geometry);
+/* Frees and unmaps; nothing is under way. */
+void gpu_leave_near(struct gpu *gpu);
 
 /* ---- gpu_life.c ---- */
 

@@ -150,6 +150,7 @@ struct shm_link_place shm_link_place(const struct link *link)
         .places = &l->segment->places[(size_t)l->to_peer * shm_places(g)],
         .sets = l->segment->slots + (size_t)l->to_peer * shm_sets(g) * g->n_slots * g->slot_bytes,
         .n_places = shm_places_taken(g),
+        .to_peer = l->to_peer,
     };
 }
 

@@ -28,6 +28,7 @@ struct shm_link_place {
     const struct shm_place *places; /* the receiver's, [n_places] that are taken */
     const unsigned char *sets;      /* the receiver's slots: place->set says which */
     uint32_t n_places;
+    uint32_t to_peer;
 };
 struct shm_link_place shm_link_place(const struct link *link);
 /* Sender: the receiver has released everything published. */

@@ -1,0 +1,84 @@
+/* gpu_peers.c - windows and slots in the memory of GPUs, where all ranks of a node can reach one another's: over NVLink or
+ * PCIe, in one process by address, between processes by an IPC handle. Then what is staged never leaves the devices;
+ * counters and exposures stay in the node's segment.
+ *
+ * All of a node's ranks do, or none: a rank on host memory, a device out of reach, or an IPC handle that cannot be opened
+ * (containers that do not share what it needs) leaves the node with the pinned segment, which always works. */
+#include <string.h>
+
+#include "base/log.h"
+#include "engine/gpu_state.h"
+
+#define CALL "ncclCommInitRank"
+
+static size_t windows_bytes(const struct shm_geometry *g) { return g->window_channels * 2 * SHM_DEPTH * g->window_bytes; }
+
+size_t gpu_slots_offset(const struct shm_geometry *g) { return windows_bytes(g); }
+
+static size_t near_bytes(const struct shm_geometry *g)
+{
+    return windows_bytes(g) + (size_t)shm_sets(g) * g->n_slots * g->slot_bytes;
+}
+
+enum rail_result gpu_offer(struct gpu *g, struct gpu_offer *out)
+{
+    const struct shm_geometry *geometry = &g->node->segment.geometry;
+    *out = (struct gpu_offer){.device = (uint64_t)(uintptr_t)g->device, .ordinal = g->device->ordinal};
+    if (geometry->n_peers < 2) return RAIL_OK;
+    RAIL_TRY(cuda_alloc(g->device, CALL, near_bytes(geometry), &g->near));
+    g->near_bytes = near_bytes(geometry);
+    out->address = g->near;
+    out->exported = cuda_export(g->device, CALL, g->near, &out->handle) == RAIL_OK;
+    return RAIL_OK;
+}
+
+/* Where peer `p` has its windows and slots, as this device reaches them; 0: it does not. */
+static uint64_t reach(struct gpu *g, const struct gpu_offer *theirs, bool same_process, uint64_t *base)
+{
+    uint64_t at = 0;
+    if (!theirs->address) return 0;
+    if (!same_process) {
+        if (!theirs->exported || cuda_import(g->device, CALL, &theirs->handle, base, &at) != RAIL_OK) return 0;
+        return at;
+    }
+    struct cuda_device *device = (struct cuda_device *)(uintptr_t)theirs->device;
+    if (device != g->device && cuda_peer_enable(g->device, CALL, device) != RAIL_OK) return 0;
+    return theirs->address;
+}
+
+bool gpu_reach(struct gpu *g, const struct gpu_offer *offers, const bool *same_process)
+{
+    uint32_t n = g->node->segment.geometry.n_peers;
+    bool all = n > 1;
+    for (uint32_t p = 0; p < n && all; p++) {
+        g->peers[p].at = p == g->node->self ? g->near : reach(g, &offers[p], same_process[p], &g->peers[p].import);
+        all = g->peers[p].at != 0;
+        if (!all)
+            RAIL_INFO(RAIL_P2P, "rank %u on GPU %d does not reach the memory of rank %u (GPU %d): the node's windows stay in "
+                      "pinned host memory", g->rank, g->device->ordinal, g->node->ranks[p], offers[p].ordinal);
+    }
+    return all;
+}
+
+enum rail_result gpu_use_near(struct gpu *g, bool near)
+{
+    uint32_t n = g->node->segment.geometry.n_peers;
+    uint64_t windows[SHM_MAX_PEERS], at;
+    for (uint32_t p = 0; p < n; p++)
+        windows[p] = near ? g->peers[p].at : gpu_in_segment(g, shm_window_at(&g->node->segment, p, 0, SHM_WINDOW_IN, 0));
+    g->uses_near = near;
+    if (!near) gpu_leave_near(g);
+    RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &at));
+    return cuda_copy(g->device, CALL, g->life + offsetof(struct kernel_node, windows), (uint64_t)(uintptr_t)&at, sizeof at);
+}
+
+void gpu_leave_near(struct gpu *g)
+{
+    for (uint32_t p = 0; g->peers && p < g->n_peers; p++) {
+        cuda_import_close(g->device, g->peers[p].import);
+        g->peers[p] = (struct gpu_peer){0};
+    }
+    cuda_free(g->device, g->near);
+    g->near = 0;
+    g->near_bytes = 0;
+}
