@@ -14,6 +14,7 @@ JOBS    ?= $(shell nproc)
 VERSION := $(shell cat VERSION)
 ARCH    := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
 Q       := $(if $(filter 0,$(V)),@)
+comma   := ,
 say      = $(if $(filter 0,$(V)),@printf '  %-5s %s\n' $(1) $(2))
 
 WARN    := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith -Wcast-qual -Wundef \
@@ -132,7 +133,8 @@ $(filter $(BUILD)/tests/perf/%,$(TESTS)): $(BUILD)/libperf.a
 # A test is one program on cmocka: tests/LAYER/test_NAME.c, linked with the hidden archive and tests/support/.
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(SUPPORT) $(ARCHIVE)
 	$(call say,LD,$@)
-	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) $(filter %/libperf.a,$^) $(ARCHIVE) $(STATIC) -lcmocka -lm -ldl $(LDFLAGS)
+	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) $(filter %/libperf.a,$^) $(ARCHIVE) $(STATIC) \
+	    $(addprefix -Wl$(comma)-rpath$(comma)'$$ORIGIN' ,$(filter %/libcuda.so.1,$^)) -lcmocka -lm -ldl $(LDFLAGS)
 
 # What check scripts run in network namespaces.
 RIGGED   := $(BUILD)/tests/rails/tree_rank
@@ -140,7 +142,21 @@ $(RIGGED): %: %.o $(ARCHIVE) | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $< $(ARCHIVE) $(STATIC) -lm -ldl $(LDFLAGS)
 
-tests: $(TESTS) $(RIGGED)
+# The emulated driver, and kernels for its own tests (tests/emulated_cuda/README.md).
+EMULATED  := $(BUILD)/tests/emulated_cuda/libcuda.so.1
+EMULATOR  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/emulated_cuda/test_%,$(wildcard tests/emulated_cuda/*.c)))
+KERNELS   := $(BUILD)/tests/emulated_cuda/kernels/kernels.so
+$(EMULATOR) $(KERNELS:.so=.o): FILE_CFLAGS += -fvisibility=default
+$(EMULATED): $(EMULATOR) tests/emulated_cuda/exports.map
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $(EMULATOR) -Wl,-soname,libcuda.so.1 \
+	    -Wl,--version-script=tests/emulated_cuda/exports.map $(if $(SAN),,-Wl,-z,defs) -Wl,-z,nodelete -ldl $(LDFLAGS)
+$(KERNELS): %.so: %.o
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -shared -o $@ $< $(LDFLAGS)
+$(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): $(EMULATED) | $(KERNELS)
+
+tests: $(TESTS) $(RIGGED) $(EMULATED) $(KERNELS)
 
 # ---- showing and proving --------------------------------------------------------------------------------------------
 

@@ -1,0 +1,67 @@
+/* golden.c - calls that synchronise, and the rule that they make.
+ *
+ * Module loads, allocations, registrations and the like wait until everything in flight in the context has ended, as they
+ * do (or may do) on a real GPU. So a client that makes such a call while one of its kernels waits for a peer hangs here
+ * as it would there: after 10 s a line says which call waits for which kernel, and with EMULATED_CUDA_GOLDEN=abort the
+ * process ends at once with that line. */
+#include "emulated_cuda/state.h"
+
+#include <errno.h>
+#include <stdlib.h>
+
+static const uint64_t WATCH_NS = 10000000000u;
+
+static const struct op *kernel_of(const struct context *context)
+{
+    const struct op *op = context->first;
+    while (op != NULL && op->work.kind != WORK_KERNEL)
+        op = op->next;
+    return op;
+}
+
+static void report(const struct context *context, const char *call, const char *what)
+{
+    const struct op *kernel = kernel_of(context);
+    if (kernel == NULL)
+        say("%s %s work on device %d, no kernel among it", call, what, context->device->ordinal);
+    else
+        say("%s %s kernel %s (%u blocks, %s) on device %d", call, what, kernel->work.function->name,
+            kernel->work.n_blocks, kernel->begun_ns != 0 ? "running" : "queued", context->device->ordinal);
+}
+
+void op_wait(struct op *op, const char *call)
+{
+    if (op == NULL || op->done)
+        return;
+    op_hold(op);
+    for (uint64_t warn = now_ns() + WATCH_NS; !op->done;) {
+        struct timespec until = {.tv_sec = (time_t)(warn / 1000000000u), .tv_nsec = (long)(warn % 1000000000u)};
+        if (pthread_cond_timedwait(&changed, &emulator, &until) == ETIMEDOUT && !op->done) {
+            report(op->context, call, "has waited 10 s for");
+            warn = now_ns() + WATCH_NS;
+        }
+    }
+    op_drop(op);
+}
+
+CUresult settle(struct context *context, const char *call)
+{
+    CUresult result = capture_forbids(call);
+    if (result != CUDA_SUCCESS)
+        return result;
+    if (settings.abort_golden && context->kernels > 0) {
+        report(context, call, "synchronises while in flight:");
+        abort();
+    }
+    /* A mark behind all that is in flight: what comes later is not waited for. */
+    if (context->first != NULL) {
+        struct op *mark = op_new(context, &(struct work){.kind = WORK_NOTHING});
+        for (struct op *op = context->first; op != mark; op = op->next)
+            op_after(mark, op);
+        op_hold(mark);
+        op_submit(mark);
+        op_wait(mark, call);
+        op_drop(mark);
+    }
+    return context->sticky;
+}
