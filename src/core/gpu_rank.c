@@ -189,7 +189,7 @@ enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadlin
     if (!comm->gpu) return RAIL_OK;
     for (;;) {
         gpu_look(comm->gpu, &state);
-        if (state.launched == state.ended && state.begun == state.finished && gpu_drained(comm->gpu)) return RAIL_OK;
+        if (!state.waiting && !state.inside && gpu_drained(comm->gpu)) return RAIL_OK;
         RAIL_TRY(fault_result(&comm->fault));
         if (rail_deadline_passed(deadline)) return RAIL_NOT_YET;
         struct timespec t = {0, NAP_NS};

@@ -105,12 +105,12 @@ static bool look_at(struct comm *comm, uint64_t now_ns, bool *moved)
     if (failed != RAIL_OK) note_failure(comm, failed, now_ns);
     else if ((failed = gpu_trouble(comm->gpu)) != RAIL_OK) note_failure(comm, failed, now_ns);
     if (w->failed != RAIL_OK && now_ns >= w->failed_ns) fail(comm, comm->rank, w->failed, w->why);
-    bool inside = state.begun != state.finished, busy = inside || state.launched != state.ended;
-    if (state.moved != w->moved || !inside) w->moved_ns = now_ns;
+    bool busy = state.inside || state.waiting;
+    if (state.moved != w->moved || !state.inside) w->moved_ns = now_ns;
     w->moved = state.moved;
     if (w->busy && !busy) settle_calls(comm);
     w->busy = busy;
-    if (inside && now_ns - w->moved_ns >= LONG_NS && now_ns - w->looked_ns >= LOOK_EVERY_NS) {
+    if (state.inside && now_ns - w->moved_ns >= LONG_NS && now_ns - w->looked_ns >= LOOK_EVERY_NS) {
         w->looked_ns = now_ns;
         look_into(comm, now_ns);
     }

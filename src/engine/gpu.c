@@ -56,32 +56,37 @@ static enum rail_result pin_shared(struct gpu *g, const struct gpu_request *r)
 
 static enum rail_result pin_segment(struct gpu *g)
 {
-    const struct shm_segment *s = &g->node->segment;
+    const struct shm_segment *s = &g->segment;
     uint64_t address;
     RAIL_TRY(cuda_register(g->device, CALL, s->header, shm_segment_bytes(&s->geometry), &address));
-    g->segment = s->header;
+    g->pinned = true;
     g->segment_shift = (ptrdiff_t)(address - (uint64_t)(uintptr_t)s->header);
     return RAIL_OK;
 }
 
-/* The communicator on the device: struct kernel_node, then the tables that it names; gpu_use_near tells the windows. */
+/* The communicator on the device: struct kernel_node of each track, then the table that they name; gpu_use_near tells the
+ * windows. */
 static enum rail_result settle(struct gpu *g, const struct gpu_request *r)
 {
-    const struct shm_segment *s = &g->node->segment;
-    struct kernel_node node = {
-        .stop = gpu_in_shared(g, &g->shared->stop),
-        .report = gpu_in_shared(g, &g->shared->report),
-        .calls = gpu_in_segment(g, &s->controls[g->node->self].calls),
-        .rounds = gpu_in_segment(g, s->rounds),
-        .window_bytes = s->geometry.window_bytes,
-        .n_peers = s->geometry.n_peers,
-        .self = g->node->self,
-        .window_channels = (uint32_t)s->geometry.window_channels,
-        .rank = g->rank,
-    };
-    g->life_used = sizeof node;
+    const struct shm_segment *s = &g->segment;
+    g->life_used = GPU_TRACKS * sizeof(struct kernel_node);
     RAIL_TRY(gpu_keep(g, r->order, r->n_ranks * sizeof *r->order, &g->order));
-    return cuda_copy(g->device, CALL, g->life, (uint64_t)(uintptr_t)&node, sizeof node);
+    for (int t = 0; t < GPU_TRACKS; t++) {
+        struct kernel_node node = {
+            .stop = gpu_in_shared(g, &g->shared->stop),
+            .report = gpu_in_shared(g, &g->shared->track[t].report),
+            .calls = gpu_in_segment(g, &s->controls[g->node->self].calls),
+            .rounds = gpu_in_segment(g, s->rounds),
+            .window_bytes = s->geometry.window_bytes,
+            .n_peers = s->geometry.n_peers,
+            .self = g->node->self,
+            .window_channels = (uint32_t)s->geometry.window_channels,
+            .rank = g->rank,
+        };
+        g->track[t].node = g->life + (uint64_t)t * sizeof node;
+        RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node, (uint64_t)(uintptr_t)&node, sizeof node));
+    }
+    return RAIL_OK;
 }
 
 static enum rail_result open_within(struct gpu *g, const struct gpu_request *r)
@@ -113,6 +118,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
         free(g);
         return rail_fail(RAIL_E_SYSTEM, CALL ": rank %u on a GPU: out of memory", r->rank);
     }
+    g->segment = shm_segment_hold(&r->node->segment);
     cuda_device_hold(g->device);
     gpu_reap();
     enum rail_result result = cuda_enter(g->device, CALL, &scope);
@@ -145,16 +151,17 @@ _Atomic uint32_t *gpu_stop_word(struct gpu *gpu) { return &gpu->shared->stop; }
 void gpu_look(const struct gpu *g, struct gpu_state *out)
 {
     *out = (struct gpu_state){0};
-    if (!g->shared) return;
-    const struct kernel_report *r = &g->shared->report;
-    /* In this order: what began after it was launched, and ended after it began, is seen as under way, never as more. */
-    out->ended = __atomic_load_n(&r->ended, __ATOMIC_ACQUIRE);
-    out->finished = __atomic_load_n(&r->finished, __ATOMIC_ACQUIRE);
-    out->begun = __atomic_load_n(&r->begun, __ATOMIC_ACQUIRE);
-    out->moved = __atomic_load_n(&r->moved, __ATOMIC_RELAXED);
+    for (int t = 0; g->shared && t < GPU_TRACKS; t++) {
+        const struct kernel_report *r = &g->shared->track[t].report;
+        /* In this order: what began after it was launched, and ended after it began, is seen as under way, never as more. */
+        uint64_t ended = __atomic_load_n(&r->ended, __ATOMIC_ACQUIRE);
+        uint64_t finished = __atomic_load_n(&r->finished, __ATOMIC_ACQUIRE);
+        out->inside |= __atomic_load_n(&r->begun, __ATOMIC_ACQUIRE) != finished;
+        out->waiting |= atomic_load(&g->track[t].launched) != ended;
+        out->moved += __atomic_load_n(&r->moved, __ATOMIC_RELAXED);
+    }
     out->graphs = atomic_load(&g->graphs);
-    out->launched = atomic_load(&g->launched);
-    out->busy = out->graphs || out->begun != out->finished || out->launched > out->ended;
+    out->busy = out->graphs || out->inside || out->waiting;
 }
 
 /* ---- what the kernel found wrong ---- */
@@ -176,10 +183,13 @@ static enum rail_result say(const struct gpu *g, const struct kernel_report *r)
 
 enum rail_result gpu_trouble(struct gpu *g)
 {
-    const struct kernel_report *r = &g->shared->report;
-    if (g->told || __atomic_load_n(&r->trouble, __ATOMIC_ACQUIRE) == KERNEL_FINE) return RAIL_OK;
-    g->told = true;
-    return say(g, r);
+    for (int t = 0; t < GPU_TRACKS; t++) {
+        const struct kernel_report *r = &g->shared->track[t].report;
+        if (g->track[t].told || __atomic_load_n(&r->trouble, __ATOMIC_ACQUIRE) == KERNEL_FINE) continue;
+        g->track[t].told = true;
+        return say(g, r);
+    }
+    return RAIL_OK;
 }
 
 size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + g->scratch_bytes + g->near_bytes; }

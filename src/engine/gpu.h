@@ -97,13 +97,13 @@ enum rail_result gpu_end(struct gpu *gpu, const cu_stream *streams, uint32_t n);
 enum rail_result gpu_fork(struct gpu *gpu, cu_stream stream, cu_stream *side);
 enum rail_result gpu_join(struct gpu *gpu, cu_stream stream);
 
-/* Launches that have not ended, graphs that may launch more. */
+/* What is under way. */
 struct gpu_state {
-    uint64_t launched, ended; /* by calls, not by graphs */
-    uint64_t begun, finished; /* all */
-    uint64_t moved;           /* steps, roughly: whether anything happens */
-    uint32_t graphs;
-    bool busy;         /* something is under way, or about to be */
+    bool waiting;    /* launches that calls have made have not ended */
+    bool inside;     /* a launch has begun and not ended, a graph's included */
+    bool busy;       /* one of these, or there are graphs */
+    uint32_t graphs; /* that may launch */
+    uint64_t moved;  /* steps, roughly: whether anything happens */
 };
 void gpu_look(const struct gpu *gpu, struct gpu_state *out);
 /* What the kernel found wrong, as an error with a text; RAIL_OK: nothing. Said once per communicator. */

@@ -62,14 +62,15 @@ enum rail_result gpu_join(struct gpu *g, cu_stream stream) { return cuda_stream_
 
 /* ---- launching ---- */
 
-static enum rail_result launch(struct gpu *g, struct kernel_call *call, uint32_t blocks, uint64_t bytes, cu_stream stream)
+static enum rail_result launch(struct gpu *g, struct gpu_track *track, struct kernel_call *call, uint32_t blocks,
+                               uint64_t bytes, cu_stream stream)
 {
     unsigned threads = bytes <= SHORT_BYTES ? SHORT_THREADS : KERNEL_THREADS;
-    call->node = g->life;
+    call->node = track->node;
     call->n_blocks = blocks;
-    call->number = g->capturing ? 0 : atomic_fetch_add(&g->launched, 1) + 1;
+    call->number = g->capturing ? 0 : atomic_fetch_add(&track->launched, 1) + 1;
     enum rail_result result = cuda_launch(g->device, CALL, g->kernel, blocks, threads, KERNEL_SHARED_BYTES, stream, call);
-    if (result != RAIL_OK && !g->capturing) atomic_fetch_sub(&g->launched, 1);
+    if (result != RAIL_OK && !g->capturing) atomic_fetch_sub(&track->launched, 1);
     return result;
 }
 
@@ -114,7 +115,7 @@ enum rail_result gpu_collective(struct gpu *g, const struct gpu_collective *c, c
         blocks += k.channels[channel].n_strands;
     }
     uint64_t bytes = call.split.count * rail_type_bytes(call.how.type);
-    return launch(g, &k, blocks ? blocks : 1, bytes, stream);
+    return launch(g, &g->track[GPU_COLLECTIVES], &k, blocks ? blocks : 1, bytes, stream);
 }
 
 enum rail_result gpu_copy(struct gpu *g, const struct gpu_collective *c, uint64_t count, cu_stream stream)
@@ -127,18 +128,21 @@ enum rail_result gpu_copy(struct gpu *g, const struct gpu_collective *c, uint64_
         .how = combine_of(c),
         .split = {.count = count, .grain = SHM_LINE / rail_type_bytes(c->call.how.type), .n_channels = 1, .n_pieces = 1},
     };
-    return launch(g, &k, bytes <= SHORT_BYTES ? 1 : COPY_BLOCKS, bytes, stream);
+    return launch(g, &g->track[GPU_COLLECTIVES], &k, bytes <= SHORT_BYTES ? 1 : COPY_BLOCKS, bytes, stream);
 }
 
 /* ---- messages ---- */
+
+static bool has_ended(const struct gpu *g, uint32_t track, uint64_t launch)
+{
+    return __atomic_load_n(&g->shared->track[track].report.ended, __ATOMIC_ACQUIRE) >= launch;
+}
 
 /* Launches that have ended leave their part of the ring. */
 static void ring_advance(struct gpu *g)
 {
     struct gpu_ring *ring = &g->ring;
-    struct gpu_state state;
-    gpu_look(g, &state);
-    while (ring->n && ring->launches[ring->first].launch <= state.ended) {
+    while (ring->n && has_ended(g, ring->launches[ring->first].track, ring->launches[ring->first].launch)) {
         ring->begin = ring->launches[ring->first].end;
         ring->first = (ring->first + 1) % GPU_RING_LAUNCHES;
         ring->n--;
@@ -159,7 +163,7 @@ static bool ring_take(struct gpu_ring *ring, uint32_t bytes, uint32_t *at)
     return true;
 }
 
-static enum rail_result table_room(struct gpu *g, uint64_t bytes, void **at)
+static enum rail_result table_room(struct gpu *g, const struct gpu_track *track, uint64_t bytes, void **at)
 {
     struct gpu_ring *ring = &g->ring;
     uint32_t from;
@@ -178,7 +182,8 @@ static enum rail_result table_room(struct gpu *g, uint64_t bytes, void **at)
     *at = g->ring_bytes + from;
     uint32_t entry = (ring->first + ring->n++) % GPU_RING_LAUNCHES;
     ring->launches[entry].end = ring->end;
-    ring->launches[entry].launch = atomic_load(&g->launched) + 1;
+    ring->launches[entry].track = (uint32_t)(track - g->track);
+    ring->launches[entry].launch = atomic_load(&track->launched) + 1;
     return RAIL_OK;
 }
 
@@ -189,7 +194,8 @@ enum rail_result gpu_messages(struct gpu *g, const struct gpu_batch *b, cu_strea
     uint64_t flow_bytes = round_up(b->n_flows * sizeof(struct kernel_flow)), most = 0;
     uint64_t message_bytes = round_up(b->n_messages * sizeof(struct kernel_message));
     void *at = NULL;
-    RAIL_TRY(table_room(g, flow_bytes + message_bytes, &at));
+    struct gpu_track *track = &g->track[b->counts ? GPU_COLLECTIVES : GPU_MESSAGES];
+    RAIL_TRY(table_room(g, track, flow_bytes + message_bytes, &at));
     struct kernel_flow *flows = at;
     struct kernel_message *messages = (void *)((unsigned char *)at + flow_bytes);
     for (uint32_t f = 0; f < b->n_flows; f++) {
@@ -212,5 +218,5 @@ enum rail_result gpu_messages(struct gpu *g, const struct gpu_batch *b, cu_strea
         .n_flows = b->n_flows,
     };
     uint32_t blocks = b->n_flows < MESSAGE_BLOCKS ? b->n_flows : MESSAGE_BLOCKS;
-    return launch(g, &k, blocks ? blocks : 1, most, stream);
+    return launch(g, track, &k, blocks ? blocks : 1, most, stream);
 }

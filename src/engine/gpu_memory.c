@@ -52,7 +52,8 @@ static void give_back(struct gpu *g)
     cuda_free(g->device, g->scratch);
     cuda_free(g->device, g->life);
     cuda_pinned_free(g->device, g->shared);
-    if (g->segment) cuda_unregister(g->device, g->segment);
+    if (g->pinned) cuda_unregister(g->device, g->segment.header);
+    shm_segment_close(&g->segment);
     cuda_device_drop(g->device);
     free(g->links);
     free(g->relays);

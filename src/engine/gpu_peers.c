@@ -69,7 +69,10 @@ enum rail_result gpu_use_near(struct gpu *g, bool near)
     g->uses_near = near;
     if (!near) gpu_leave_near(g);
     RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &at));
-    return cuda_copy(g->device, CALL, g->life + offsetof(struct kernel_node, windows), (uint64_t)(uintptr_t)&at, sizeof at);
+    for (int t = 0; t < GPU_TRACKS; t++)
+        RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node + offsetof(struct kernel_node, windows), (uint64_t)(uintptr_t)&at,
+                           sizeof at));
+    return RAIL_OK;
 }
 
 void gpu_leave_near(struct gpu *g)

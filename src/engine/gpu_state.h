@@ -14,10 +14,20 @@ enum {
     GPU_RING_LAUNCHES = 1024,  /* launches with messages under way */
 };
 
+/* A group's messages run beside its collectives, as a launch of their own. Launches of one track never overlap. */
+enum gpu_tracks { GPU_COLLECTIVES, GPU_MESSAGES, GPU_TRACKS };
+
 /* Pinned host memory, which both sides see; then the ring, the kept messages, and relays' places and slots. */
 struct gpu_shared {
     _Alignas(SHM_LINE) _Atomic uint32_t stop;
-    _Alignas(SHM_LINE) struct kernel_report report;
+    struct { _Alignas(SHM_LINE) struct kernel_report report; } track[GPU_TRACKS];
+};
+
+/* Launches that follow one another. */
+struct gpu_track {
+    uint64_t node; /* address of its struct kernel_node */
+    _Atomic uint64_t launched;
+    bool told;     /* its trouble was */
 };
 
 /* A link's end as the kernel sees it. */
@@ -45,7 +55,7 @@ struct gpu_relay {
 struct gpu_ring {
     uint32_t begin, end; /* bytes in use, a ring */
     uint32_t first, n;   /* of launches */
-    struct { uint32_t end; uint64_t launch; } launches[GPU_RING_LAUNCHES];
+    struct { uint32_t end, track; uint64_t launch; } launches[GPU_RING_LAUNCHES];
     uint32_t kept;       /* bytes of kept messages */
 };
 
@@ -54,7 +64,8 @@ struct gpu {
     struct cuda_device *device;
     const struct host_node *node;
     uint32_t rank, n_ranks;
-    void *segment;            /* where the node's segment begins, pinned */
+    struct shm_segment segment; /* the node's, held, since launches may outlive the communicator */
+    bool pinned;              /* it is */
     ptrdiff_t segment_shift;  /* from an address in it to the GPU's */
 
     struct gpu_shared *shared;
@@ -62,7 +73,8 @@ struct gpu {
     ptrdiff_t shared_shift;   /* from an address in pinned memory to the GPU's */
     size_t shared_bytes;
 
-    uint64_t life;            /* address on the device: kernel_node, then what is handed out */
+    struct gpu_track track[GPU_TRACKS];
+    uint64_t life;            /* address on the device: a kernel_node per track, then what is handed out */
     uint32_t life_used;
     uint64_t near;            /* my windows and slots, for peers; 0: in the segment */
     size_t near_bytes;
@@ -73,11 +85,10 @@ struct gpu {
     size_t scratch_bytes;
     uint64_t order;
 
-    _Atomic uint64_t launched;
     _Atomic uint32_t graphs;  /* live ones that may launch */
     uint64_t graph_seen;      /* id of the capture that was retained last */
     cu_stream last, side;
-    bool used, told, capturing;
+    bool used, capturing;
     cu_event done;            /* recorded after the last eager launch, on `last` */
     const struct cuda_kernel *kernel;
 

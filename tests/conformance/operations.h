@@ -32,6 +32,7 @@ struct hand {
     ncclRedOp_t op;
     int root, rank, n_ranks;
     ncclComm_t comm;
+    cudaStream_t stream;
 };
 
 enum in_place { EITHER, ALWAYS, NEVER };
@@ -57,8 +58,8 @@ static inline void *block_out(const struct hand *h, int k)
 static inline ncclResult_t sends_to_all(const struct hand *h)
 {
     ncclResult_t result = ncclGroupStart();
-    for (int k = 0; result == ncclSuccess && k < h->n_ranks; k++) result = ncclSend(block_in(h, k), h->count, h->type, k, h->comm, NULL);
-    for (int k = 0; result == ncclSuccess && k < h->n_ranks; k++) result = ncclRecv(block_out(h, k), h->count, h->type, k, h->comm, NULL);
+    for (int k = 0; result == ncclSuccess && k < h->n_ranks; k++) result = ncclSend(block_in(h, k), h->count, h->type, k, h->comm, h->stream);
+    for (int k = 0; result == ncclSuccess && k < h->n_ranks; k++) result = ncclRecv(block_out(h, k), h->count, h->type, k, h->comm, h->stream);
     ncclResult_t end = ncclGroupEnd();
     return result == ncclSuccess ? end : result;
 }
@@ -67,8 +68,8 @@ static inline ncclResult_t sends_from_root(const struct hand *h)
 {
     ncclResult_t result = ncclGroupStart();
     for (int k = 0; h->rank == h->root && result == ncclSuccess && k < h->n_ranks; k++)
-        result = ncclSend(block_in(h, k), h->count, h->type, k, h->comm, NULL);
-    if (result == ncclSuccess) result = ncclRecv(h->out, h->count, h->type, h->root, h->comm, NULL);
+        result = ncclSend(block_in(h, k), h->count, h->type, k, h->comm, h->stream);
+    if (result == ncclSuccess) result = ncclRecv(h->out, h->count, h->type, h->root, h->comm, h->stream);
     ncclResult_t end = ncclGroupEnd();
     return result == ncclSuccess ? end : result;
 }
@@ -76,15 +77,15 @@ static inline ncclResult_t sends_from_root(const struct hand *h)
 static inline ncclResult_t sends_to_root(const struct hand *h)
 {
     ncclResult_t result = ncclGroupStart();
-    if (result == ncclSuccess) result = ncclSend(h->in, h->count, h->type, h->root, h->comm, NULL);
+    if (result == ncclSuccess) result = ncclSend(h->in, h->count, h->type, h->root, h->comm, h->stream);
     for (int k = 0; h->rank == h->root && result == ncclSuccess && k < h->n_ranks; k++)
-        result = ncclRecv(block_out(h, k), h->count, h->type, k, h->comm, NULL);
+        result = ncclRecv(block_out(h, k), h->count, h->type, k, h->comm, h->stream);
     ncclResult_t end = ncclGroupEnd();
     return result == ncclSuccess ? end : result;
 }
 
 #define CALL(name, ...)                                                                                                \
-    static inline ncclResult_t call_##name(const struct hand *h) { return nccl##name(__VA_ARGS__, h->comm, NULL); }
+    static inline ncclResult_t call_##name(const struct hand *h) { return nccl##name(__VA_ARGS__, h->comm, h->stream); }
 CALL(AllReduce, h->in, h->out, h->count, h->type, h->op)
 CALL(Broadcast, h->in, h->out, h->count, h->type, h->root)
 CALL(Bcast, h->out, h->count, h->type, h->root)

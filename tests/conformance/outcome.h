@@ -15,6 +15,7 @@
 
 #include "conformance/operations.h"
 #include "device/host_oracle.h"
+#include "support/gpu.h"
 
 enum { PERIOD = 4099, GUARD = 192, POISON = 0xa5 };
 
@@ -124,6 +125,8 @@ struct buffers {
     unsigned char *room[2];
     size_t room_bytes;
     unsigned char *in, *out; /* in place: inside one another */
+    unsigned char *device[2]; /* the rooms' like in a GPU's memory, where the call works; NULL: it works here */
+    cudaStream_t stream;
     size_t n_in, n_out;      /* elements; 0: none */
     size_t block;            /* bytes */
 };
@@ -153,6 +156,32 @@ static inline struct buffers buffers_make(const struct call *c, int n, int rank)
     return b;
 }
 
+/* The same place in the GPU's memory; an address here where there is none. */
+static inline unsigned char *there(const struct buffers *b, unsigned char *at)
+{
+    for (int k = 0; k < 2; k++)
+        if (b->device[k] && at >= b->room[k] && at <= b->room[k] + b->room_bytes) return b->device[k] + (at - b->room[k]);
+    return at;
+}
+
+/* To the GPU, at `at`, of ROOM_MOST bytes for each room; and back, when the stream has come to it. */
+enum { ROOM_MOST = 5 << 20 };
+static inline void buffers_upload(struct buffers *b, unsigned char *at, cudaStream_t stream)
+{
+    b->stream = stream;
+    if (b->room_bytes > ROOM_MOST) abort();
+    for (int k = 0; k < 2; k++) {
+        b->device[k] = at + (size_t)k * ROOM_MOST;
+        gpu_copy_in(b->device[k], b->room[k], b->room_bytes);
+    }
+}
+static inline void buffers_fetch(struct buffers *b)
+{
+    if (!b->device[0]) return;
+    gpu_wait(b->stream);
+    for (int k = 0; k < 2; k++) gpu_copy_out(b->room[k], b->device[k], b->room_bytes);
+}
+
 static inline void buffers_free(struct buffers *b)
 {
     free(b->room[0]);
@@ -161,7 +190,8 @@ static inline void buffers_free(struct buffers *b)
 
 static inline ncclResult_t call_make(const struct call *c, const struct job_rank *rank, const struct buffers *b, ncclRedOp_t op)
 {
-    struct hand h = {.in = b->n_in == 0 && c->null ? NULL : b->in, .out = b->n_out == 0 && c->null ? NULL : b->out,
+    struct hand h = {.in = b->n_in == 0 && c->null ? NULL : there(b, b->in), .stream = b->stream,
+                     .out = b->n_out == 0 && c->null ? NULL : there(b, b->out),
                      .count = c->count, .type = (ncclDataType_t)c->type, .op = op, .root = c->root, .rank = rank->rank,
                      .n_ranks = rank->n_ranks, .comm = rank->comm};
     return c->what->make(&h);

@@ -57,6 +57,8 @@ struct work {
     unsigned seed;
     int calls;    /* drawn; 0: the whole table */
     bool grouped; /* in groups of three */
+    int gpus;     /* devices, dealt to ranks in turn; 0: host memory */
+    bool mixed;   /* every third rank on host memory all the same */
 };
 
 enum { TOGETHER = 3 };
@@ -72,14 +74,28 @@ static void next_call(unsigned *seed, int n, struct call *c)
     } while (c->count * rail_type_bytes((enum rail_type)c->type) > 100000 && next(seed) % 4);
 }
 
+static bool on_gpu(const struct job_rank *rank)
+{
+    const struct work *w = rank->arg;
+    return w->gpus && !(w->mixed && rank->rank % 3 == 1);
+}
+
+/* Taken before the communicator is: cuMemAlloc may wait for kernels of the context, which wait for this very rank. */
+static _Thread_local unsigned char *memory_of_gpu;
+
+/* Each call of a group on a stream of its own, now and then. */
 static void some_calls(struct job_rank *rank, const struct call *calls, int n, bool grouped)
 {
+    bool gpu = on_gpu(rank);
+    cudaStream_t streams[TOGETHER] = {NULL};
+    for (int i = 0; gpu && i < n; i++) streams[i] = calls[i].iteration % 2 ? gpu_stream() : streams[0];
     struct buffers b[TOGETHER];
     ncclRedOp_t op[TOGETHER];
     char why[256];
     for (int i = 0; i < n; i++) {
         b[i] = buffers_make(&calls[i], rank->n_ranks, rank->rank);
         op[i] = (ncclRedOp_t)calls[i].op;
+        if (gpu) buffers_upload(&b[i], memory_of_gpu + (size_t)i * 2 * ROOM_MOST, streams[i]);
         if (calls[i].op != OP_PREMUL) continue;
         uint64_t scalar = combine_of(&calls[i], rank->n_ranks).scale;
         JOB_TRY(ncclRedOpCreatePreMulSum(&op[i], &scalar, (ncclDataType_t)calls[i].type, ncclScalarHostImmediate, rank->comm));
@@ -88,10 +104,13 @@ static void some_calls(struct job_rank *rank, const struct call *calls, int n, b
     for (int i = 0; i < n; i++) JOB_TRY(call_make(&calls[i], rank, &b[i], op[i]));
     if (grouped) JOB_TRY(ncclGroupEnd());
     for (int i = 0; i < n; i++) {
+        buffers_fetch(&b[i]);
         if (calls[i].op == OP_PREMUL) JOB_TRY(ncclRedOpDestroy(op[i], rank->comm));
         if (outcome_wrong(&calls[i], rank->n_ranks, rank->rank, &b[i], why, sizeof why)) job_fail(rank, "%s", why);
         buffers_free(&b[i]);
     }
+    for (int i = 0; gpu && i < n; i++)
+        if (streams[i] && (i == 0 || streams[i] != streams[0])) gpu_stream_end(streams[i]);
 }
 
 static void drawn_calls(struct job_rank *rank)
@@ -138,6 +157,24 @@ static void body_on_hosts_in_turn(struct job_rank *rank)
     else JOB_TRY(ncclCommDestroy(rank->comm));
 }
 
+/* Ranks dealt to devices in turn; those on host memory are other processes, or threads that say so by themselves. */
+static void body_on_gpus(struct job_rank *rank)
+{
+    const char *why;
+    if (!on_gpu(rank)) {
+        setenv("RAILCCL_DEVICE", "host", 1);
+        rail_params_reload();
+    } else if (!gpu_set(rank->rank, &why)) {
+        job_fail(rank, "%s", why);
+        return;
+    }
+    if (on_gpu(rank)) memory_of_gpu = gpu_alloc((size_t)TOGETHER * 2 * ROOM_MOST);
+    JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
+    body(rank);
+    if (rank->why[0]) ncclCommAbort(rank->comm);
+    else JOB_TRY(ncclCommDestroy(rank->comm));
+}
+
 /* ---- the table of placements ---- */
 
 struct placement {
@@ -145,6 +182,8 @@ struct placement {
     int ranks_per_process, n_hosts; /* as in struct job */
     int share;                      /* of a normal run: how many calls are drawn */
     bool dealt;
+    int gpus;                       /* devices; 0: host memory */
+    bool mixed;
     const char *env[4];
 };
 
@@ -181,6 +220,19 @@ static const struct placement placements[] = {
     {.name = "sixteen channels, deterministic", .ranks_per_process = 1, .n_hosts = 2, .share = 4,
      .env = {"NCCL_MIN_NCHANNELS=16", "RAILCCL_DETERMINISTIC=1"}},
     {.name = "no shared memory", .ranks_per_process = 2, .share = 2, .env = {"NCCL_SHM_DISABLE=1"}},
+    {.name = "GPUs, a process each", .ranks_per_process = 1, .share = 3, .gpus = 16},
+    {.name = "GPUs of processes of four threads", .ranks_per_process = 4, .share = 3, .gpus = 16},
+    {.name = "GPUs shared by ranks of processes", .ranks_per_process = 1, .share = 2, .gpus = 2},
+    {.name = "one GPU shared by all ranks, threads", .ranks_per_process = 16, .share = 2, .gpus = 1},
+    {.name = "GPUs without peer access", .ranks_per_process = 1, .share = 2, .gpus = 8, .env = {"NCCL_P2P_DISABLE=1"}},
+    {.name = "GPUs of two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 3, .gpus = 8},
+    {.name = "GPUs of three hosts of processes of two threads", .ranks_per_process = 2, .n_hosts = 3, .share = 2, .gpus = 8},
+    {.name = "GPUs, rails forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .env = {"RAILCCL_ALGO=rails"}},
+    {.name = "GPUs, ring forced", .ranks_per_process = 1, .share = 2, .gpus = 8, .env = {"RAILCCL_ALGO=ring"}},
+    {.name = "GPUs, tree forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .env = {"RAILCCL_ALGO=tree"}},
+    {.name = "GPUs, deterministic, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .env = {"RAILCCL_DETERMINISTIC=1"}},
+    {.name = "GPUs and host memory", .ranks_per_process = 1, .share = 3, .gpus = 8, .mixed = true},
+    {.name = "GPUs and host memory, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .mixed = true},
     {.name = "threads", .share = 8}, /* last: forked ranks must not inherit a process that has used the library */
 };
 enum { N_PLACEMENTS = sizeof placements / sizeof *placements };
@@ -204,9 +256,11 @@ static void placed(void **state)
         if (n == 1 && p->env[0]) continue;
         struct work w = {.seed = test_seed() + (unsigned)(p - placements) * 131 + (unsigned)i, .calls = all ? 0 : calls};
         w.grouped = w.seed % 3 == 0;
-        struct job job = {.n_ranks = n, .ranks_per_process = p->ranks_per_process, .n_hosts = p->n_hosts, .bare = p->dealt,
-                          .env = p->env, .limit_s = all ? 1500 : 120};
-        job_must(&job, p->dealt ? body_on_hosts_in_turn : body, &w);
+        w.gpus = p->gpus;
+        w.mixed = p->mixed;
+        struct job job = {.n_ranks = n, .ranks_per_process = p->ranks_per_process, .n_hosts = p->n_hosts, .bare = p->dealt || p->gpus,
+                          .env = p->gpus ? gpu_environment(p->gpus, p->env) : p->env, .limit_s = all ? 1500 : 120};
+        job_must(&job, p->dealt ? body_on_hosts_in_turn : p->gpus ? body_on_gpus : body, &w);
     }
 }
 

@@ -213,6 +213,14 @@ enum rail_result shm_segment_open(const struct shm_request *request, struct shm_
     return RAIL_OK;
 }
 
+struct shm_segment shm_segment_hold(const struct shm_segment *segment)
+{
+    pthread_mutex_lock(&mappings_lock);
+    segment->mapping->users++;
+    pthread_mutex_unlock(&mappings_lock);
+    return *segment;
+}
+
 void shm_segment_close(struct shm_segment *segment)
 {
     if (segment->mapping) mapping_leave(segment->mapping);

@@ -161,6 +161,8 @@ struct shm_request {
 };
 
 enum rail_result shm_segment_open(const struct shm_request *request, struct shm_segment *out);
+/* One more user of an open segment; to be closed, too. */
+struct shm_segment shm_segment_hold(const struct shm_segment *segment);
 /* Accepts a half-opened (zeroed) segment. The memory goes with the last user. */
 void shm_segment_close(struct shm_segment *segment);
 /* Gives the memory of a peer's windows, and of the slots of the links into it unless messages wait there, back to the
