@@ -1,0 +1,399 @@
+/* The kernel, built for the host, does what the host engine does, to the bit: every collective by every algorithm that one
+ * node has, over the same segment, alone and with ranks of the host engine among its own; it finds calls that do not
+ * match, stops when it is told to, and keeps its counters over thousands of launches. */
+#include "engine/kernel_ranks.h"
+
+#include "base/clock.h"
+#include "engine/calls.h"
+
+enum { GUARD = 64 };
+
+struct setup {
+    uint32_t n;
+    enum plan_collective collective;
+    enum plan_algorithm algorithm;
+    uint32_t root, n_channels;
+    bool direct, in_place, in_rank_order, scaled;
+    enum rail_type type;
+    enum rail_op op;
+    uint64_t divide;
+    size_t count;
+    size_t window_bytes, slot_bytes, piece_bytes;
+    uint32_t threads; /* of a block */
+    uint32_t kernels; /* ranks that the kernel runs, a bit each */
+    int repeats;
+    size_t offset;    /* of buffers, in elements: none of them aligned to 16 bytes */
+};
+
+struct extent {
+    size_t input, output; /* bytes */
+};
+
+static struct extent extent_of(const struct setup *s, uint32_t rank)
+{
+    struct collective_kind kind = collective_kind(s->collective);
+    size_t block = s->count * rail_type_bytes(s->type);
+    struct extent e = {0, 0};
+    if (!kind.root_gives || rank == s->root) e.input = kind.input_blocks ? block * s->n : block;
+    if (!kind.root_gets || rank == s->root) e.output = kind.output_blocks ? block * s->n : block;
+    return e;
+}
+
+struct trial {
+    struct setup s;
+    struct ranks all;
+    unsigned char *result[RANKS_MAX]; /* [repeats][output with guards] */
+    pthread_mutex_t lock;
+    char why[400];
+};
+
+struct rank {
+    struct trial *run;
+    uint32_t rank;
+    struct kernel_rank k;
+};
+
+static void say(struct trial *run, const char *why)
+{
+    pthread_mutex_lock(&run->lock);
+    if (!run->why[0]) snprintf(run->why, sizeof run->why, "%s", why);
+    pthread_mutex_unlock(&run->lock);
+}
+
+/* Any bits: NaNs, infinities and subnormals among them. The same for every engine. */
+static void fill(unsigned char *at, size_t bytes, uint32_t rank, int repeat)
+{
+    uint64_t x = 0x9e3779b97f4a7c15ull * (rank + 1) + (uint64_t)repeat;
+    for (size_t k = 0; k < bytes; k++) {
+        x ^= x << 13, x ^= x >> 7, x ^= x << 17;
+        at[k] = (unsigned char)(x >> 32);
+    }
+}
+
+static struct rail_combine how_of(const struct setup *s)
+{
+    struct rail_combine how = {.type = s->type, .op = s->op, .scaled = s->scaled, .divide = s->divide};
+    if (s->scaled) how.scale = rail_reciprocal_bits(s->type, s->n);
+    return how;
+}
+
+static size_t bytes_with_guards(const struct setup *s, uint32_t rank)
+{
+    struct extent e = extent_of(s, rank);
+    return (e.input > e.output ? e.input : e.output) + s->offset * 8 + 2 * GUARD;
+}
+
+/* The buffers of one rank, at addresses that its engine is given. */
+struct buffers {
+    unsigned char *in, *out, *scratch;
+    struct instance *const *instances;
+    struct host_call call;
+};
+
+static unsigned char *take(struct rank *me, bool device, size_t bytes)
+{
+    return device ? ranks_take(&me->run->all, bytes) : aligned_alloc(64, (bytes + 63) / 64 * 64);
+}
+
+static bool prepare(struct rank *me, bool device, struct buffers *b)
+{
+    const struct setup *s = &me->run->s;
+    size_t element = rail_type_bytes(s->type);
+    struct collective_kind kind = collective_kind(s->collective);
+    struct choice choice = {.algorithm = s->algorithm, .n_channels = s->n_channels, .piece_bytes = s->piece_bytes};
+    me->k.wires.in_rank_order = s->in_rank_order;
+    if (wires_instances(&me->k.wires, s->collective, kind.rooted ? s->root : 0, &choice, &b->instances) != RAIL_OK) {
+        say(me->run, rail_last_error());
+        return false;
+    }
+    const struct plan *plan = &b->instances[0]->plan;
+    b->in = take(me, device, bytes_with_guards(s, me->rank)) + GUARD + s->offset * element;
+    b->out = take(me, device, bytes_with_guards(s, me->rank)) + GUARD + s->offset * element;
+    b->call = (struct host_call){.how = how_of(s), .signature = 7, .direct = s->direct,
+                                 .blocks = {me->run->all.shape.order, kind.input_blocks, kind.output_blocks}};
+    b->call.split = (struct plan_split){s->count, 64 / element, s->piece_bytes / element, s->n_channels,
+                                        plan->n_pieces / collective_blocks(s->collective, s->n)};
+    size_t scratch = host_scratch_bytes(&b->call, plan);
+    b->call.scratch = b->scratch = scratch ? take(me, device, scratch) : NULL;
+    return true;
+}
+
+static bool is_in_place(const struct setup *s, uint32_t rank)
+{
+    struct extent e = extent_of(s, rank);
+    return s->in_place && e.input && e.output;
+}
+
+/* In place my own block stands at the same address in both. */
+static void place(struct rank *me, struct buffers *b)
+{
+    const struct setup *s = &me->run->s;
+    struct collective_kind kind = collective_kind(s->collective);
+    size_t mine = me->rank * s->count * rail_type_bytes(s->type);
+    b->call.input = b->in;
+    b->call.output = b->out;
+    if (!is_in_place(s, me->rank)) return;
+    if (kind.input_blocks) b->call.output = b->in + mine;
+    else b->call.input = b->out + (kind.output_blocks ? mine : 0);
+}
+
+static void one_call(struct rank *me, struct buffers *b, const struct kernel_call *call, int repeat)
+{
+    struct trial *run = me->run;
+    const struct setup *s = &run->s;
+    struct extent e = extent_of(s, me->rank);
+    const struct device *device = &run->all.device;
+    size_t whole = bytes_with_guards(s, me->rank), lead = GUARD + s->offset * rail_type_bytes(s->type);
+    unsigned char *in = device_real(device, b->in), *out = device_real(device, b->out);
+    memset(in - lead, 0xa5, whole);
+    memset(out - lead, 0xa5, whole);
+    fill(device_real(device, b->call.input), e.input, me->rank, repeat);
+    if (call) {
+        launch(device, call, s->threads);
+        if (me->k.report->trouble) {
+            char why[200];
+            snprintf(why, sizeof why, "rank %u: trouble %u who %u theirs %llx mine %llx", me->rank, me->k.report->trouble,
+                     me->k.report->who, (unsigned long long)me->k.report->theirs, (unsigned long long)me->k.report->mine);
+            say(run, why);
+        }
+        if (me->k.report->finished != (uint64_t)repeat + 1 || me->k.report->begun != (uint64_t)repeat + 1)
+            say(run, "launches are not counted");
+    } else if (host_run(&me->k, &b->call, b->instances) != RAIL_OK) {
+        say(run, rail_last_error());
+    }
+    const unsigned char *got = is_in_place(s, me->rank) && collective_kind(s->collective).input_blocks ? in : out;
+    memcpy(run->result[me->rank] + (size_t)repeat * whole, got - lead, whole);
+}
+
+static void *rank_main(void *arg)
+{
+    struct rank *me = arg;
+    const struct setup *s = &me->run->s;
+    bool kernel = s->kernels >> me->rank & 1, device = s->kernels == (1u << s->n) - 1;
+    struct buffers b;
+    kernel_rank_open(&me->k, &me->run->all, me->rank, s->threads);
+    if (prepare(me, device, &b)) {
+        place(me, &b);
+        struct kernel_call call;
+        if (kernel) call = kernel_collective(&me->k, &b.call, b.instances);
+        for (int repeat = 0; repeat < s->repeats; repeat++) one_call(me, &b, kernel ? &call : NULL, repeat);
+    }
+    kernel_rank_close(&me->k);
+    if (!device) {
+        free(b.in - GUARD - s->offset * rail_type_bytes(s->type));
+        free(b.out - GUARD - s->offset * rail_type_bytes(s->type));
+        free(b.scratch);
+    }
+    return NULL;
+}
+
+static void trial_open(struct trial *run, const struct setup *s)
+{
+    struct rank ranks[RANKS_MAX];
+    pthread_t threads[RANKS_MAX];
+    *run = (struct trial){.s = *s};
+    pthread_mutex_init(&run->lock, NULL);
+    ranks_open(&run->all, s->n, s->window_bytes, s->slot_bytes, s->n_channels);
+    for (uint32_t r = 0; r < s->n; r++) {
+        run->result[r] = malloc(bytes_with_guards(s, r) * (size_t)s->repeats);
+        ranks[r] = (struct rank){.run = run, .rank = r};
+        assert_int_equal(pthread_create(&threads[r], NULL, rank_main, &ranks[r]), 0);
+    }
+    for (uint32_t r = 0; r < s->n; r++) pthread_join(threads[r], NULL);
+    ranks_close(&run->all);
+    pthread_mutex_destroy(&run->lock);
+}
+
+static void trial_close(struct trial *run)
+{
+    for (uint32_t r = 0; r < run->s.n; r++) free(run->result[r]);
+}
+
+static void same(struct setup s, uint32_t kernels)
+{
+    struct trial host, kernel;
+    char what[200];
+    snprintf(what, sizeof what, "%s by %s, %u ranks, kernels %x, type %d, op %d, count %zu, %s%s, %u threads, %u channels, root %u",
+             collective_name(s.collective), plan_algorithm_names[s.algorithm], s.n, kernels, s.type, s.op, s.count,
+             s.direct ? "direct" : "staged", s.in_place ? " in place" : "", s.threads, s.n_channels, s.root);
+    s.kernels = 0;
+    trial_open(&host, &s);
+    s.kernels = kernels;
+    trial_open(&kernel, &s);
+    if (host.why[0]) fail_msg("host: %s (%s)", host.why, what);
+    if (kernel.why[0]) fail_msg("%s (%s)", kernel.why, what);
+    for (uint32_t r = 0; r < s.n; r++)
+        for (size_t k = 0; k < bytes_with_guards(&s, r) * (size_t)s.repeats; k++)
+            if (host.result[r][k] != kernel.result[r][k])
+                fail_msg("rank %u: byte %zu of %zu is %02x, the host engine's %02x (%s)", r, k, bytes_with_guards(&s, r),
+                         kernel.result[r][k], host.result[r][k], what);
+    trial_close(&host);
+    trial_close(&kernel);
+}
+
+static struct setup usual(uint32_t n, enum plan_collective collective, enum plan_algorithm a)
+{
+    struct setup s = {.n = n, .collective = collective, .algorithm = a, .n_channels = 1, .type = RAIL_F32, .op = RAIL_SUM,
+                      .count = 1000, .window_bytes = 64 * 64, .slot_bytes = 1024, .repeats = 3, .threads = 2};
+    bool windows = a == PLAN_ONE_SHOT || a == PLAN_TWO_SHOT;
+    s.piece_bytes = !windows ? s.slot_bytes
+                    : collective == PLAN_ALLREDUCE && a == PLAN_ONE_SHOT ? s.window_bytes : s.window_bytes / n / 64 * 64;
+    return s;
+}
+
+static uint32_t all_of(uint32_t n) { return (1u << n) - 1; }
+
+static void each(void (*body)(struct setup s))
+{
+    for (int c = 0; c < PLAN_COLLECTIVES; c++)
+        for (int a = 0; a < PLAN_HIERARCHY; a++)
+            if (plan_exists((enum plan_collective)c, (enum plan_algorithm)a))
+                for (uint32_t n = 2; n <= 5; n++) {
+                    struct shape shape;
+                    uint64_t keys[RANKS_MAX] = {0};
+                    struct plan plan;
+                    assert_int_equal(shape_build(&shape, n, keys, 1), 0);
+                    bool fits = plan_write((enum plan_collective)c, (enum plan_algorithm)a, &shape, 0, 0, 0, &plan);
+                    shape_clear(&shape);
+                    if (fits) body(usual(n, (enum plan_collective)c, (enum plan_algorithm)a));
+                }
+}
+
+static void awkward_counts(struct setup s)
+{
+    static const size_t counts[] = {1, 17, 1000, 7001};
+    for (size_t k = 0; k < sizeof counts / sizeof *counts; k++) {
+        s.count = counts[k];
+        s.root = (uint32_t)k % s.n;
+        s.threads = k % 2 ? 1 : 3;
+        s.offset = k % 3;
+        same(s, all_of(s.n));
+    }
+}
+
+static void every_collective_by_every_algorithm_gives_the_bits_of_the_host_engine(void **state)
+{
+    (void)state;
+    each(awkward_counts);
+}
+
+static void modes(struct setup s)
+{
+    if (s.n != 3) return;
+    for (int mode = 1; mode < 4; mode++) {
+        s.in_place = (mode & 1) && s.collective != PLAN_ALLTOALL;
+        s.direct = mode & 2;
+        if (s.algorithm == PLAN_ONE_SHOT && s.direct && s.in_place) continue; /* the plan does not claim it */
+        s.count = 1003;
+        same(s, all_of(s.n));
+    }
+}
+
+static void in_place_and_direct_buffers_change_nothing(void **state)
+{
+    (void)state;
+    each(modes);
+}
+
+static void mixed(struct setup s)
+{
+    if (s.n != 4) return;
+    for (uint32_t kernels = 1; kernels < all_of(s.n); kernels += 4) {
+        s.root = kernels % s.n;
+        same(s, kernels);
+    }
+}
+
+static void ranks_of_both_engines_share_a_plan(void **state)
+{
+    (void)state;
+    each(mixed);
+}
+
+static void every_type_and_operator(void **state)
+{
+    (void)state;
+    static const enum plan_algorithm algorithms[] = {PLAN_ONE_SHOT, PLAN_RING, PLAN_RANK_TREE};
+    for (int type = 0; type < RAIL_TYPES; type++)
+        for (int op = 0; op < RAIL_OPS; op++)
+            for (int a = 0; a < 3; a++) {
+                struct setup s = usual(3, PLAN_ALLREDUCE, algorithms[a]);
+                s.type = (enum rail_type)type;
+                s.op = (enum rail_op)op;
+                s.count = 777;
+                s.repeats = 1;
+                s.piece_bytes = a == 0 ? s.window_bytes : s.slot_bytes;
+                same(s, all_of(3));
+            }
+}
+
+static void averages_scale_floats_before_and_divide_integers_after(void **state)
+{
+    (void)state;
+    for (int type = 0; type < RAIL_TYPES; type++)
+        for (int a = 0; a < PLAN_HIERARCHY; a++) {
+            struct setup s = usual(3, PLAN_ALLREDUCE, (enum plan_algorithm)a);
+            s.type = (enum rail_type)type;
+            s.scaled = type > RAIL_U64;
+            s.divide = type > RAIL_U64 ? 0 : 3;
+            s.count = 501;
+            same(s, all_of(3));
+        }
+}
+
+static void balanced_trees_in_rank_order(void **state)
+{
+    (void)state;
+    for (uint32_t n = 3; n <= 8; n++)
+        for (int a = 0; a < PLAN_HIERARCHY; a++) {
+            if (!plan_exists_in_rank_order(PLAN_ALLREDUCE, (enum plan_algorithm)a, n)) continue;
+            struct setup s = usual(n, PLAN_ALLREDUCE, (enum plan_algorithm)a);
+            s.in_rank_order = true;
+            s.type = n % 2 ? RAIL_F16 : RAIL_F32;
+            s.count = 333;
+            same(s, all_of(n));
+        }
+}
+
+static void several_channels_run_side_by_side(void **state)
+{
+    (void)state;
+    for (uint32_t channels = 2; channels <= 8; channels += 3)
+        for (int a = 0; a < PLAN_HIERARCHY; a++) {
+            struct setup s = usual(3, PLAN_ALLREDUCE, (enum plan_algorithm)a);
+            s.n_channels = channels;
+            s.count = 9000 + 16 * channels + 1;
+            s.threads = 1;
+            same(s, all_of(3));
+        }
+}
+
+/* The arguments never change, as in a graph that is replayed. */
+static void thousands_of_launches_with_the_same_arguments(void **state)
+{
+    (void)state;
+    for (int a = 0; a < PLAN_HIERARCHY; a++) {
+        struct setup s = usual(2, PLAN_ALLREDUCE, (enum plan_algorithm)a);
+        s.count = 65;
+        s.repeats = 1000;
+        s.threads = 1;
+        s.piece_bytes = 64;
+        same(s, all_of(2));
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_collective_by_every_algorithm_gives_the_bits_of_the_host_engine),
+        cmocka_unit_test(in_place_and_direct_buffers_change_nothing),
+        cmocka_unit_test(ranks_of_both_engines_share_a_plan),
+        cmocka_unit_test(every_type_and_operator),
+        cmocka_unit_test(averages_scale_floats_before_and_divide_integers_after),
+        cmocka_unit_test(balanced_trees_in_rank_order),
+        cmocka_unit_test(several_channels_run_side_by_side),
+        cmocka_unit_test(thousands_of_launches_with_the_same_arguments),
+    };
+    if (argc > 1) cmocka_set_test_filter(argv[1]);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
