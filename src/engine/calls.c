@@ -13,7 +13,8 @@ enum { NAMED_AMONG = 16 };
 void calls_close(struct host_node *node)
 {
     struct shm_calls *mine = &node->segment.controls[node->self].calls;
-    atomic_store_explicit(&mine->closed, node->calls + 1, memory_order_release);
+    uint64_t made = atomic_load_explicit(&mine->number, memory_order_acquire); /* by a GPU's kernels, perhaps */
+    atomic_store_explicit(&mine->closed, made + 1, memory_order_release);
     shm_notify_all(&node->segment, node->self);
 }
 
