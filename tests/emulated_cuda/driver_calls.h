@@ -54,7 +54,21 @@ CUresult cuFuncSetAttribute(CUfunction function, CUfunction_attribute attribute,
 CUresult cuGetErrorName(CUresult result, const char **name);
 CUresult cuGetErrorString(CUresult result, const char **text);
 CUresult cuGetProcAddress_v2(const char *name, void **function, int version, uint64_t flags, int *status);
+CUresult cuGraphAddEmptyNode(CUgraphNode *node, CUgraph graph, const CUgraphNode *before, size_t n_before);
+CUresult cuGraphCreate(CUgraph *graph, unsigned flags);
+CUresult cuGraphDestroy(CUgraph graph);
+CUresult cuGraphExecDestroy(CUgraphExec exec);
+CUresult cuGraphGetNodes(CUgraph graph, CUgraphNode *nodes, size_t *n);
+CUresult cuGraphInstantiateWithFlags(CUgraphExec *exec, CUgraph graph, long long unsigned flags);
+CUresult cuGraphLaunch(CUgraphExec exec, CUstream handle);
+CUresult cuGraphNodeGetType(CUgraphNode node, int *type);
+CUresult cuGraphReleaseUserObject(CUgraph graph, CUuserObject object, unsigned count);
+CUresult cuGraphRetainUserObject(CUgraph graph, CUuserObject object, unsigned count, unsigned flags);
+CUresult cuGraphUpload(CUgraphExec exec, CUstream stream);
 CUresult cuInit(unsigned flags);
+CUresult cuIpcCloseMemHandle(CUdeviceptr pointer);
+CUresult cuIpcGetMemHandle(CUipcMemHandle *out, CUdeviceptr pointer);
+CUresult cuIpcOpenMemHandle_v2(CUdeviceptr *pointer, CUipcMemHandle from, unsigned flags);
 CUresult cuLaunchCooperativeKernel(CUfunction f, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
                                    unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream,
                                    void **parameters);
@@ -126,20 +140,34 @@ CUresult cuPointerGetAttributes(unsigned n, CUpointer_attribute *attributes, voi
 CUresult cuPointerSetAttribute(const void *value, CUpointer_attribute attribute, CUdeviceptr pointer);
 CUresult cuStreamAddCallback(CUstream handle, CUstreamCallback function, void *data, unsigned flags);
 CUresult cuStreamBatchMemOp_v2(CUstream stream, unsigned n, CUstreamBatchMemOpParams *list, unsigned flags);
+CUresult cuStreamBeginCapture_v2(CUstream handle, CUstreamCaptureMode mode);
 CUresult cuStreamCreate(CUstream *stream, unsigned flags);
 CUresult cuStreamCreateWithPriority(CUstream *stream, unsigned flags, int priority);
 CUresult cuStreamDestroy_v2(CUstream stream);
+CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph);
+CUresult cuStreamGetCaptureInfo_v2(CUstream stream, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph,
+                                   const CUgraphNode **tips, size_t *n_tips);
+CUresult cuStreamGetCaptureInfo_v3(CUstream stream, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph,
+                                   const CUgraphNode **tips, const CUgraphEdgeData **edges, size_t *n_tips);
 CUresult cuStreamGetCtx(CUstream handle, CUcontext *context);
 CUresult cuStreamGetDevice(CUstream handle, CUdevice *ordinal);
 CUresult cuStreamGetFlags(CUstream handle, unsigned *flags);
 CUresult cuStreamGetId(CUstream handle, long long unsigned *id);
 CUresult cuStreamGetPriority(CUstream handle, int *priority);
+CUresult cuStreamIsCapturing(CUstream stream, CUstreamCaptureStatus *status);
 CUresult cuStreamQuery(CUstream handle);
 CUresult cuStreamSynchronize(CUstream handle);
+CUresult cuStreamUpdateCaptureDependencies(CUstream stream, CUgraphNode *nodes, size_t n, unsigned flags);
+CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNode *nodes, const CUgraphEdgeData *edges,
+                                              size_t n, unsigned flags);
 CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned flags);
 CUresult cuStreamWaitValue32_v2(CUstream stream, CUdeviceptr at, uint32_t value, unsigned flags);
 CUresult cuStreamWaitValue64_v2(CUstream stream, CUdeviceptr at, uint64_t value, unsigned flags);
 CUresult cuStreamWriteValue32_v2(CUstream stream, CUdeviceptr at, uint32_t value, unsigned flags);
 CUresult cuStreamWriteValue64_v2(CUstream stream, CUdeviceptr at, uint64_t value, unsigned flags);
+CUresult cuThreadExchangeStreamCaptureMode(CUstreamCaptureMode *mode);
+CUresult cuUserObjectCreate(CUuserObject *object, void *data, CUhostFn destructor, unsigned count, unsigned flags);
+CUresult cuUserObjectRelease(CUuserObject object, unsigned count);
+CUresult cuUserObjectRetain(CUuserObject object, unsigned count);
 
 #endif

@@ -26,6 +26,7 @@ static const struct text texts[] = {
     R(ERROR_FILE_NOT_FOUND, "file not found"),
     R(ERROR_OPERATING_SYSTEM, "OS call failed or operation not supported on this OS"),
     R(ERROR_INVALID_HANDLE, "invalid resource handle"),
+    R(ERROR_ILLEGAL_STATE, "the operation cannot be performed in the present state"),
     R(ERROR_NOT_FOUND, "named symbol not found"),
     R(ERROR_NOT_READY, "device not ready"),
     R(ERROR_ILLEGAL_ADDRESS, "an illegal memory access was encountered"),

@@ -67,7 +67,7 @@ static CUresult record(CUevent event, CUstream handle, unsigned flags, struct co
                          : capture_record(s, event));
     if (s->legacy && capture_blocks_legacy(s->context))
         return leave(CUDA_ERROR_STREAM_CAPTURE_IMPLICIT);
-    event->capture = NULL;
+    event->capture_id = 0;
     struct op *op = op_hold(op_new(s->context, &(struct work){.kind = WORK_NOTHING}));
     stream_append(s, op);
     op_drop(event->op);
@@ -89,11 +89,7 @@ CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags)
     return record(event, stream, flags, c);
 }
 
-/* What was recorded within a capture can be neither asked nor awaited by the host: that breaks the capture. */
-static CUresult captured(const struct event *event)
-{
-    return event->capture != NULL && capture_runs(event) ? CUDA_ERROR_CAPTURED_EVENT : CUDA_SUCCESS;
-}
+/* An event that was last recorded in a capture can be neither asked nor awaited by the host. */
 
 CUresult cuEventQuery(CUevent event)
 {
@@ -101,7 +97,7 @@ CUresult cuEventQuery(CUevent event)
     pthread_mutex_lock(&emulator);
     if (!valid(event))
         return leave(CUDA_ERROR_INVALID_HANDLE);
-    if (captured(event) != CUDA_SUCCESS)
+    if (event->capture_id != 0)
         return leave(CUDA_ERROR_CAPTURED_EVENT);
     CUresult forbidden = capture_forbids(__func__);
     if (forbidden != CUDA_SUCCESS)
@@ -117,7 +113,7 @@ CUresult cuEventSynchronize(CUevent event)
     pthread_mutex_lock(&emulator);
     if (!valid(event))
         return leave(CUDA_ERROR_INVALID_HANDLE);
-    if (captured(event) != CUDA_SUCCESS)
+    if (event->capture_id != 0)
         return leave(CUDA_ERROR_CAPTURED_EVENT);
     CUresult forbidden = capture_forbids(__func__);
     if (forbidden != CUDA_SUCCESS)

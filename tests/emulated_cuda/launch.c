@@ -171,7 +171,7 @@ static CUresult launch(const char *call, struct context *c, struct function *f, 
     result = stream_of(handle, c, &s);
     if (result == CUDA_SUCCESS && f->module->context != s->context)
         result = CUDA_ERROR_INVALID_HANDLE;
-    if (result == CUDA_SUCCESS)
+    if (result == CUDA_SUCCESS && s->capture == NULL) /* of a graph: when it is instantiated */
         result = function_load(f, call);
     if (result != CUDA_SUCCESS)
         return leave(result);

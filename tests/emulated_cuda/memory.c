@@ -102,6 +102,27 @@ uintptr_t memory_place(uintptr_t low, uintptr_t high, size_t bytes, size_t align
     }
 }
 
+struct memory *memory_imported(uint64_t file, uint64_t token, const struct context *context)
+{
+    for (size_t i = 0; i < n; i++)
+        if (list[i].kind == MEMORY_IMPORTED && list[i].file == file && list[i].token == token &&
+            list[i].context == context)
+            return &list[i];
+    return NULL;
+}
+
+/* Behind the slab in the device's file stands a token for each page that an allocation begins with. */
+off_t memory_token_at(const struct memory *m)
+{
+    const struct device *d = m->device;
+    return (off_t)(d->slab_bytes + (m->begin - d->slab) / PAGE * sizeof m->token);
+}
+
+static bool write_token(const struct memory *m, unsigned long long token)
+{
+    return pwrite(m->device->fd, &token, sizeof token, memory_token_at(m)) == sizeof token;
+}
+
 /* Gives back what lies behind an entry, and the entry. */
 static void discard(struct memory *m)
 {
@@ -109,6 +130,8 @@ static void discard(struct memory *m)
     memory_remove(gone.begin);
     switch (gone.kind) {
     case MEMORY_DEVICE:
+        if (!write_token(&gone, 0))
+            say("no token is written any more: other processes may open memory that was freed");
         space_unmap(gone.begin, gone.mapped_bytes);
         fallocate(gone.device->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(gone.begin - gone.device->slab),
                   (off_t)gone.mapped_bytes);
@@ -142,8 +165,10 @@ static CUresult device_alloc(CUdeviceptr *pointer, size_t bytes, struct context 
     uintptr_t at = memory_place(d->slab, d->slab + d->slab_bytes, mapped, 4096);
     if (at == 0 || !space_map(at, mapped, d->fd, at - d->slab, PROT_READ | PROT_WRITE))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    if (memory_add(&(struct memory){.begin = at, .bytes = bytes, .mapped_bytes = mapped, .kind = MEMORY_DEVICE,
-                                    .device = d, .context = c, .token = ++tokens}) == NULL) {
+    struct memory *m = memory_add(&(struct memory){.begin = at, .bytes = bytes, .mapped_bytes = mapped,
+                                                   .kind = MEMORY_DEVICE, .device = d, .context = c, .token = ++tokens});
+    if (m == NULL || !write_token(m, m->token)) {
+        memory_remove(at);
         space_unmap(at, mapped);
         return CUDA_ERROR_OUT_OF_MEMORY;
     }

@@ -35,7 +35,8 @@ CUresult space_reserve(void)
         devices[i] = (struct device){.ordinal = i, .physical = settings.physical[i], .slab_bytes = slab,
                                      .slab = space.begin + slab * (size_t)i};
         devices[i].fd = memfd_create("emulated-cuda", MFD_CLOEXEC);
-        if (devices[i].fd < 0 || ftruncate(devices[i].fd, (off_t)slab) != 0) {
+        /* Behind the slab a token of 8 bytes for each page of 4 KiB (memory.c). */
+        if (devices[i].fd < 0 || ftruncate(devices[i].fd, (off_t)(slab + slab / 512)) != 0) {
             say("no memory file of %zu bytes for device %d", slab, i);
             return CUDA_ERROR_OPERATING_SYSTEM;
         }

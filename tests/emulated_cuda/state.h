@@ -12,6 +12,7 @@
 
 #include <pthread.h>
 #include <stdbool.h>
+#include <sys/types.h>
 
 enum { MAX_DEVICES = 32, MAX_BLOCK_THREADS = 1024 };
 
@@ -205,8 +206,7 @@ struct event {
     struct context *context;
     unsigned flags;
     struct op *op;              /* of the last record, or NULL */
-    struct capture *capture;    /* recorded in a capture: what is captured into, and the nodes */
-    uint64_t capture_id;
+    uint64_t capture_id;        /* last recorded in that capture, after these nodes; 0: in none */
     struct graph_node **tips;
     size_t n_tips;
     unsigned references;        /* its handle; nodes of graphs */
@@ -229,6 +229,7 @@ struct memory {
     struct physical *physical;  /* VIRTUAL, with what each device may do: 0, 1 read, 3 write, too */
     unsigned char access[MAX_DEVICES];
     unsigned long long token;   /* DEVICE: tells this allocation from a later one at its place; IMPORTED: the exporter's */
+    uint64_t file;              /* IMPORTED: of the exporter */
     unsigned opened;            /* IMPORTED: how often */
 };
 struct memory *memory_find(uintptr_t at);          /* NULL: none holds it */
@@ -239,6 +240,8 @@ void memory_remove_context(struct context *context);
 /* Whether a copy may touch [at, at + bytes): within one known range, or memory of the host that is none of ours. */
 bool memory_reaches(uintptr_t at, size_t bytes);
 bool memory_pageable(uintptr_t at);
+struct memory *memory_imported(uint64_t file, uint64_t token, const struct context *context); /* NULL: not open */
+off_t memory_token_at(const struct memory *memory); /* DEVICE: where in the device's file the token stands */
 /* A free place of the device's slab, or of the part for mappings (device NULL), in [low, high). 0: none. */
 uintptr_t memory_place(uintptr_t low, uintptr_t high, size_t bytes, size_t alignment);
 size_t page_up(size_t bytes);
@@ -268,18 +271,48 @@ struct module {
 };
 void module_free(struct module *module);
 
-/* ---- capture.c, graph.c */
+/* ---- capture.c: streams whose work becomes a graph */
 struct capture;
-struct graph_node;
-/* Whether a capture forbids a call that is unsafe in it: then it is invalidated. */
+/* Whether a capture forbids a call that is unsafe while it runs: then it is invalidated. */
 CUresult capture_forbids(const char *call);
 CUresult capture_work(struct stream *stream, struct work *work);  /* takes the work over */
 CUresult capture_record(struct stream *stream, struct event *event);
 /* The stream waits for an event that was recorded in a capture. */
 CUresult capture_join(struct stream *stream, struct event *event);
-bool capture_runs(const struct event *event);  /* the event was recorded in a capture that has not ended */
-CUresult capture_breaks(struct stream *stream); /* a call that a capturing stream forbids: invalidates */
-bool capture_blocks_legacy(struct context *context); /* some blocking stream of the context is being captured */
-void capture_forget(struct stream *stream);
+CUresult capture_breaks(struct stream *stream); /* a call that no capturing stream allows: invalidates */
+bool capture_blocks_legacy(const struct context *context); /* some blocking stream of the context is being captured */
+void capture_forget(struct stream *stream); /* it is destroyed */
+
+/* ---- graph.c: graphs, and what executes them; all under the lock */
+struct graph_node {
+    enum kind kind;
+    struct graph *graph;
+    struct context *context;
+    struct work work;
+    struct graph_node **before;  /* what it comes after */
+    size_t n_before;
+    size_t index;                /* in its graph: those before it have smaller ones */
+    bool seen;                   /* by the walk that is under way */
+};
+struct graph {
+    enum kind kind;
+    struct graph_node **nodes;
+    size_t n;
+    struct holding *holdings;    /* user objects */
+};
+struct graph *graph_new(void);
+/* Takes the work over. NULL: no memory. */
+struct graph_node *graph_add(struct graph *graph, struct context *context, struct work *work,
+                             struct graph_node *const *before, size_t n_before);
+void graph_free(struct graph *graph);
+
+/* ---- user_object.c: what graphs keep alive for their client */
+struct holding {
+    struct user_object *object;
+    unsigned count;
+    struct holding *next;
+};
+bool holdings_copy(struct holding **to, const struct holding *from); /* one reference of each */
+void holdings_free(struct holding **holdings);
 
 #endif

@@ -210,7 +210,7 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned flags)
         return leave(CUDA_ERROR_INVALID_VALUE);
     if (flags == CU_EVENT_WAIT_EXTERNAL && s->capture != NULL)
         return leave(capture_work(s, &(struct work){.kind = WORK_AWAIT, .event = event_hold(event)}));
-    if (event->capture != NULL)
+    if (event->capture_id != 0)
         return leave(capture_join(s, event));
     if (s->capture != NULL) /* an event from outside */
         return leave((capture_breaks(s), CUDA_ERROR_STREAM_CAPTURE_ISOLATION));
