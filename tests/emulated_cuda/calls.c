@@ -176,6 +176,8 @@ CUresult cuInit(unsigned flags)
         result = settings_read();
         if (result == CUDA_SUCCESS)
             result = settings.n_devices == 0 ? CUDA_ERROR_NO_DEVICE : space_reserve();
+        if (result == CUDA_SUCCESS)
+            fault_watch();
         initialised_in = getpid();
         __atomic_store_n(&initialised, result == CUDA_SUCCESS, __ATOMIC_RELEASE);
     } else if (initialised_in != getpid()) {

@@ -312,7 +312,7 @@ CUresult cuCtxSynchronize(void)
     struct context *c;
     ENTER_IN(c);
     pthread_mutex_lock(&emulator);
-    return leave(settle(c, __func__));
+    return leave(settle_as_asked(c, __func__));
 }
 
 CUresult cuCtxGetStreamPriorityRange(int *least, int *greatest)

@@ -2,14 +2,12 @@
  *
  * Module loads, allocations, registrations and the like wait until everything in flight in the context has ended, as they
  * do (or may do) on a real GPU. So a client that makes such a call while one of its kernels waits for a peer hangs here
- * as it would there: after 10 s a line says which call waits for which kernel, and with EMULATED_CUDA_GOLDEN=abort the
- * process ends at once with that line. */
+ * as it would there: after EMULATED_CUDA_WATCH_MS (10 s) a line says which call waits for which kernel, and with
+ * EMULATED_CUDA_GOLDEN=abort the process ends at once with that line. */
 #include "emulated_cuda/state.h"
 
 #include <errno.h>
 #include <stdlib.h>
-
-static const uint64_t WATCH_NS = 10000000000u;
 
 static const struct op *kernel_of(const struct context *context)
 {
@@ -34,11 +32,11 @@ void op_wait(struct op *op, const char *call)
     if (op == NULL || op->done)
         return;
     op_hold(op);
-    for (uint64_t warn = now_ns() + WATCH_NS; !op->done;) {
+    for (uint64_t warn = now_ns() + settings.watch_ns; !op->done;) {
         struct timespec until = {.tv_sec = (time_t)(warn / 1000000000u), .tv_nsec = (long)(warn % 1000000000u)};
         if (pthread_cond_timedwait(&changed, &emulator, &until) == ETIMEDOUT && !op->done) {
-            report(op->context, call, "has waited 10 s for");
-            warn = now_ns() + WATCH_NS;
+            report(op->context, call, "still waits for");
+            warn = now_ns() + settings.watch_ns;
         }
     }
     op_drop(op);
@@ -46,13 +44,18 @@ void op_wait(struct op *op, const char *call)
 
 CUresult settle(struct context *context, const char *call)
 {
-    CUresult result = capture_forbids(call);
-    if (result != CUDA_SUCCESS)
-        return result;
     if (settings.abort_golden && context->kernels > 0) {
         report(context, call, "synchronises while in flight:");
         abort();
     }
+    return settle_as_asked(context, call);
+}
+
+CUresult settle_as_asked(struct context *context, const char *call)
+{
+    CUresult result = capture_forbids(call);
+    if (result != CUDA_SUCCESS)
+        return result;
     /* A mark behind all that is in flight: what comes later is not waited for. */
     if (context->first != NULL) {
         struct op *mark = op_new(context, &(struct work){.kind = WORK_NOTHING});

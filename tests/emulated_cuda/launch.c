@@ -49,7 +49,9 @@ static void run(void *argument)
     struct place *place = argument;
     struct launch *launch = place->launch;
     struct op *op = launch->op;
+    fault_kernel(op, place->here.block);
     op->work.function->run(op->work.argument, &place->here);
+    fault_kernel(NULL, 0);
     if (__atomic_sub_fetch(&launch->running, 1, __ATOMIC_ACQ_REL) > 0)
         return;
     launch_free(launch);

@@ -75,7 +75,7 @@ static void read_visible(int n_physical)
 
 CUresult settings_read(void)
 {
-    uint64_t n, version, multiprocessors, threads, memory, strict;
+    uint64_t n, version, multiprocessors, threads, memory, strict, watch;
     const char *capability = getenv("EMULATED_CUDA_CAPABILITY"), *golden = getenv("EMULATED_CUDA_GOLDEN");
     const char *loading = getenv("CUDA_MODULE_LOADING");
     settings.major = 9;
@@ -90,6 +90,7 @@ CUresult settings_read(void)
         !number("EMULATED_CUDA_MULTIPROCESSORS", 1, 1024, 132, &multiprocessors) ||
         !number("EMULATED_CUDA_THREADS", 1, MAX_BLOCK_THREADS, 1, &threads) ||
         !number("EMULATED_CUDA_MEMORY", 1 << 21, (uint64_t)1 << 40, (uint64_t)4 << 30, &memory) ||
+        !number("EMULATED_CUDA_WATCH_MS", 1, 86400000, 10000, &watch) ||
         !number("EMULATED_CUDA_STRICT", 0, 1, 0, &strict) || !read_peers((uint32_t)n))
         return CUDA_ERROR_INVALID_VALUE;
     if (golden != NULL && *golden != '\0' && strcmp(golden, "abort") != 0 && strcmp(golden, "wait") != 0) {
@@ -101,6 +102,7 @@ CUresult settings_read(void)
     settings.block_threads = (int)threads;
     settings.memory_bytes = (memory + ((1 << 21) - 1)) & ~(uint64_t)((1 << 21) - 1);
     settings.strict = strict != 0;
+    settings.watch_ns = watch * 1000000;
     settings.abort_golden = golden != NULL && strcmp(golden, "abort") == 0;
     settings.lazy = loading == NULL || strcmp(loading, "EAGER") != 0;
     read_visible((int)n);

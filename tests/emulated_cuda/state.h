@@ -28,6 +28,7 @@ struct settings {
     uint32_t peers[MAX_DEVICES];     /* bit j: this (physical) device reaches the memory of physical device j */
     bool abort_golden;               /* a synchronising call while a kernel is in flight ends the process */
     bool lazy;                       /* functions are loaded at first use, as the driver does by default */
+    uint64_t watch_ns;               /* how long a synchronising call waits before it says so */
     bool strict;                     /* asynchronous copies of pageable memory are errors */
 };
 extern struct settings settings;
@@ -121,6 +122,8 @@ void context_failed(struct context *context, CUresult result); /* makes it stick
 /* Waits until everything that is in flight in the context now has ended. Under the lock, which it drops meanwhile. Fails
  * while a capture forbids such calls. */
 CUresult settle(struct context *context, const char *call);
+/* The same for calls whose purpose it is: cuCtxSynchronize breaks no rule. */
+CUresult settle_as_asked(struct context *context, const char *call);
 /* Waits for one operation (under the lock). */
 void op_wait(struct op *op, const char *call);
 
@@ -169,6 +172,10 @@ void work_clear(struct work *work);
 /* ---- launch.c */
 void launch_run(struct op *op); /* runs a kernel; op_finish follows from its last thread */
 CUresult function_load(struct function *function, const char *call); /* lazily, at first use: synchronises */
+
+/* ---- fault.c: what is said before the process dies of a wild access */
+void fault_watch(void);
+void fault_kernel(const struct op *op, uint32_t block); /* that this thread runs from now on; NULL: none */
 
 /* ---- pool.c: threads that are made when needed and kept for a while */
 bool pool_run(void (*task)(void *), void *argument); /* false: no thread could be made */
