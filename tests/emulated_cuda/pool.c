@@ -66,6 +66,8 @@ static bool thread_new(void)
     pthread_t made;
     sigset_t all, before;
     sigfillset(&all);
+    sigdelset(&all, SIGSEGV); /* blocked, it would kill without a word (fault.c) */
+    sigdelset(&all, SIGBUS);
     pthread_attr_init(&attributes);
     pthread_attr_setstacksize(&attributes, STACK_BYTES);
     pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);

@@ -170,6 +170,7 @@ static void a_long_wait_is_announced(void)
     must(cuMemFree_v2(s.memory));
     check(read(ends[0], text, sizeof text - 1) > 0);
     check(strstr(text, "cuMemFree_v2 still waits for kernel kernel_meet (1 blocks, running) on device 0") != NULL);
+    pthread_join(opener, NULL);
 }
 
 int main(void)

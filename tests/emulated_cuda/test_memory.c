@@ -32,6 +32,35 @@ static void a_kernel_cannot_use_what_was_freed(void)
     cuCtxSynchronize();
 }
 
+/* What a process says before it dies. */
+static void last_words(void (*act)(void), char text[1024])
+{
+    int ends[2], status;
+    check(pipe(ends) == 0);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(ends[1], STDERR_FILENO);
+        act();
+        _exit(0);
+    }
+    close(ends[1]);
+    size_t n = 0;
+    for (ssize_t got; n < 1023 && (got = read(ends[0], text + n, 1023 - n)) > 0;)
+        n += (size_t)got;
+    text[n] = '\0';
+    close(ends[0]);
+    check(waitpid(child, &status, 0) == child && status != 0);
+}
+
+static void wild_accesses_are_named(void)
+{
+    char text[1024];
+    last_words(a_kernel_cannot_use_what_was_freed, text);
+    check(strstr(text, "kernel kernel_fill, block 0 of 1, touches 0x") != NULL);
+    last_words(the_host_cannot_write_it, text);
+    check(strstr(text, "the host touches memory of a device at 0x") != NULL);
+}
+
 static void copies_stay_within_allocations(void)
 {
     client_of(0);
@@ -295,6 +324,7 @@ int main(int argc, char **argv)
         {"the host cannot read it", the_host_cannot_read_it, NULL, SIGSEGV},
         {"the host cannot write it", the_host_cannot_write_it, NULL, SIGSEGV},
         {"a kernel cannot use what was freed", a_kernel_cannot_use_what_was_freed, NULL, SIGSEGV},
+        {"wild accesses are named", wild_accesses_are_named, NULL, 0},
         {"copies stay within allocations", copies_stay_within_allocations, NULL, 0},
         {"a device is full some day", a_device_is_full_some_day, "EMULATED_CUDA_MEMORY=16777216", 0},
         {"strict refuses pageable memory", strict_refuses_pageable_memory, "EMULATED_CUDA_STRICT=1", 0},
