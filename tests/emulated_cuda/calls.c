@@ -110,6 +110,10 @@ static void read_orders(void)
     }
 }
 
+/* A child of fork() must find the lock free: it is told that it has no driver. */
+static void lock(void) { pthread_mutex_lock(&emulator); }
+static void unlock(void) { pthread_mutex_unlock(&emulator); }
+
 static void begin(void)
 {
     pthread_condattr_t monotonic;
@@ -117,6 +121,7 @@ static void begin(void)
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
+    pthread_atfork(lock, unlock, unlock);
     read_orders();
 }
 

@@ -42,6 +42,7 @@ void context_failed(struct context *context, CUresult result)
 {
     if (context != NULL && context_alive(context) && context->sticky == CUDA_SUCCESS)
         context->sticky = result;
+    pthread_cond_broadcast(&changed);
 }
 
 static void set_current(struct context *context)
@@ -85,8 +86,7 @@ static CUresult end(struct context *c, const char *call)
     CUresult result = settle(c, call);
     if (result == CUDA_ERROR_STREAM_CAPTURE_UNSUPPORTED)
         return result;
-    while (c->first != NULL)
-        op_wait(c->first, call);
+    context_drain(c, call);
     c->kind = KIND_GONE;
     for (struct stream *s = c->streams, *next; s != NULL; s = next) {
         next = s->next;

@@ -27,12 +27,12 @@ static void report(const struct context *context, const char *call, const char *
             kernel->work.n_blocks, kernel->begun_ns != 0 ? "running" : "queued", context->device->ordinal);
 }
 
-void op_wait(struct op *op, const char *call)
+/* Until the operation has ended; unless `whatever`, or until its context has failed. */
+static void wait_for(struct op *op, const char *call, bool whatever)
 {
-    if (op == NULL || op->done)
-        return;
+    const struct context *c = op->context;
     op_hold(op);
-    for (uint64_t warn = now_ns() + settings.watch_ns; !op->done;) {
+    for (uint64_t warn = now_ns() + settings.watch_ns; !op->done && (whatever || c->sticky == CUDA_SUCCESS);) {
         struct timespec until = {.tv_sec = (time_t)(warn / 1000000000u), .tv_nsec = (long)(warn % 1000000000u)};
         if (pthread_cond_timedwait(&changed, &emulator, &until) == ETIMEDOUT && !op->done) {
             report(op->context, call, "still waits for");
@@ -40,6 +40,18 @@ void op_wait(struct op *op, const char *call)
         }
     }
     op_drop(op);
+}
+
+void op_wait(struct op *op, const char *call)
+{
+    if (op != NULL && !op->done)
+        wait_for(op, call, false);
+}
+
+void context_drain(struct context *context, const char *call)
+{
+    while (context->first != NULL)
+        wait_for(context->first, call, true);
 }
 
 CUresult settle(struct context *context, const char *call)

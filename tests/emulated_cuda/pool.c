@@ -24,15 +24,25 @@ struct task {
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
+static pthread_cond_t wake;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct task *first, **last = &first;
 static unsigned waiting, queued; /* idle threads; tasks that none has taken */
+
+static void begin(void)
+{
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&wake, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+}
 
 /* The next task; NULL: none came for a while. */
 static struct task *take(void)
 {
     struct timespec until;
-    clock_gettime(CLOCK_REALTIME, &until);
+    clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += IDLE_S;
     pthread_mutex_lock(&lock);
     waiting++;
@@ -85,6 +95,7 @@ bool pool_run(void (*run)(void *), void *argument)
     struct task *task = malloc(sizeof *task);
     if (task == NULL)
         return false;
+    pthread_once(&once, begin);
     *task = (struct task){.run = run, .argument = argument};
     pthread_mutex_lock(&lock);
     *last = task;

@@ -124,8 +124,10 @@ void context_failed(struct context *context, CUresult result); /* makes it stick
 CUresult settle(struct context *context, const char *call);
 /* The same for calls whose purpose it is: cuCtxSynchronize breaks no rule. */
 CUresult settle_as_asked(struct context *context, const char *call);
-/* Waits for one operation (under the lock). */
+/* Waits for one operation, or until its context fails. Under the lock. NULL: none. */
 void op_wait(struct op *op, const char *call);
+/* Until nothing is in flight, failed or not. */
+void context_drain(struct context *context, const char *call);
 
 /* ---- work.c: operations and their order */
 enum work_kind { WORK_NOTHING, WORK_KERNEL, WORK_COPY, WORK_FILL, WORK_HOST, WORK_WRITE, WORK_WAIT, WORK_RECORD,

@@ -53,17 +53,34 @@ static void a_kernel_fails_after_its_launch_returned(void)
     struct client c = client_of(0);
     CUfunction meet = kernel_of(&c, "kernel_meet");
     CUstream a = stream_with(CU_STREAM_NON_BLOCKING), b = stream_with(CU_STREAM_NON_BLOCKING);
-    uint32_t *gate = pinned_words(2), *never = pinned_words(1);
+    uint32_t *gate = pinned_words(2), *never = pinned_words(1), *now = pinned_words(1);
     CUevent e;
     must(cuEventCreate(&e, 0));
+    must(cuStreamWaitValue32_v2(a, (uintptr_t)now, 1, CU_STREAM_WAIT_VALUE_EQ));
     must(cuStreamWaitValue32_v2(b, (uintptr_t)never, 1, CU_STREAM_WAIT_VALUE_EQ)); /* ends with the context */
     launch_gate(meet, a, gate);
     must(cuEventRecord(e, a));
+    __atomic_store_n(now, 1, __ATOMIC_RELEASE);
     gives(CUDA_ERROR_ILLEGAL_ADDRESS, cuEventSynchronize(e));
     check(gate[0] == 0); /* it did not run */
     gives(CUDA_ERROR_ILLEGAL_ADDRESS, cuStreamQuery(a));
     gives(CUDA_ERROR_ILLEGAL_ADDRESS, cuStreamSynchronize(b));
     gives(CUDA_ERROR_ILLEGAL_ADDRESS, cuCtxSynchronize());
+}
+
+/* A call that waits when the context fails comes back, though a kernel of the context still runs. */
+static void who_waits_hears_of_the_failure(void)
+{
+    struct client c = client_of(0);
+    CUfunction meet = kernel_of(&c, "kernel_meet");
+    CUstream a = stream_with(CU_STREAM_NON_BLOCKING), b = stream_with(CU_STREAM_NON_BLOCKING);
+    uint32_t *gate = pinned_words(4);
+    launch_gate(meet, a, gate);
+    gate_reached(gate);
+    launch_gate(meet, b, gate + 2); /* which fails */
+    gives(CUDA_ERROR_LAUNCH_FAILED, cuStreamSynchronize(a));
+    open_gate(gate);
+    must(cuDevicePrimaryCtxReset_v2(0)); /* waits for the kernel */
 }
 
 static void images_for_other_machines_are_refused(void)
@@ -147,6 +164,7 @@ int main(void)
         {"sticky errors stay in their context", sticky_errors_stay_in_their_context, NULL, 0},
         {"a kernel fails after its launch returned", a_kernel_fails_after_its_launch_returned,
          "EMULATED_CUDA_FAIL=kernel:1=700", 0},
+        {"who waits hears of the failure", who_waits_hears_of_the_failure, "EMULATED_CUDA_FAIL=kernel:2=719", 0},
         {"images for other machines are refused", images_for_other_machines_are_refused, NULL, 0},
         {"modules have variables of their own", modules_have_variables_of_their_own, NULL, 0},
         {"launches are checked", launches_are_checked, "EMULATED_CUDA_MULTIPROCESSORS=2", 0},
