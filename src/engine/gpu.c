@@ -113,6 +113,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
     g->rank = r->rank;
     g->n_ranks = r->n_ranks;
     g->n_peers = r->node->segment.geometry.n_peers;
+    g->self = r->node->self;
     g->peers = calloc(g->n_peers, sizeof *g->peers);
     if (!g->peers) {
         free(g);

@@ -111,7 +111,7 @@ enum rail_result gpu_trouble(struct gpu *gpu);
 
 /* Moves what waits at relays. True if anything moved. *failed: a link's error, if there is one. One thread at a time. */
 bool gpu_progress(struct gpu *gpu, enum rail_result *failed);
-/* Everything that was sent has left the relays. */
+/* Everything that was sent has left the relays, and no other process still reads what this rank staged in its memory. */
 bool gpu_drained(struct gpu *gpu);
 
 /* Bytes of device memory, and of pinned host memory beside the segment. */

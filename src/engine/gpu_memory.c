@@ -22,7 +22,7 @@ static bool is_quiet(const struct gpu *gpu)
 {
     struct gpu_state state;
     gpu_look(gpu, &state);
-    return !state.busy;
+    return !state.busy && (gpu->node || gpu_all_read(gpu, true)) /* closed: it is to go */;
 }
 
 static bool all_quiet_locked(void)

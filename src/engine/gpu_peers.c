@@ -52,6 +52,7 @@ bool gpu_reach(struct gpu *g, const struct gpu_offer *offers, const bool *same_p
     bool all = n > 1;
     for (uint32_t p = 0; p < n && all; p++) {
         g->peers[p].at = p == g->node->self ? g->near : reach(g, &offers[p], same_process[p], &g->peers[p].import);
+        g->peers[p].same = same_process[p];
         all = g->peers[p].at != 0;
         if (!all)
             RAIL_INFO(RAIL_P2P, "rank %u on GPU %d does not reach the memory of rank %u (GPU %d): the node's windows stay in "
@@ -73,6 +74,25 @@ enum rail_result gpu_use_near(struct gpu *g, bool near)
         RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node + offsetof(struct kernel_node, windows), (uint64_t)(uintptr_t)&at,
                            sizeof at));
     return RAIL_OK;
+}
+
+/* Each round of windows ends with DONE of everybody who has read; mine says how many there were. Who gives up reads no
+ * more. */
+bool gpu_all_read(const struct gpu *g, bool same_process)
+{
+    const struct shm_geometry *geometry = &g->segment.geometry;
+    uint32_t self = g->self;
+    if (!g->uses_near || atomic_load(&g->shared->stop)) return true;
+    for (uint32_t c = 0; c < geometry->window_channels; c++) {
+        const struct shm_rounds *mine = shm_rounds_of(&g->segment, self, c);
+        uint64_t rounds = atomic_load_explicit(&mine->counter[PLAN_DONE].value, memory_order_acquire);
+        for (uint32_t p = 0; p < geometry->n_peers; p++) {
+            const struct shm_rounds *theirs = shm_rounds_of(&g->segment, p, c);
+            if (p == self || (g->peers[p].same && !same_process)) continue;
+            if (atomic_load_explicit(&theirs->counter[PLAN_DONE].value, memory_order_acquire) < rounds) return false;
+        }
+    }
+    return true;
 }
 
 void gpu_leave_near(struct gpu *g)

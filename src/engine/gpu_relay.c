@@ -72,5 +72,5 @@ bool gpu_drained(struct gpu *g)
                             atomic_load_explicit(&r->place->released, memory_order_acquire))
             return false;
     }
-    return true;
+    return gpu_all_read(g, false);
 }

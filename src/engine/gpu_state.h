@@ -40,6 +40,7 @@ struct gpu_link {
 struct gpu_peer {
     uint64_t at;     /* as this device reaches them; 0: it does not */
     uint64_t import; /* to be closed; 0: memory of this process */
+    bool same;       /* it is one */
 };
 
 /* One end of a link over the network, moved on by gpu_progress. */
@@ -79,7 +80,7 @@ struct gpu {
     uint64_t near;            /* my windows and slots, for peers; 0: in the segment */
     size_t near_bytes;
     struct gpu_peer *peers;   /* [n_peers] */
-    uint32_t n_peers;
+    uint32_t n_peers, self;
     bool uses_near;
     uint64_t scratch;
     size_t scratch_bytes;
@@ -123,6 +124,8 @@ void gpu_bury(struct gpu *gpu);
 
 /* Of a peer's slots behind its windows. */
 size_t gpu_slots_offset(const struct shm_geometry *geometry);
+/* Peers have read what this rank staged in its own memory; those of this process, too, or not looked at. */
+bool gpu_all_read(const struct gpu *gpu, bool same_process);
 /* Frees and unmaps; nothing is under way. */
 void gpu_leave_near(struct gpu *gpu);
 
