@@ -210,7 +210,7 @@ static enum rail_result launch_collective(struct comm *comm, const struct collec
 static enum rail_result launch_all(struct queue *q)
 {
     struct comm *comm = q->comm;
-    cu_stream stream = q->gpu_streams[0], side = stream;
+    cu_stream stream = q->gpu_launch, side = stream;
     bool both = q->first && q->p2p.first;
     if (both) RAIL_TRY(gpu_fork(comm->gpu, stream, &side));
     for (const struct queued_call *c = q->first; c; c = c->next) RAIL_TRY(launch_collective(comm, &c->args, stream));
@@ -218,28 +218,73 @@ static enum rail_result launch_all(struct queue *q)
     return both ? gpu_join(comm->gpu, stream) : RAIL_OK;
 }
 
-static enum rail_result enqueue(struct queue *q)
+/* Another communicator of the group launches on the same stream and device: a rank that waits for the next one, mostly. */
+static bool shares(const struct queue *queues, const struct queue *mine)
+{
+    for (const struct queue *q = queues; q; q = q->next)
+        if (q != mine && q->comm->gpu && q->comm->gpu_device == mine->comm->gpu_device &&
+            q->gpu_streams[0] == mine->gpu_streams[0])
+            return true;
+    return false;
+}
+
+static enum rail_result start(struct queue *q, bool apart)
 {
     struct comm *comm = q->comm;
     struct cuda_scope scope;
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(cuda_enter(comm->gpu_device, "ncclGroupEnd", &scope));
     gpu_watch_wake();
-    enum rail_result result = gpu_begin(comm->gpu, q->gpu_streams, q->n_gpu_streams);
+    enum rail_result result = gpu_begin(comm->gpu, q->gpu_streams, q->n_gpu_streams, apart, &q->gpu_launch);
     if (result == RAIL_OK) result = launch_all(q);
-    if (result == RAIL_OK) result = gpu_end(comm->gpu, q->gpu_streams, q->n_gpu_streams);
     gpu_watch_wake(); /* it may have found nothing under way in between */
     cuda_leave(&scope);
     return result == RAIL_OK ? RAIL_OK : comm_failed(comm, result);
 }
 
-enum rail_result gpu_rank_enqueue(struct queue *q)
+static enum rail_result finish(const struct queue *q)
+{
+    struct cuda_scope scope;
+    RAIL_TRY(cuda_enter(q->comm->gpu_device, "ncclGroupEnd", &scope));
+    enum rail_result result = gpu_end(q->comm->gpu, q->gpu_streams, q->n_gpu_streams, q->gpu_launch);
+    cuda_leave(&scope);
+    return result == RAIL_OK ? RAIL_OK : comm_failed(q->comm, result);
+}
+
+/* An abort waits for whoever is inside. */
+static enum rail_result enter(struct queue *q)
 {
     RAIL_TRY(comm_alone(q->comm, "ncclGroupEnd"));
     atomic_store_explicit(&q->comm->inside, 1, memory_order_relaxed);
     notes_watch(q->comm);
-    enum rail_result result = comm_runs_check(q->comm, "ncclGroupEnd");
-    if (result == RAIL_OK) result = enqueue(q);
-    atomic_store_explicit(&q->comm->inside, 0, memory_order_release);
+    return comm_runs_check(q->comm, "ncclGroupEnd");
+}
+
+static struct queue *take_gpu_queues(struct queue **queues)
+{
+    struct queue *taken = NULL, **end = &taken;
+    for (struct queue **at = queues; *at;) {
+        struct queue *q = *at;
+        if (!q->comm->gpu) {
+            at = &q->next;
+            continue;
+        }
+        *at = q->next;
+        q->next = NULL;
+        *end = q;
+        end = &q->next;
+    }
+    return taken;
+}
+
+enum rail_result gpu_rank_enqueue(struct queue **queues)
+{
+    struct queue *mine = take_gpu_queues(queues), *entered = mine;
+    enum rail_result result = RAIL_OK;
+    for (; entered && result == RAIL_OK; entered = entered->next) result = enter(entered);
+    for (struct queue *q = mine; q && result == RAIL_OK; q = q->next) result = start(q, shares(mine, q));
+    for (struct queue *q = mine; q && result == RAIL_OK; q = q->next) result = finish(q);
+    for (struct queue *q = mine; q != entered; q = q->next) atomic_store_explicit(&q->comm->inside, 0, memory_order_release);
+    queues_free(mine);
     return result;
 }

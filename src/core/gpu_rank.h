@@ -38,8 +38,9 @@ enum rail_result gpu_rank_scalar(struct comm *comm, const char *call, enum rail_
 /* "CALL: not on GPU ranks yet: WHAT" as RAIL_E_USAGE for one; RAIL_OK for a host rank. */
 enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call);
 
-/* Enqueues what a queue holds, which belongs to a GPU rank; what fails becomes the communicator's fault. */
-enum rail_result gpu_rank_enqueue(struct queue *queue);
+/* Enqueues what the queues of a list hold that belong to GPU ranks, and takes them from it; what fails becomes the fault of
+ * its communicator. */
+enum rail_result gpu_rank_enqueue(struct queue **queues);
 
 /* Waits until everything enqueued has run; RAIL_NOT_YET after `deadline`, RAIL_E_... the fault. */
 enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadline);

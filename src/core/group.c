@@ -96,26 +96,6 @@ enum rail_result group_on_gpu_stream(struct comm *comm, cu_stream stream)
     return queue_on_gpu_stream(&group.queues, comm, stream);
 }
 
-/* GPU ranks' calls are enqueued, and leave the list; first, since host ranks of the same communicators may wait for them
- * in this very thread. */
-static enum rail_result enqueue_on_gpus(struct queue **queues)
-{
-    enum rail_result result = RAIL_OK;
-    for (struct queue **at = queues; *at;) {
-        struct queue *q = *at;
-        if (!q->comm->gpu) {
-            at = &q->next;
-            continue;
-        }
-        enum rail_result enqueued = result == RAIL_OK ? gpu_rank_enqueue(q) : RAIL_OK;
-        if (enqueued != RAIL_OK) result = enqueued;
-        *at = q->next;
-        q->next = NULL;
-        queues_free(q);
-    }
-    return result;
-}
-
 /* Calls with and without a stream in one group: it is one piece of work, and the latter want to see its end. */
 static enum rail_result see_through(struct queue *queues, const struct named *named)
 {
@@ -142,7 +122,7 @@ static enum rail_result see_through(struct queue *queues, const struct named *na
 static enum rail_result operations_run(struct queue *queues, const struct named *named)
 {
     enum rail_result result = queues_check(queues);
-    if (result == RAIL_OK) result = enqueue_on_gpus(&queues);
+    if (result == RAIL_OK) result = gpu_rank_enqueue(&queues); /* first: host ranks may wait for them in this very thread */
     if (result == RAIL_OK && queues && named->n && named->waits) return see_through(queues, named);
     if (result == RAIL_OK && queues && named->n) {
         result = queues_post(queues, named->streams, named->n);

@@ -29,6 +29,7 @@ struct queue {
     uint64_t moved; /* by p2p, at the last look */
     cu_stream *gpu_streams; /* of a GPU rank: that its calls name, [n_gpu_streams] different ones */
     uint32_t n_gpu_streams;
+    cu_stream gpu_launch;   /* where its launches go */
     enum rail_result result;
 };
 

@@ -98,6 +98,7 @@ static enum rail_result open_within(struct gpu *g, const struct gpu_request *r)
     if (r->scratch_bytes) RAIL_TRY(cuda_alloc(g->device, CALL, r->scratch_bytes, &g->scratch));
     g->scratch_bytes = r->scratch_bytes;
     RAIL_TRY(cuda_stream_make(g->device, CALL, false, &g->side));
+    RAIL_TRY(cuda_stream_make(g->device, CALL, false, &g->apart));
     RAIL_TRY(cuda_events_prepare(g->device, CALL, 8));
     RAIL_TRY(cuda_event_take(g->device, CALL, &g->done));
     return settle(g, r);

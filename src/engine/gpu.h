@@ -89,10 +89,11 @@ struct gpu_batch {
 };
 enum rail_result gpu_messages(struct gpu *gpu, const struct gpu_batch *batch, cu_stream stream);
 
-/* Work that follows on `stream` comes after what was launched before on whatever stream; call around launches. `streams`:
- * those of one group, which all wait for and are waited for; the first is where launches go. */
-enum rail_result gpu_begin(struct gpu *gpu, const cu_stream *streams, uint32_t n);
-enum rail_result gpu_end(struct gpu *gpu, const cu_stream *streams, uint32_t n);
+/* Around launches: what follows comes after what was launched before on whatever stream. `streams`: those of one group, which
+ * all wait for and are waited for. *launch is the stream for the launches: the first, or, `apart`, one of the library's own,
+ * where the group's other communicators launch on that one and device, too: behind one another they would wait for ever. */
+enum rail_result gpu_begin(struct gpu *gpu, const cu_stream *streams, uint32_t n, bool apart, cu_stream *launch);
+enum rail_result gpu_end(struct gpu *gpu, const cu_stream *streams, uint32_t n, cu_stream launch);
 /* A stream of its own that begins after `stream` and, with gpu_join, is waited for by it. */
 enum rail_result gpu_fork(struct gpu *gpu, cu_stream stream, cu_stream *side);
 enum rail_result gpu_join(struct gpu *gpu, cu_stream stream);

@@ -31,23 +31,25 @@ static enum rail_result keep_for_graph(struct gpu *g, const struct cuda_capture 
     return result;
 }
 
-enum rail_result gpu_begin(struct gpu *g, const cu_stream *streams, uint32_t n)
+enum rail_result gpu_begin(struct gpu *g, const cu_stream *streams, uint32_t n, bool apart, cu_stream *launch)
 {
     struct cuda_capture capture;
-    for (uint32_t k = 1; k < n; k++) RAIL_TRY(cuda_stream_join(g->device, CALL, streams[0], streams[k]));
-    RAIL_TRY(cuda_stream_capture(g->device, CALL, streams[0], &capture));
+    *launch = apart ? g->apart : streams[0];
+    for (uint32_t k = apart ? 0 : 1; k < n; k++) RAIL_TRY(cuda_stream_join(g->device, CALL, *launch, streams[k]));
+    RAIL_TRY(cuda_stream_capture(g->device, CALL, *launch, &capture));
     g->capturing = capture.active;
     if (capture.active) return keep_for_graph(g, &capture);
-    if (!g->used || g->last == streams[0]) return RAIL_OK;
-    return cuda_stream_after(g->device, CALL, streams[0], g->done);
+    if (!g->used || g->last == *launch) return RAIL_OK;
+    return cuda_stream_after(g->device, CALL, *launch, g->done);
 }
 
-enum rail_result gpu_end(struct gpu *g, const cu_stream *streams, uint32_t n)
+enum rail_result gpu_end(struct gpu *g, const cu_stream *streams, uint32_t n, cu_stream launch)
 {
-    for (uint32_t k = 1; k < n; k++) RAIL_TRY(cuda_stream_join(g->device, CALL, streams[k], streams[0]));
+    for (uint32_t k = 0; k < n; k++)
+        if (streams[k] != launch) RAIL_TRY(cuda_stream_join(g->device, CALL, streams[k], launch));
     if (g->capturing) return RAIL_OK;
-    RAIL_TRY(cuda_event_record(g->device, CALL, g->done, streams[0]));
-    g->last = streams[0];
+    RAIL_TRY(cuda_event_record(g->device, CALL, g->done, launch));
+    g->last = launch;
     g->used = true;
     return RAIL_OK;
 }

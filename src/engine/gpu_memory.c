@@ -47,6 +47,7 @@ static void give_back(struct gpu *g)
 {
     cuda_event_give(g->device, g->done);
     cuda_stream_free(g->device, g->side);
+    cuda_stream_free(g->device, g->apart);
     gpu_leave_near(g);
     free(g->peers);
     cuda_free(g->device, g->scratch);

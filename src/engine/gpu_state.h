@@ -88,7 +88,7 @@ struct gpu {
 
     _Atomic uint32_t graphs;  /* live ones that may launch */
     uint64_t graph_seen;      /* id of the capture that was retained last */
-    cu_stream last, side;
+    cu_stream last, side, apart;
     bool used, capturing;
     cu_event done;            /* recorded after the last eager launch, on `last` */
     const struct cuda_kernel *kernel;

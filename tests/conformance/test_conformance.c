@@ -88,7 +88,8 @@ static void some_calls(struct job_rank *rank, const struct call *calls, int n, b
 {
     bool gpu = on_gpu(rank);
     cudaStream_t streams[TOGETHER] = {NULL};
-    for (int i = 0; gpu && i < n; i++) streams[i] = calls[i].iteration % 2 ? gpu_stream() : streams[0];
+    bool shared = gpu && ((const struct work *)rank->arg)->gpus == 1; /* the legacy stream would be everybody's */
+    for (int i = 0; gpu && i < n; i++) streams[i] = shared || calls[i].iteration % 2 ? gpu_stream() : streams[0];
     struct buffers b[TOGETHER];
     ncclRedOp_t op[TOGETHER];
     char why[256];

@@ -346,6 +346,35 @@ static void a_communicator_goes_while_another_waits_for_a_later_call(void **stat
     gang_close(&a);
 }
 
+static void ranks_that_share_a_stream_run_side_by_side_in_a_group(void **state)
+{
+    (void)state;
+    struct gang g = {.n = 2};
+    int same[2] = {0, 0};
+    on(0);
+    cu_stream stream = gpu_stream();
+    OK(ncclCommInitAll(g.comm, 2, same));
+    for (int r = 0; r < 2; r++) {
+        g.in[r] = gpu_alloc(COUNT * sizeof(float));
+        g.out[r] = gpu_alloc(COUNT * sizeof(float));
+        fill(&g, r, (float)r);
+        g.stream[r] = stream;
+    }
+    OK(ncclGroupStart());
+    for (int r = 0; r < 2; r++) OK(ncclAllReduce(g.in[r], g.out[r], COUNT, ncclFloat32, ncclSum, g.comm[r], stream));
+    OK(ncclGroupEnd());
+    float host[COUNT];
+    gpu_wait(stream);
+    for (int r = 0; r < 2; r++) {
+        gpu_copy_out(host, g.out[r], sizeof host);
+        for (int k = 0; k < COUNT; k++) assert_true(host[k] == 1 + 2 * (float)(k % 16));
+        OK(ncclCommDestroy(g.comm[r]));
+        gpu_free(g.in[r]);
+        gpu_free(g.out[r]);
+    }
+    gpu_stream_end(stream);
+}
+
 /* ---- operators and memory ---- */
 
 static void a_scalar_in_device_memory_is_read_when_the_call_runs(void **state)
@@ -479,6 +508,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(ranks_that_call_different_things_are_told),
         cmocka_unit_test(communicators_on_one_device_do_not_wait_for_one_another),
         cmocka_unit_test(a_communicator_goes_while_another_waits_for_a_later_call),
+        cmocka_unit_test(ranks_that_share_a_stream_run_side_by_side_in_a_group),
         cmocka_unit_test(a_scalar_in_device_memory_is_read_when_the_call_runs),
         cmocka_unit_test(memory_of_ncclMemAlloc_is_the_devices),
         cmocka_unit_test(what_the_device_cannot_reach_is_refused_by_name),
