@@ -64,8 +64,16 @@ arguments() {
          END { exit bad }' "$work/theirs.counts" <(grep -v '^cuCtxCreate_v2 ' "$work/all_ours.counts")
 }
 
-cases=("values are NVIDIA's" "layouts are NVIDIA's" "calls have NVIDIA's numbers of arguments")
-steps=(values layouts arguments)
+errors() {
+    { printf '#include <cuda.h>\n'
+      sed -nE 's/^ *N\(([0-9]+), ([A-Z_]+), .*/_Static_assert(CUDA_\2 == \1, "\2");/p' tests/emulated_cuda/errors.c
+    } >"$work/theirs.c"
+    [ "$(wc -l <"$work/theirs.c")" -gt 20 ] && $cc -std=c11 -isystem "$include" -fsyntax-only "$work/theirs.c"
+}
+
+cases=("values are NVIDIA's" "layouts are NVIDIA's" "calls have NVIDIA's numbers of arguments"
+    "names of errors are NVIDIA's")
+steps=(values layouts arguments errors)
 tap_plan ${#cases[@]}
 for i in "${!cases[@]}"; do
     if [ -z "$include" ]; then tap_skip "${cases[$i]}" "no cuda.h here"; else tap_case "${cases[$i]}" "${steps[$i]}"; fi

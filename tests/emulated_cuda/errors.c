@@ -7,6 +7,7 @@ struct text {
 };
 
 #define R(name, text) {CUDA_##name, "CUDA_" #name, text}
+#define N(result, name, text) {result, "CUDA_" #name, text}
 static const struct text texts[] = {
     R(SUCCESS, "no error"),
     R(ERROR_INVALID_VALUE, "invalid argument"),
@@ -58,8 +59,32 @@ static const struct text texts[] = {
     R(ERROR_CAPTURED_EVENT, "operation not permitted on an event last recorded in a capturing stream"),
     R(ERROR_STREAM_CAPTURE_WRONG_THREAD, "attempt to terminate a thread-local capture sequence from another thread"),
     R(ERROR_UNKNOWN, "unknown error"),
+    /* What only faults on demand give. */
+    N(4, ERROR_DEINITIALIZED, "driver shutting down"),
+    N(34, ERROR_STUB_LIBRARY, "CUDA driver is a stub library"),
+    N(36, ERROR_CALL_REQUIRES_NEWER_DRIVER, "API call is not supported in the installed CUDA driver"),
+    N(46, ERROR_DEVICE_UNAVAILABLE, "CUDA-capable device(s) is/are busy or unavailable"),
+    N(102, ERROR_DEVICE_NOT_LICENSED, "device doesn't have valid Grid license"),
+    N(206, ERROR_UNMAP_FAILED, "unmapping of buffer object failed"),
+    N(215, ERROR_UNSUPPORTED_LIMIT, "limit is not supported on this architecture"),
+    N(216, ERROR_CONTEXT_ALREADY_IN_USE, "exclusive-thread device already in use by a different thread"),
+    N(218, ERROR_INVALID_PTX, "a PTX JIT compilation failed"),
+    N(221, ERROR_JIT_COMPILER_NOT_FOUND, "PTX JIT compiler library not found"),
+    N(222, ERROR_UNSUPPORTED_PTX_VERSION, "the provided PTX was compiled with an unsupported toolchain."),
+    N(223, ERROR_JIT_COMPILATION_DISABLED, "PTX JIT compilation was disabled"),
+    N(226, ERROR_CONTAINED, "Invalid access of peer GPU memory over nvlink or a hardware error"),
+    N(302, ERROR_SHARED_OBJECT_SYMBOL_NOT_FOUND, "shared object symbol not found"),
+    N(303, ERROR_SHARED_OBJECT_INIT_FAILED, "shared object initialization failed"),
+    N(711, ERROR_TOO_MANY_PEERS, "peer mapping resources exhausted"),
+    N(802, ERROR_SYSTEM_NOT_READY, "system not yet initialized"),
+    N(803, ERROR_SYSTEM_DRIVER_MISMATCH, "system has unsupported display driver / cuda driver combination"),
+    N(804, ERROR_COMPAT_NOT_SUPPORTED_ON_DEVICE, "forward compatibility was attempted on non supported HW"),
+    N(805, ERROR_MPS_CONNECTION_FAILED, "MPS client failed to connect to the MPS control daemon or the MPS server"),
+    N(909, ERROR_TIMEOUT, "wait operation timed out"),
+    N(913, ERROR_FUNCTION_NOT_LOADED, "the function requested was not loaded"),
 };
 #undef R
+#undef N
 
 static const struct text *find(CUresult result)
 {
