@@ -2,7 +2,8 @@
  *
  *     EMULATED_CUDA_FAIL="cuMemAlloc_v2:3=2,cuLaunchKernel:1=719"    the third and the first call return 2 and 719
  *
- * Names are those of the exports; "kernel" stands for the execution of a kernel, which fails after its launch returned. */
+ * Names are those of the exports; "kernel" stands for the execution of a kernel, which fails after its launch
+ * returned. */
 #include "emulated_cuda/control.h"
 #include "emulated_cuda/state.h"
 

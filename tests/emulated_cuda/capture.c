@@ -6,8 +6,8 @@
  *     launch in B            B: tips {k2}
  *     record f in B, A waits A: tips {k1, k2}   joined again, as it must be when the capture ends
  *
- * Calls that are illegal in a capture fail and invalidate it. Calls that are merely unsafe (those that synchronise) do so
- * according to the modes of the captures and of the calling thread. */
+ * Calls that are illegal in a capture fail and invalidate it. Calls that are merely unsafe (those that synchronise) do
+ * so according to the modes of the captures and of the calling thread. */
 #include "emulated_cuda/state.h"
 
 #include <stdlib.h>
@@ -275,8 +275,8 @@ CUresult cuStreamEndCapture(CUstream handle, CUgraph *graph)
 }
 
 /* What a stream's capture is; pointers that are NULL are not asked for. */
-static CUresult info(CUstream handle, struct context *context, CUstreamCaptureStatus *status, uint64_t *id, CUgraph *graph,
-                     const CUgraphNode **tips, size_t *n_tips)
+static CUresult info(CUstream handle, struct context *context, CUstreamCaptureStatus *status, uint64_t *id,
+                     CUgraph *graph, const CUgraphNode **tips, size_t *n_tips)
 {
     struct stream *s;
     if (status == NULL)
@@ -359,8 +359,8 @@ CUresult cuStreamUpdateCaptureDependencies(CUstream stream, CUgraphNode *nodes, 
     return update(stream, context, nodes, n, flags);
 }
 
-CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNode *nodes, const CUgraphEdgeData *edges, size_t n,
-                                              unsigned flags)
+CUresult cuStreamUpdateCaptureDependencies_v2(CUstream stream, CUgraphNode *nodes, const CUgraphEdgeData *edges,
+                                              size_t n, unsigned flags)
 {
     struct context *context;
     ENTER_IN(context);

@@ -1,5 +1,6 @@
 /* context.c - contexts: primary ones that are shared and counted, others that are made and destroyed; each thread has a
- * stack of them, whose top is current. A context that is gone stays known as such: its handle is an error, not rubbish. */
+ * stack of them, whose top is current. A context that is gone stays known as such: its handle is an error, not
+ * rubbish. */
 #include "emulated_cuda/state.h"
 
 #include <stdlib.h>

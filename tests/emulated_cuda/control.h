@@ -6,8 +6,8 @@
 
 #include <stdint.h>
 
-/* The nth call of the export `name` from now on returns `result` and does nothing; `name` "kernel" is the execution of a
- * kernel, which then ends at once. Sticky results spoil the current (the kernel's) context. nth 0 takes back what was
+/* The nth call of the export `name` from now on returns `result` and does nothing; `name` "kernel" is the execution of
+ * a kernel, which then ends at once. Sticky results spoil the current (the kernel's) context. nth 0 takes back what was
  * ordered for the name. */
 void emulated_cuda_fail(const char *name, unsigned nth, int result);
 

@@ -1,8 +1,8 @@
 /* copy.c - copies and fills: of a stream, or of the legacy stream and waited for.
  *
- * Every address is checked when the call is made: a range that leaves its allocation, or device memory that was freed, is
- * an error here and not a fault later. Pageable memory is copied as the real driver does: the call waits for the stream
- * and returns when the copy is done - or, with EMULATED_CUDA_STRICT=1, refuses. */
+ * Every address is checked when the call is made: a range that leaves its allocation, or device memory that was freed,
+ * is an error here and not a fault later. Pageable memory is copied as the real driver does: the call waits for the
+ * stream and returns when the copy is done - or, with EMULATED_CUDA_STRICT=1, refuses. */
 #include "emulated_cuda/state.h"
 
 static CUresult check(const char *call, uintptr_t at, size_t bytes)

@@ -1,6 +1,7 @@
 /* driver.h - the part of the CUDA driver API that the emulator offers: types, values and layouts, in our own words.
  *
- * Kept apart from the library's own declarations (src/foreign/cuda.h) on purpose: where the two differ, a test fails. */
+ * Kept apart from the library's own declarations (src/foreign/cuda.h) on purpose: where the two differ, a test
+ * fails. */
 #ifndef EMULATED_DRIVER_H
 #define EMULATED_DRIVER_H
 

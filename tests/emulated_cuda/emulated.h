@@ -19,8 +19,8 @@ struct emulated_thread {
     void *shared;                /* the block's dynamic shared memory, 64-byte aligned, zeroed */
     void (*sync)(const struct emulated_thread *here); /* a barrier of the block's threads, with their memory */
 
-    /* Memory of devices: what the client sees as [begin, end) cannot be touched there; it is real at + shift. Everything
-     * else (pinned, managed, registered) is where it is. */
+    /* Memory of devices: what the client sees as [begin, end) cannot be touched there; it is real at + shift.
+     * Everything else (pinned, managed, registered) is where it is. */
     uintptr_t device_begin, device_end;
     ptrdiff_t device_shift;
 };

@@ -1,7 +1,8 @@
 /* fault.c - one line before the process dies of a wild access: whose kernel, or which host code, touched what.
  *
  * The handler says its line for addresses of devices only, puts back what was there before it, and returns: the access
- * faults again, and whoever handled such signals before (a sanitizer, nobody) goes on as if the emulator were not there. */
+ * faults again, and whoever handled such signals before (a sanitizer, nobody) goes on as if the emulator were not
+ * there. */
 #include "emulated_cuda/state.h"
 
 #include <signal.h>
@@ -33,8 +34,8 @@ static void handler(int number, siginfo_t *info, void *machine)
                      in_space(at) ? "an address of a device, not through emulated_real()"
                                   : "no memory is there, or none that it may use");
     else if (in_space(at))
-        n = snprintf(line, sizeof line, "emulated cuda[%d]: the host touches memory of a device at %#zx\n", (int)getpid(),
-                     at);
+        n = snprintf(line, sizeof line, "emulated cuda[%d]: the host touches memory of a device at %#zx\n",
+                     (int)getpid(), at);
     if (n > 0 && write(STDERR_FILENO, line, (size_t)n) < 0)
         _exit(128 + number);
     sigaction(number, &before, NULL);

@@ -1,9 +1,9 @@
 /* golden.c - calls that synchronise, and the rule that they make.
  *
- * Module loads, allocations, registrations and the like wait until everything in flight in the context has ended, as they
- * do (or may do) on a real GPU. So a client that makes such a call while one of its kernels waits for a peer hangs here
- * as it would there: after EMULATED_CUDA_WATCH_MS (10 s) a line says which call waits for which kernel, and with
- * EMULATED_CUDA_GOLDEN=abort the process ends at once with that line. */
+ * Module loads, allocations, registrations and the like wait until everything in flight in the context has ended, as
+ * they do (or may do) on a real GPU. So a client that makes such a call while one of its kernels waits for a peer
+ * hangs here as it would there: after EMULATED_CUDA_WATCH_MS (10 s) a line says which call waits for which kernel, and
+ * with EMULATED_CUDA_GOLDEN=abort the process ends at once with that line. */
 #include "emulated_cuda/state.h"
 
 #include <errno.h>
@@ -17,14 +17,24 @@ static const struct op *kernel_of(const struct context *context)
     return op;
 }
 
+/* Kernels that have not begun: what they wait for is before them in their streams. */
+static unsigned queued_of(const struct context *context)
+{
+    unsigned n = 0;
+    for (const struct op *op = context->first; op != NULL; op = op->next)
+        n += op->work.kind == WORK_KERNEL && op->begun_ns == 0;
+    return n;
+}
+
 static void report(const struct context *context, const char *call, const char *what)
 {
     const struct op *kernel = kernel_of(context);
     if (kernel == NULL)
         say("%s %s work on device %d, no kernel among it", call, what, context->device->ordinal);
     else
-        say("%s %s kernel %s (%u blocks, %s) on device %d", call, what, kernel->work.function->name,
-            kernel->work.n_blocks, kernel->begun_ns != 0 ? "running" : "queued", context->device->ordinal);
+        say("%s %s kernel %s (%u blocks, %s) on device %d; %u of %u kernels there have not begun", call, what,
+            kernel->work.function->name, kernel->work.n_blocks, kernel->begun_ns != 0 ? "running" : "queued",
+            context->device->ordinal, queued_of(context), context->kernels);
 }
 
 /* Until the operation has ended; unless `whatever`, or until its context has failed. */

@@ -1,8 +1,8 @@
 /* ipc.c - memory of another process: a handle names the exporter's memory file, the allocation in it, and a token that
  * tells the allocation from a later one at its place; the importer opens the file through /proc.
  *
- * As in the real driver: the exporting process itself cannot open its handles; opening one twice gives the same address,
- * to be closed twice; a handle means a whole allocation, whatever address within it was given. */
+ * As in the real driver: the exporting process itself cannot open its handles; opening one twice gives the same
+ * address, to be closed twice; a handle means a whole allocation, whatever address within it was given. */
 #include "emulated_cuda/state.h"
 
 #include <fcntl.h>

@@ -177,19 +177,20 @@ static CUresult launch(const char *call, struct context *c, struct function *f, 
         result = function_load(f, call);
     if (result != CUDA_SUCCESS)
         return leave(result);
-    unsigned threads = q->block[0] * q->block[1] * q->block[2];
-    struct work work, given = {.kind = WORK_KERNEL, .function = f, .n_blocks = q->grid[0] * q->grid[1] * q->grid[2],
-                               .n_threads = threads < (unsigned)settings.block_threads ? threads
-                                                                                       : (unsigned)settings.block_threads,
-                               .shared_bytes = q->shared_bytes + (size_t)f->attribute[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES]};
+    unsigned threads = q->block[0] * q->block[1] * q->block[2], most = (unsigned)settings.block_threads;
+    size_t own_shared = (size_t)f->attribute[CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES];
+    struct work work, given = {.kind = WORK_KERNEL, .function = f, .shared_bytes = q->shared_bytes + own_shared,
+                               .n_blocks = q->grid[0] * q->grid[1] * q->grid[2],
+                               .n_threads = threads < most ? threads : most};
     memcpy(&given.argument, &argument, sizeof argument); /* which only work_copy reads */
     if (!work_copy(&work, &given))
         return leave(CUDA_ERROR_OUT_OF_MEMORY);
     return leave(stream_work(s, &work));
 }
 
-CUresult cuLaunchKernel(CUfunction f, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x, unsigned block_y,
-                        unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters, void **extra)
+CUresult cuLaunchKernel(CUfunction f, unsigned grid_x, unsigned grid_y, unsigned grid_z, unsigned block_x,
+                        unsigned block_y, unsigned block_z, unsigned shared_bytes, CUstream stream, void **parameters,
+                        void **extra)
 {
     struct context *c;
     ENTER_IN(c);

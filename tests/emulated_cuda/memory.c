@@ -165,8 +165,8 @@ static CUresult device_alloc(CUdeviceptr *pointer, size_t bytes, struct context 
     uintptr_t at = memory_place(d->slab, d->slab + d->slab_bytes, mapped, 4096);
     if (at == 0 || !space_map(at, mapped, d->fd, at - d->slab, PROT_READ | PROT_WRITE))
         return CUDA_ERROR_OUT_OF_MEMORY;
-    struct memory *m = memory_add(&(struct memory){.begin = at, .bytes = bytes, .mapped_bytes = mapped,
-                                                   .kind = MEMORY_DEVICE, .device = d, .context = c, .token = ++tokens});
+    struct memory *m = memory_add(&(struct memory){.begin = at, .bytes = bytes, .mapped_bytes = mapped, .device = d,
+                                                   .kind = MEMORY_DEVICE, .context = c, .token = ++tokens});
     if (m == NULL || !write_token(m, m->token)) {
         memory_remove(at);
         space_unmap(at, mapped);
@@ -312,9 +312,9 @@ CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags)
     if (memory_overlapping((uintptr_t)pointer, bytes) != NULL)
         return leave(CUDA_ERROR_HOST_MEMORY_ALREADY_REGISTERED);
     CUresult result = settle(c, __func__);
-    if (result == CUDA_SUCCESS &&
-        memory_add(&(struct memory){.begin = (uintptr_t)pointer, .bytes = bytes, .mapped_bytes = bytes,
-                                    .kind = MEMORY_REGISTERED, .device = c->device, .context = c, .flags = flags}) == NULL)
+    struct memory new = {.begin = (uintptr_t)pointer, .bytes = bytes, .mapped_bytes = bytes, .kind = MEMORY_REGISTERED,
+                         .device = c->device, .context = c, .flags = flags};
+    if (result == CUDA_SUCCESS && memory_add(&new) == NULL)
         result = CUDA_ERROR_OUT_OF_MEMORY;
     return leave(result);
 }

@@ -1,7 +1,9 @@
-/* module.c - modules: shared objects with kernels that were built for the host (emulated.h), loaded anew for each context.
+/* module.c - modules: shared objects with kernels that were built for the host (emulated.h), loaded anew for each
+ * context.
  *
- * A function is loaded at its first use unless CUDA_MODULE_LOADING=EAGER, as in the real driver: that synchronises, so a
- * client loads its functions (cuFuncLoad, cuFuncGetAttribute) before a kernel of its own can be waiting for anything. */
+ * A function is loaded at its first use unless CUDA_MODULE_LOADING=EAGER, as in the real driver: that synchronises, so
+ * a client loads its functions (cuFuncLoad, cuFuncGetAttribute) before a kernel of its own can be waiting for
+ * anything. */
 #include "emulated_cuda/state.h"
 
 #include <dlfcn.h>

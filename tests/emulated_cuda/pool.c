@@ -103,6 +103,7 @@ bool pool_run(void (*run)(void *), void *argument)
     bool more = ++queued > waiting;
     pthread_cond_signal(&wake);
     pthread_mutex_unlock(&lock);
-    /* Without a thread of its own the task waits for one that becomes idle: kernels that wait for one another may hang. */
+    /* Without a thread of its own the task waits for one that becomes idle: kernels that wait for one another may
+     * hang. */
     return !more || thread_new();
 }

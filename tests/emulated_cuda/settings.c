@@ -40,7 +40,8 @@ static bool read_peers(uint32_t n_physical)
         unsigned a, b;
         int length;
         if (sscanf(at, "%u-%u%n", &a, &b, &length) != 2 || a >= n_physical || b >= n_physical) {
-            say("EMULATED_CUDA_PEERS=%s is not all, none or pairs of devices below %u such as 0-1,2-3", text, n_physical);
+            say("EMULATED_CUDA_PEERS=%s is not all, none or pairs of devices below %u such as 0-1,2-3", text,
+                n_physical);
             return false;
         }
         settings.peers[a] |= 1u << b;
@@ -80,7 +81,8 @@ CUresult settings_read(void)
     const char *loading = getenv("CUDA_MODULE_LOADING");
     settings.major = 9;
     settings.minor = 0;
-    if (capability != NULL && *capability != '\0' && sscanf(capability, "%d.%d", &settings.major, &settings.minor) != 2) {
+    if (capability != NULL && *capability != '\0' &&
+        sscanf(capability, "%d.%d", &settings.major, &settings.minor) != 2) {
         say("EMULATED_CUDA_CAPABILITY=%s is not MAJOR.MINOR", capability);
         return CUDA_ERROR_INVALID_VALUE;
     }

@@ -1,10 +1,10 @@
 /* space.c - the addresses of all devices' memory.
  *
  *     client's  | device 0 | device 1 | ... | mappings |   PROT_NONE: whoever touches it on the host is killed
- *     real      | device 0 | device 1 | ... | mappings |   one constant shift further: memory where something is allocated
+ *     real      | device 0 | device 1 | ... | mappings |   a constant shift further: memory where some is allocated
  *
- * A device's slab is twice its memory, so that a full device is found by counting and not by fragments. Mappings are what
- * cuMemAddressReserve gives out and what other processes export. */
+ * A device's slab is twice its memory, so that a full device is found by counting and not by fragments. Mappings are
+ * what cuMemAddressReserve gives out and what other processes export. */
 #include "emulated_cuda/state.h"
 
 #include <sys/mman.h>

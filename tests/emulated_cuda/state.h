@@ -119,8 +119,8 @@ uint64_t thread_number(void);    /* of the calling thread, never 0, never used a
 void context_failed(struct context *context, CUresult result); /* makes it sticky */
 
 /* ---- golden.c: calls that synchronise */
-/* Waits until everything that is in flight in the context now has ended. Under the lock, which it drops meanwhile. Fails
- * while a capture forbids such calls. */
+/* Waits until everything that is in flight in the context now has ended. Under the lock, which it drops meanwhile.
+ * Fails while a capture forbids such calls. */
 CUresult settle(struct context *context, const char *call);
 /* The same for calls whose purpose it is: cuCtxSynchronize breaks no rule. */
 CUresult settle_as_asked(struct context *context, const char *call);
@@ -237,7 +237,7 @@ struct memory {
     unsigned long long id;
     struct physical *physical;  /* VIRTUAL, with what each device may do: 0, 1 read, 3 write, too */
     unsigned char access[MAX_DEVICES];
-    unsigned long long token;   /* DEVICE: tells this allocation from a later one at its place; IMPORTED: the exporter's */
+    unsigned long long token;   /* DEVICE: tells it from a later one at its place; IMPORTED: the exporter's */
     uint64_t file;              /* IMPORTED: of the exporter */
     unsigned opened;            /* IMPORTED: how often */
 };

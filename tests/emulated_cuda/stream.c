@@ -1,8 +1,8 @@
 /* stream.c - streams: work in order, and the legacy stream's order with all that are not non-blocking.
  *
- *     blocking stream   A ──────> wait for legacy ──> C       work of the legacy stream comes after everything that was
- *     legacy stream          B (after A)                      put before it into blocking streams, and before what follows
- *     non-blocking      D   (after nothing of these)
+ *     blocking stream   A ──────────────> C      work of the legacy stream comes after all that was put before it
+ *     legacy stream          A ──> B ──> C       into blocking streams, and before what is put there later
+ *     non-blocking      D                        after nothing of these
  *
  * A thread's own stream (CU_STREAM_PER_THREAD) is a blocking one. */
 #include "emulated_cuda/state.h"

@@ -1,5 +1,5 @@
-/* test_devices.c - the machine is the one that the environment describes, the same in every process; contexts are current
- * per thread. */
+/* test_devices.c - the machine is the one that the environment describes, the same in every process; contexts are
+ * current per thread. */
 #include "emulated_cuda/fixture.h"
 
 #include <pthread.h>

@@ -1,5 +1,5 @@
-/* test_graphs.c - capture makes a graph of what streams were given, replay repeats it, and what a capture does not allow
- * breaks it. */
+/* test_graphs.c - capture makes a graph of what streams were given, replay repeats it, and what a capture does not
+ * allow breaks it. */
 #include "emulated_cuda/fixture.h"
 
 static CUgraphExec executable(CUgraph graph)

@@ -122,8 +122,9 @@ static struct seen look(CUdeviceptr at)
     struct seen s;
     CUpointer_attribute names[] = {CU_POINTER_ATTRIBUTE_CONTEXT, CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
                                    CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL, CU_POINTER_ATTRIBUTE_IS_MANAGED,
-                                   CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE, CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
-                                   CU_POINTER_ATTRIBUTE_RANGE_SIZE, CU_POINTER_ATTRIBUTE_BUFFER_ID};
+                                   CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE,
+                                   CU_POINTER_ATTRIBUTE_RANGE_START_ADDR, CU_POINTER_ATTRIBUTE_RANGE_SIZE,
+                                   CU_POINTER_ATTRIBUTE_BUFFER_ID};
     void *places[] = {&s.context, &s.type, &s.ordinal, &s.managed, &s.ipc, &s.range, &s.range_bytes, &s.id};
     memset(&s, 0xee, sizeof s);
     must(cuPointerGetAttributes(8, names, places, at));
@@ -189,7 +190,8 @@ static void importer_main(int fd)
     check(word_at(at + 8) == 42);
     must(cuMemsetD32_v2(at + 12, 43, 1));
     must(cuCtxSynchronize());
-    gives(CUDA_ERROR_INVALID_HANDLE, cuIpcOpenMemHandle_v2(&again, h[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS)); /* freed */
+    /* What was freed cannot be opened. */
+    gives(CUDA_ERROR_INVALID_HANDLE, cuIpcOpenMemHandle_v2(&again, h[1], CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS));
     gives(CUDA_ERROR_INVALID_VALUE, cuMemFree_v2(at));
     must(cuIpcCloseMemHandle(at));
     check(word_at(at + 8) == 42); /* it was opened twice */
@@ -245,7 +247,8 @@ static const size_t GRAIN = 2 << 20;
 
 static CUmemAllocationProp memory_of(int ordinal)
 {
-    return (CUmemAllocationProp){.type = CU_MEM_ALLOCATION_TYPE_PINNED, .location = {CU_MEM_LOCATION_TYPE_DEVICE, ordinal},
+    return (CUmemAllocationProp){.type = CU_MEM_ALLOCATION_TYPE_PINNED,
+                                 .location = {CU_MEM_LOCATION_TYPE_DEVICE, ordinal},
                                  .requestedHandleTypes = CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR};
 }
 
@@ -266,7 +269,8 @@ static void descriptors_reach_another_process(void)
     union { struct cmsghdr header; char bytes[CMSG_SPACE(sizeof(int))]; } control = {{0}};
     char byte = 0;
     struct iovec part = {&byte, 1};
-    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof control};
+    struct msghdr message = {.msg_iov = &part, .msg_iovlen = 1, .msg_control = &control,
+                             .msg_controllen = sizeof control};
     CUmemGenericAllocationHandle handle;
     pid_t child = fork();
     if (child == 0) {
@@ -291,7 +295,8 @@ static void descriptors_reach_another_process(void)
     must(cuMemsetD32_v2(at, 77, 1));
     must(cuCtxSynchronize());
     must(cuMemExportToShareableHandle(&fd, handle, CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR, 0));
-    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS};
+    control.header = (struct cmsghdr){.cmsg_len = CMSG_LEN(sizeof fd), .cmsg_level = SOL_SOCKET,
+                                      .cmsg_type = SCM_RIGHTS};
     memcpy(CMSG_DATA(&control.header), &fd, sizeof fd);
     check(sendmsg(ends[0], &message, 0) == 1);
     ended_well(child);

@@ -1,5 +1,5 @@
-/* test_stress.c - order under load: threads put random work into streams of two devices, and the work itself checks that
- * what had to be before it was. RAILCCL_TEST_SEED repeats a run. */
+/* test_stress.c - order under load: threads put random work into streams of two devices, and the work itself checks
+ * that what had to be before it was. RAILCCL_TEST_SEED repeats a run. */
 #include "emulated_cuda/fixture.h"
 
 #include <pthread.h>

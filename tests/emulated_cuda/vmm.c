@@ -89,7 +89,8 @@ CUresult cuMemGetAllocationGranularity(size_t *bytes, const CUmemAllocationProp 
 }
 
 /* The wish for an address is one that the driver need not fulfil. */
-CUresult cuMemAddressReserve(CUdeviceptr *begin, size_t bytes, size_t alignment, CUdeviceptr wish, unsigned long long flags)
+CUresult cuMemAddressReserve(CUdeviceptr *begin, size_t bytes, size_t alignment, CUdeviceptr wish,
+                             unsigned long long flags)
 {
     ENTER();
     (void)wish;
@@ -97,7 +98,9 @@ CUresult cuMemAddressReserve(CUdeviceptr *begin, size_t bytes, size_t alignment,
         return CUDA_ERROR_INVALID_VALUE;
     pthread_mutex_lock(&emulator);
     struct reserved *r = calloc(1, sizeof *r);
-    uintptr_t at = r == NULL ? 0 : memory_place(mappings_begin(), space.end, bytes, alignment > GRAIN ? alignment : GRAIN);
+    if (alignment < GRAIN)
+        alignment = GRAIN;
+    uintptr_t at = r == NULL ? 0 : memory_place(mappings_begin(), space.end, bytes, alignment);
     if (at == 0) {
         free(r);
         return leave(CUDA_ERROR_OUT_OF_MEMORY);
@@ -247,13 +250,14 @@ CUresult cuMemImportFromShareableHandle(CUmemGenericAllocationHandle *handle, vo
 /* ---- mappings */
 
 /* Mapped memory is inaccessible until cuMemSetAccess: copies may name it, and then fault as a kernel would. */
-CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle, unsigned long long flags)
+CUresult cuMemMap(CUdeviceptr at, size_t bytes, size_t offset, CUmemGenericAllocationHandle handle,
+                  unsigned long long flags)
 {
     ENTER();
     pthread_mutex_lock(&emulator);
     struct physical *p = physical_of(handle);
-    if (p == NULL || bytes == 0 || bytes % GRAIN != 0 || at % GRAIN != 0 || offset != 0 || bytes > p->bytes || flags != 0 ||
-        !within_reserved((uintptr_t)at, bytes))
+    if (p == NULL || bytes == 0 || bytes % GRAIN != 0 || at % GRAIN != 0 || offset != 0 || bytes > p->bytes ||
+        flags != 0 || !within_reserved((uintptr_t)at, bytes))
         return leave(CUDA_ERROR_INVALID_VALUE);
     if (memory_overlapping((uintptr_t)at, bytes) != NULL)
         return leave(CUDA_ERROR_ALREADY_MAPPED);
