@@ -156,7 +156,7 @@ $(RIGGED): %: %.o $(ARCHIVE) | $(BUILD)/libjansson.a
 # The emulated driver, and kernels for its own tests (tests/emulated_cuda/README.md).
 EMULATED  := $(BUILD)/tests/emulated_cuda/libcuda.so.1
 EMULATOR  := $(patsubst %.c,$(BUILD)/%.o,$(filter-out tests/emulated_cuda/test_%,$(wildcard tests/emulated_cuda/*.c)))
-KERNELS   := $(BUILD)/tests/emulated_cuda/kernels/kernels.so
+KERNELS   := $(patsubst %,$(BUILD)/tests/%.so,emulated_cuda/kernels/kernels device/cuda_test_kernel)
 $(EMULATOR) $(KERNELS:.so=.o): FILE_CFLAGS += -fvisibility=default
 $(EMULATED): $(EMULATOR) tests/emulated_cuda/exports.map
 	$(call say,LD,$@)
@@ -166,6 +166,7 @@ $(KERNELS): %.so: %.o
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -shared -o $@ $< $(LDFLAGS)
 $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): $(EMULATED) | $(KERNELS)
+$(filter $(BUILD)/tests/device/test_cuda_%,$(TESTS)): | $(EMULATED) $(KERNELS)
 
 tests: $(TESTS) $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
 

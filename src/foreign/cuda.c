@@ -46,8 +46,13 @@ static void say_init_failed(const char *path)
     const char *name = NULL, *words = NULL;
     driver.error_name(failed, &name);
     driver.error_string(failed, &words);
-    snprintf(trouble, sizeof trouble, "%s: cuInit: %s (%s)", path, name ? name : "unknown error", words ? words : "no "
-             "words");
+    if (failed == CU_E_STUB_LIBRARY) /* has no words of its own */
+        snprintf(trouble, sizeof trouble, "%s: cuInit: CUDA_ERROR_STUB_LIBRARY (a stub, made to link with): take its "
+                 "folder out of LD_LIBRARY_PATH", path);
+    else if (name)
+        snprintf(trouble, sizeof trouble, "%s: cuInit: %s (%s)", path, name, words ? words : "no words");
+    else
+        snprintf(trouble, sizeof trouble, "%s: cuInit: CUDA error %d, which it has no name for", path, failed);
 }
 
 static void load(const char *path)

@@ -135,7 +135,7 @@ enum rail_result cuda_import(struct cuda_device *device, const char *call, const
                              uint64_t *base_out, uint64_t *address_out);
 void cuda_import_close(struct cuda_device *device, uint64_t base); /* INIT. 0 is fine. */
 
-/* Whether `device` may reach memory of `peer`, another device of this process (or a second context of its own). */
+/* Whether `device` may reach memory of `peer`: itself, or another device. A second context of its own device: never. */
 bool cuda_peer_possible(struct cuda_device *device, struct cuda_device *peer);
 /* INIT. So that kernels of `device` may use `peer`'s memory. Doing it again is fine. RAIL_E_USAGE: it is not
  * possible. */
@@ -163,7 +163,7 @@ void cuda_import_fd_close(struct cuda_device *device, uint64_t base, uint64_t by
 /* ---- pointers (pointer.c) ---- */
 
 enum cuda_where {
-    CUDA_DEVICE_MEMORY, /* of this device: this context's, or another one's of the same device */
+    CUDA_DEVICE_MEMORY, /* of this context, or this device's and of none (VMM, pools) */
     CUDA_PEER_MEMORY,   /* of another device that this one can reach */
     CUDA_PINNED_MEMORY,
     CUDA_MANAGED_MEMORY,

@@ -12,8 +12,6 @@ static const struct { cu_result result; bool sticky; const char *remedy; } known
     {CU_E_NOT_INITIALIZED, false, "a process that was forked after its parent used the GPU cannot use it: start it "
      "anew (multiprocessing: `spawn`)"},
     {CU_E_DEINITIALIZED, false, "the process is ending: destroy communicators before main() returns"},
-    {CU_E_STUB_LIBRARY, false, "the library that was found is the one to link with: take its folder out of "
-     "LD_LIBRARY_PATH"},
     {CU_E_DEVICE_UNAVAILABLE, false, "another process has the device for itself (nvidia-smi -q -d COMPUTE), or MPS is "
      "full"},
     {CU_E_NO_DEVICE, false, "look at nvidia-smi and CUDA_VISIBLE_DEVICES, or set RAILCCL_DEVICE=host"},

@@ -5,6 +5,7 @@
 struct facts {
     unsigned type; /* 0: nothing */
     int managed, ordinal;
+    cu_context context; /* NULL: VMM's and a pool's memory is of no context */
     cu_address address, begin;
     size_t bytes;
     unsigned long long buffer_id;
@@ -14,8 +15,9 @@ static cu_result look(const struct cuda_driver *driver, cu_address at, struct fa
 {
     *f = (struct facts){.ordinal = -1};
     int which[] = {CU_POINTER_MEMORY_TYPE, CU_POINTER_IS_MANAGED, CU_POINTER_ORDINAL, CU_POINTER_DEVICE_ADDRESS,
-                   CU_POINTER_RANGE_BEGIN, CU_POINTER_RANGE_BYTES, CU_POINTER_BUFFER_ID};
-    void *into[] = {&f->type, &f->managed, &f->ordinal, &f->address, &f->begin, &f->bytes, &f->buffer_id};
+                   CU_POINTER_RANGE_BEGIN, CU_POINTER_RANGE_BYTES, CU_POINTER_BUFFER_ID, CU_POINTER_CONTEXT};
+    void *into[] = {&f->type, &f->managed, &f->ordinal, &f->address, &f->begin, &f->bytes, &f->buffer_id,
+                    &f->context};
     return driver->pointer_attributes(sizeof which / sizeof *which, which, into, at);
 }
 
@@ -56,6 +58,17 @@ static enum rail_result check_peer(struct cuda_device *device, const char *call,
     return RAIL_OK;
 }
 
+/* Contexts of one device have address spaces of their own. */
+static enum rail_result check_context(struct cuda_device *device, const char *call, const char *name,
+                                      const void *pointer, const struct facts *f) {
+    char text[CUDA_NAME_BYTES];
+    if (!f->context || f->context == device->context) return RAIL_OK;
+    return rail_fail(RAIL_E_ARGUMENT, "%s: %s %p is memory of context %p, and the communicator is in context %p, both "
+                     "on %s: make the communicator in the context that has the memory (the primary one is CUDA's "
+                     "runtime's)", call, name, pointer, (void *)f->context, (void *)device->context,
+                     cuda_device_text(device, text));
+}
+
 /* Host memory may be pinned piece by piece: its last byte is asked for, too. */
 static bool reaches_to(const struct cuda_driver *driver, const struct facts *f, cu_address at, size_t bytes)
 {
@@ -90,6 +103,7 @@ static enum rail_result check(struct cuda_device *device, const char *call, cons
     *out = (struct cuda_pointer){.where = where(device, &f), .ordinal = f.type == CU_MEMORY_HOST ? -1 : f.ordinal,
                                  .address = f.address ? f.address : at, .base = f.begin, .bytes = f.bytes,
                                  .buffer_id = f.buffer_id};
+    if (out->where == CUDA_DEVICE_MEMORY) return check_context(device, call, name, pointer, &f);
     if (out->where == CUDA_PEER_MEMORY) return check_peer(device, call, name, pointer, f.ordinal);
     return RAIL_OK;
 }

@@ -9,7 +9,7 @@
 bool cuda_peer_possible(struct cuda_device *device, struct cuda_device *peer)
 {
     int can = 0;
-    if (device->ordinal == peer->ordinal) return true;
+    if (device->ordinal == peer->ordinal) return device->context == peer->context;
     return device->driver->device_can_access_peer(&can, device->device, peer->device) == CU_SUCCESS && can;
 }
 

@@ -19,8 +19,8 @@ enum rail_result cuda_stream_check(struct cuda_device *device, const char *call,
     if (got == CU_SUCCESS && context == device->context) return RAIL_OK;
     if (got != CU_SUCCESS) {
         cuda_words(driver, got, words, sizeof words);
-        return rail_fail(cuda_sticky(got) ? RAIL_E_CUDA : RAIL_E_ARGUMENT, "%s: stream %p on device %d: %s; pass NULL or "
-                         "a stream that lives", call, (void *)stream, device->ordinal, words);
+        return rail_fail(cuda_sticky(got) ? RAIL_E_CUDA : RAIL_E_ARGUMENT, "%s: stream %p on device %d: %s; pass NULL "
+                         "or a stream that lives", call, (void *)stream, device->ordinal, words);
     }
     return rail_fail(RAIL_E_ARGUMENT, "%s: stream %p is of device %d, context %p, and the communicator is on %s, "
                      "context %p: pass a stream made with device %d current", call, (void *)stream, other,
