@@ -70,6 +70,9 @@ KERNEL_FN void block_begin(const struct worker *w)
     b->job.scale = b->call.how.scale;
     b->job.balanced = 0;
     b->moved = b->copied = 0;
+    b->trouble.what = KERNEL_FINE;
+    b->trouble.who = b->trouble.from = b->trouble.to = 0;
+    b->trouble.count = 0;
     b->goes = !given_up(w);
 }
 
@@ -160,6 +163,7 @@ KERNEL_FN void block_end(const struct worker *w)
 {
     struct block *b = w->b;
     if (w->t.thread == 0) {
+        trouble_report(w);
         uint32_t rest = b->moved % MOVES_PER_STOP;
         if (rest) flag_set(REPORT_WORD(w, moved), shared_add(NODE_WORD(w, moved), rest) + rest);
         fence_system();
@@ -199,7 +203,7 @@ KERNEL_FN void interpret(const struct kernel_call *call, struct block *block, st
 #if KERNEL_CUDA
 extern __attribute__((shared)) unsigned long long rail_shared[]; /* KERNEL_SHARED_BYTES */
 
-extern "C" __attribute__((global)) void rail_interpret(const struct kernel_call call)
+extern "C" __attribute__((global)) __attribute__((launch_bounds(KERNEL_THREADS, 1))) void rail_interpret(const struct kernel_call call)
 {
     interpret(&call, (struct block *)rail_shared, kernel_thread_here());
 }

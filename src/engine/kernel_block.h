@@ -19,6 +19,7 @@ struct link_here {
     uint64_t sequence;
     uint64_t seen;     /* last value read of the other side's counter; never too large */
     uint32_t n_slots, slot_bytes;
+    uint32_t turn;     /* sequence modulo n_slots */
 };
 
 /* How far a flow of messages has come. */
@@ -26,6 +27,12 @@ struct flow_here {
     uint64_t done_bytes; /* of message `at` */
     uint32_t at;
     uint32_t through;
+};
+
+struct trouble {
+    uint32_t what; /* enum kernel_trouble */
+    uint32_t who, from, to;
+    uint64_t theirs, mine, count;
 };
 
 enum block_command { BLOCK_END, BLOCK_COMBINE, BLOCK_FIND };
@@ -65,6 +72,7 @@ struct block {
     struct link_here links[PLAN_MAX_LINKS];
     struct strand strand;     /* the leader's, as the next two: in registers it would be in everybody's */
     struct rotation rotation;
+    struct trouble trouble;
     uint32_t moved;           /* steps and pieces */
     uint32_t copied;          /* KERNEL_COPY has been commanded */
     struct combine_job job;   /* BLOCK_COMBINE */
@@ -125,36 +133,30 @@ KERNEL_FN int moved_on(const struct worker *w)
     return !given_up(w);
 }
 
-struct trouble {
-    uint32_t what; /* enum kernel_trouble */
-    uint32_t who, from, to;
-    uint64_t theirs, mine, count;
-};
-
-KERNEL_FN struct trouble trouble_of(uint32_t what, uint64_t theirs, uint64_t mine)
+/* What is wrong: kept for the end of the block, which reports it. */
+KERNEL_FN enum leader trouble_found(const struct worker *w, uint32_t what, uint64_t theirs, uint64_t mine)
 {
-    struct trouble t;
-    t.what = what;
-    t.who = t.from = t.to = 0;
-    t.theirs = theirs;
-    t.mine = mine;
-    t.count = 0;
-    return t;
+    struct trouble *t = &w->b->trouble;
+    t->what = what;
+    t->theirs = theirs;
+    t->mine = mine;
+    return LEADER_STOPS;
 }
 
-/* The first of all blocks to find some writes it down; the others see `failed` and stop. */
-KERNEL_FN enum leader trouble_report(const struct worker *w, struct trouble t)
+/* At the end of a block. The first of all to find some writes it down; the others see `failed` and stop. */
+KERNEL_FN void trouble_report(const struct worker *w)
 {
-    if (shared_swap_32(NODE_WORD(w, failed), 0, 1) != 0) return LEADER_STOPS;
-    flag_set_32(REPORT_WORD(w, who), t.who);
-    flag_set_32(REPORT_WORD(w, link_from), t.from);
-    flag_set_32(REPORT_WORD(w, link_to), t.to);
-    flag_set(REPORT_WORD(w, theirs), t.theirs);
-    flag_set(REPORT_WORD(w, mine), t.mine);
-    flag_set(REPORT_WORD(w, count), t.count);
+    const struct trouble *t = &w->b->trouble;
+    if (t->what == KERNEL_FINE || shared_swap_32(NODE_WORD(w, failed), 0, 1) != 0) return;
+    unsigned char *report = at_address(w, w->b->node.report);
+    flag_set_32(report + offsetof(struct kernel_report, who), t->who);
+    flag_set_32(report + offsetof(struct kernel_report, link_from), t->from);
+    flag_set_32(report + offsetof(struct kernel_report, link_to), t->to);
+    flag_set(report + offsetof(struct kernel_report, theirs), t->theirs);
+    flag_set(report + offsetof(struct kernel_report, mine), t->mine);
+    flag_set(report + offsetof(struct kernel_report, count), t->count);
     fence_system();
-    flag_set_32(REPORT_WORD(w, trouble), t.what);
-    return LEADER_STOPS;
+    flag_set_32(report + offsetof(struct kernel_report, trouble), t->what);
 }
 
 /* ---- links ------------------------------------------------------------------------------------------------------------ */
@@ -170,33 +172,23 @@ KERNEL_FN void link_load(const struct worker *w, uint64_t address, struct link_h
     link->seen = 0;
     link->n_slots = load_u32(LINK_WORD(w, address, n_slots));
     link->slot_bytes = load_u32(LINK_WORD(w, address, slot_bytes));
+    link->turn = (uint32_t)(link->sequence - plan_quotient(link->sequence, link->n_slots) * link->n_slots);
 }
 
-KERNEL_FN unsigned char *link_slot(const struct worker *w, const struct link_here *link)
-{
-    return at_address(w, link->slots + link->sequence % link->n_slots * link->slot_bytes);
-}
+/* The slot whose turn it is, and what is said of it. */
+KERNEL_FN uint64_t link_slot(const struct link_here *link) { return link->slots + (uint64_t)link->turn * link->slot_bytes; }
 KERNEL_FN unsigned char *link_meta(const struct worker *w, const struct link_here *link)
 {
-    return at_address(w, link->place) + KERNEL_PLACE_META + 16 * (link->sequence % link->n_slots);
+    return at_address(w, link->place) + KERNEL_PLACE_META + 16 * link->turn;
 }
 
-/* The sender has a slot. */
-KERNEL_FN int link_has_credit(const struct worker *w, struct link_here *link)
+/* The receiver has a slot to read, or the sender one to write. */
+KERNEL_FN int link_is_ready(const struct worker *w, struct link_here *link, uint32_t receives)
 {
-    if (link->sequence - link->seen < link->n_slots) return 1;
-    link->seen = flag_look(at_address(w, link->place) + KERNEL_PLACE_RELEASED);
-    if (link->sequence - link->seen >= link->n_slots) return 0;
-    fence_system();
-    return 1;
-}
-
-/* The receiver has one. */
-KERNEL_FN int link_has_data(const struct worker *w, struct link_here *link)
-{
-    if (link->sequence < link->seen) return 1;
-    link->seen = flag_look(at_address(w, link->place) + KERNEL_PLACE_PUBLISHED);
-    if (link->sequence >= link->seen) return 0;
+    const uint64_t ahead = receives ? 0 : link->n_slots; /* of what the other side has counted */
+    if (link->sequence < link->seen + ahead) return 1;
+    link->seen = flag_look(at_address(w, link->place) + (receives ? KERNEL_PLACE_PUBLISHED : KERNEL_PLACE_RELEASED));
+    if (link->sequence >= link->seen + ahead) return 0;
     fence_system();
     return 1;
 }
@@ -204,6 +196,7 @@ KERNEL_FN int link_has_data(const struct worker *w, struct link_here *link)
 KERNEL_FN void link_step(const struct worker *w, struct link_here *link)
 {
     link->sequence++;
+    if (++link->turn == link->n_slots) link->turn = 0;
     word_put(LINK_WORD(w, link->address, sequence), link->sequence);
 }
 
@@ -250,14 +243,13 @@ KERNEL_FN int link_found(const struct worker *w, struct link_here *link)
     return 1;
 }
 
-KERNEL_FN struct trouble link_trouble(const struct worker *w, const struct link_here *link, uint32_t what, uint64_t theirs,
-                                      uint64_t mine)
+KERNEL_FN enum leader trouble_on(const struct worker *w, const struct link_here *link, uint32_t what, uint64_t theirs,
+                                 uint64_t mine)
 {
-    struct trouble t = trouble_of(what, theirs, mine);
-    t.from = load_u32(LINK_WORD(w, link->address, from));
-    t.to = load_u32(LINK_WORD(w, link->address, to));
-    t.who = t.from;
-    return t;
+    struct trouble *t = &w->b->trouble;
+    t->who = t->from = load_u32(LINK_WORD(w, link->address, from));
+    t->to = load_u32(LINK_WORD(w, link->address, to));
+    return trouble_found(w, what, theirs, mine);
 }
 
 /* ---- what all threads do ---------------------------------------------------------------------------------------------- */

@@ -46,24 +46,23 @@ KERNEL_FN enum flow_look copies(const struct worker *w, struct rotation *r, unsi
 
 KERNEL_FN enum flow_look message_trouble(const struct worker *w, const struct rotation *r, uint64_t theirs, uint64_t mine)
 {
-    struct trouble t = link_trouble(w, &r->link, KERNEL_SIGNATURE_MESSAGE, theirs, mine);
-    t.count = word_at(FLOW_WORD(w, r->j, finished)) + w->b->flows[r->j].at;
-    trouble_report(w, t);
+    w->b->trouble.count = word_at(FLOW_WORD(w, r->j, finished)) + w->b->flows[r->j].at;
+    trouble_on(w, &r->link, KERNEL_SIGNATURE_MESSAGE, theirs, mine);
     return FLOW_STOPS;
 }
 
 KERNEL_FN enum flow_look receive_look(const struct worker *w, struct rotation *r, uint32_t m, uint64_t done)
 {
-    if (!link_has_data(w, &r->link)) return FLOW_NOT_YET;
+    if (!link_is_ready(w, &r->link, 1)) return FLOW_NOT_YET;
     uint64_t bytes = word_at(link_meta(w, &r->link)), theirs = word_at(link_meta(w, &r->link) + 8);
     uint64_t mine = word_at(MESSAGE_WORD(w, m, signature));
     if (theirs != mine) return message_trouble(w, r, theirs, mine);
     uint64_t expected = piece_bytes(r, word_at(MESSAGE_WORD(w, m, bytes)), done);
     if (bytes != expected) {
-        trouble_report(w, link_trouble(w, &r->link, KERNEL_BYTES, bytes, expected));
+        trouble_on(w, &r->link, KERNEL_BYTES, bytes, expected);
         return FLOW_STOPS;
     }
-    return copies(w, r, at_address(w, word_at(MESSAGE_WORD(w, m, buffer)) + done), link_slot(w, &r->link), bytes);
+    return copies(w, r, at_address(w, word_at(MESSAGE_WORD(w, m, buffer)) + done), at_address(w, link_slot(&r->link)), bytes);
 }
 
 KERNEL_FN enum flow_look send_look(const struct worker *w, struct rotation *r, uint32_t m, uint64_t done)
@@ -73,9 +72,9 @@ KERNEL_FN enum flow_look send_look(const struct worker *w, struct rotation *r, u
         link_search(w, &r->link);
         return FLOW_SEARCHES;
     }
-    if (!link_has_credit(w, &r->link)) return FLOW_NOT_YET;
+    if (!link_is_ready(w, &r->link, 0)) return FLOW_NOT_YET;
     uint64_t bytes = piece_bytes(r, word_at(MESSAGE_WORD(w, m, bytes)), done);
-    return copies(w, r, link_slot(w, &r->link), at_address(w, word_at(MESSAGE_WORD(w, m, buffer)) + done), bytes);
+    return copies(w, r, at_address(w, link_slot(&r->link)), at_address(w, word_at(MESSAGE_WORD(w, m, buffer)) + done), bytes);
 }
 
 /* Messages m and m + 1 are what is copied and where. */
@@ -84,11 +83,11 @@ KERNEL_FN enum flow_look self_look(const struct worker *w, struct rotation *r, u
     uint64_t bytes = word_at(MESSAGE_WORD(w, m, bytes)), left = bytes - done;
     uint64_t src = word_at(MESSAGE_WORD(w, m, buffer)), dst = word_at(MESSAGE_WORD(w, m + 1, buffer));
     if (word_at(MESSAGE_WORD(w, m + 1, bytes)) != bytes) {
-        struct trouble t = trouble_of(KERNEL_SIGNATURE_MESSAGE, word_at(MESSAGE_WORD(w, m, signature)),
-                                      word_at(MESSAGE_WORD(w, m + 1, signature)));
-        t.who = t.from = t.to = w->b->node.rank;
-        t.count = w->b->flows[r->j].at / 2;
-        trouble_report(w, t);
+        struct trouble *t = &w->b->trouble;
+        t->who = t->from = t->to = w->b->node.rank;
+        t->count = w->b->flows[r->j].at / 2;
+        trouble_found(w, KERNEL_SIGNATURE_MESSAGE, word_at(MESSAGE_WORD(w, m, signature)),
+                      word_at(MESSAGE_WORD(w, m + 1, signature)));
         return FLOW_STOPS;
     }
     return copies(w, r, at_address(w, dst + done), at_address(w, src + done), left < SELF_PIECE_BYTES ? left : SELF_PIECE_BYTES);
@@ -152,7 +151,7 @@ KERNEL_FN int rotation_begin(const struct worker *w, struct rotation *r)
     r->n = block < call->n_flows ? (call->n_flows - block - 1) / call->n_blocks + 1 : 0;
     r->j = r->turn = r->moved = r->looks = r->pending = r->searched = 0;
     if (r->n > KERNEL_BLOCK_FLOWS) {
-        trouble_report(w, trouble_of(KERNEL_PLAN, call->n_flows, KERNEL_BLOCK_FLOWS));
+        trouble_found(w, KERNEL_PLAN, call->n_flows, KERNEL_BLOCK_FLOWS);
         return 0;
     }
     r->left = r->n;

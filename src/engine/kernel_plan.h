@@ -11,8 +11,6 @@
 #define NO_LOOP 0xffffu
 #define NO_LINK 0xffffffffu
 
-enum { WINDOW_IN, WINDOW_OUT };
-
 KERNEL_FN uint32_t element_bytes(const struct worker *w) { return number_bytes(w->b->call.how.type); }
 
 KERNEL_FN struct plan_range piece_of(const struct worker *w, const struct strand *s, uint32_t piece)
@@ -21,7 +19,7 @@ KERNEL_FN struct plan_range piece_of(const struct worker *w, const struct strand
     return plan_part(s->whole, split->n_pieces, piece % split->n_pieces, split->grain);
 }
 
-/* ---- addresses ---------------------------------------------------------------------------------------------------------- */
+/* ---- addresses ------------------------------------------------------------------------------------------------------- */
 
 /* Of a piece in somebody's buffer, in bytes from its start. */
 KERNEL_FN uint64_t in_buffer(const struct worker *w, uint32_t several, uint32_t piece, uint64_t first)
@@ -32,32 +30,17 @@ KERNEL_FN uint64_t in_buffer(const struct worker *w, uint32_t several, uint32_t 
     blocks.input = blocks.output = 0;
     return plan_in_buffer(&call->split, &blocks, (int)several, piece, first) * element_bytes(w);
 }
-KERNEL_FN uint64_t in_input(const struct worker *w, uint32_t piece, uint64_t first)
-{
-    return in_buffer(w, w->b->call.input_blocks, piece, first);
-}
-KERNEL_FN uint64_t in_output(const struct worker *w, uint32_t piece, uint64_t first)
-{
-    return in_buffer(w, w->b->call.output_blocks, piece, first);
-}
 
-KERNEL_FN unsigned char *in_window(const struct worker *w, const struct strand *s, uint32_t peer, uint32_t which,
-                                   uint32_t piece, uint64_t first)
+/* Of a piece in a window of a peer's: its in-window, or its out-window. */
+KERNEL_FN uint64_t in_window(const struct worker *w, const struct strand *s, uint32_t peer, uint32_t out, uint32_t piece,
+                             uint64_t first)
 {
     const struct block *b = w->b;
-    uint32_t several = which == WINDOW_IN ? b->call.input_blocks : b->call.output_blocks;
+    uint32_t several = out ? b->call.output_blocks : b->call.input_blocks;
     uint64_t base = word_at(at_address(w, b->node.windows) + 8 * (uint64_t)peer);
-    uint64_t number = ((uint64_t)b->plan.channel * 2 + which) * KERNEL_DEPTH + s->window % KERNEL_DEPTH;
+    uint64_t number = ((uint64_t)b->plan.channel * 2 + out) * KERNEL_DEPTH + s->window % KERNEL_DEPTH;
     uint64_t offset = plan_in_window(&b->call.split, s->whole, (int)several, piece, first) * element_bytes(w);
-    return at_address(w, base + number * b->node.window_bytes + offset);
-}
-
-/* Lengths are those of the MOVE's other operands. */
-KERNEL_FN unsigned char *in_scratch(const struct worker *w, uint32_t piece)
-{
-    const struct block *b = w->b;
-    uint64_t index = (uint64_t)b->plan.channel * b->plan.n_scratch + piece;
-    return at_address(w, b->call.scratch + index * b->call.scratch_piece_bytes);
+    return base + number * b->node.window_bytes + offset;
 }
 
 KERNEL_FN unsigned char *rounds_of(const struct worker *w, uint32_t peer)
@@ -68,162 +51,126 @@ KERNEL_FN unsigned char *rounds_of(const struct worker *w, uint32_t peer)
 }
 
 /* What a peer tells of its buffers in a window round. */
-struct exposed {
-    uint64_t input, output, signature;
-    uint32_t direct;
-};
-
-KERNEL_FN struct exposed exposure_of(const struct worker *w, const struct strand *s, uint32_t peer)
+KERNEL_FN unsigned char *exposure_of(const struct worker *w, const struct strand *s, uint32_t peer)
 {
-    const unsigned char *at = rounds_of(w, peer) + KERNEL_ROUNDS_EXPOSURE + KERNEL_LINE * (s->window % KERNEL_DEPTH);
-    struct exposed e;
-    e.input = word_at(at);
-    e.output = word_at(at + 8);
-    e.signature = word_at(at + 16);
-    e.direct = load_u32(at + 24);
-    return e;
+    return rounds_of(w, peer) + KERNEL_ROUNDS_EXPOSURE + KERNEL_LINE * (s->window % KERNEL_DEPTH);
 }
+enum { EXPOSED_INPUT = 0, EXPOSED_OUTPUT = 8, EXPOSED_SIGNATURE = 16, EXPOSED_DIRECT = 24 };
 
-/* ---- operands ----------------------------------------------------------------------------------------------------------- */
+/* ---- operands -------------------------------------------------------------------------------------------------------- */
+
+/* An operand that is being resolved. */
+struct resolving {
+    uint32_t place, piece, which;
+    uint32_t source; /* else a destination */
+    struct plan_range range;
+};
 
 KERNEL_FN enum leader plan_trouble(const struct worker *w, uint32_t step)
 {
-    return trouble_report(w, trouble_of(KERNEL_PLAN, step, 0));
+    return trouble_found(w, KERNEL_PLAN, step, 0);
 }
 
-KERNEL_FN enum leader peer_trouble(const struct worker *w, uint32_t peer, uint64_t theirs)
-{
-    struct trouble t = trouble_of(KERNEL_SIGNATURE_PEER, theirs, w->b->call.signature);
-    t.who = peer;
-    return trouble_report(w, t);
-}
-
-KERNEL_FN enum leader add_source(const struct worker *w, const unsigned char *at, int scaled)
+KERNEL_FN enum leader add(const struct worker *w, const struct resolving *r, uint64_t address, int scaled)
 {
     struct combine_job *job = &w->b->job;
-    if (job->n_src >= RAIL_COMBINE_MAX) return plan_trouble(w, RAIL_COMBINE_MAX);
-    if (scaled) job->scale_mask |= 1ull << job->n_src;
-    job->src[job->n_src++] = at;
+    uint32_t n = r->source ? job->n_src : job->n_dst;
+    if (n >= RAIL_COMBINE_MAX) return plan_trouble(w, n);
+    if (r->source) {
+        if (scaled) job->scale_mask |= 1ull << n;
+        job->src[n] = at_address(w, address);
+        job->n_src = n + 1;
+    } else {
+        job->dst[n] = at_address(w, address);
+        job->n_dst = n + 1;
+    }
     return LEADER_GOES_ON;
 }
 
-KERNEL_FN enum leader add_destination(const struct worker *w, unsigned char *at)
+/* The next slot of a link: to be read, when it is there and is what it should be; to be written, when it is free. */
+KERNEL_FN enum leader resolve_slot(const struct worker *w, struct strand *s, const struct resolving *r)
 {
-    struct combine_job *job = &w->b->job;
-    if (job->n_dst >= RAIL_COMBINE_MAX) return plan_trouble(w, RAIL_COMBINE_MAX);
-    job->dst[job->n_dst++] = at;
-    return LEADER_GOES_ON;
-}
-
-KERNEL_FN enum leader source_slot(const struct worker *w, struct strand *s, uint32_t which)
-{
-    struct link_here *link = &w->b->links[which];
-    uint32_t looks = 0;
-    while (!link_has_data(w, link))
-        if (!keep_waiting(w, &looks)) return LEADER_STOPS;
-    uint64_t bytes = word_at(link_meta(w, link)), signature = word_at(link_meta(w, link) + 8);
-    uint64_t expected = s->count * element_bytes(w);
-    if (signature != w->b->call.signature)
-        return trouble_report(w, link_trouble(w, link, KERNEL_SIGNATURE_LINK, signature, w->b->call.signature));
-    if (bytes != expected) return trouble_report(w, link_trouble(w, link, KERNEL_BYTES, bytes, expected));
-    s->in |= 1u << which;
-    return add_source(w, link_slot(w, link), 0);
-}
-
-KERNEL_FN enum leader destination_slot(const struct worker *w, struct strand *s, uint32_t which)
-{
-    struct link_here *link = &w->b->links[which];
+    struct link_here *link = &w->b->links[r->which];
     uint32_t looks = 0;
     if (!link->place) {
-        s->searched = which;
+        s->searched = r->which;
         return link_search(w, link);
     }
-    while (!link_has_credit(w, link))
+    while (!link_is_ready(w, link, r->source))
         if (!keep_waiting(w, &looks)) return LEADER_STOPS;
-    s->out |= 1u << which;
-    return add_destination(w, link_slot(w, link));
+    if (r->source) {
+        uint64_t bytes = word_at(link_meta(w, link)), signature = word_at(link_meta(w, link) + 8);
+        uint64_t expected = s->count * element_bytes(w);
+        if (signature != w->b->call.signature)
+            return trouble_on(w, link, KERNEL_SIGNATURE_LINK, signature, w->b->call.signature);
+        if (bytes != expected) return trouble_on(w, link, KERNEL_BYTES, bytes, expected);
+        s->in |= 1u << r->which;
+    } else {
+        s->out |= 1u << r->which;
+    }
+    return add(w, r, link_slot(link), 0);
 }
 
-KERNEL_FN enum leader source_peer_input(const struct worker *w, const struct strand *s, uint32_t peer, uint32_t piece,
-                                        uint64_t first)
+/* Of a peer's buffers, or windows. A destination that is staged is the out-window of mine, written once: *staged. */
+KERNEL_FN enum leader resolve_peer(const struct worker *w, const struct strand *s, const struct resolving *r, uint32_t peer,
+                                   int *staged)
 {
     const struct block *b = w->b;
-    if (peer == b->node.self) return add_source(w, at_address(w, b->call.input + in_input(w, piece, first)), 1);
-    struct exposed theirs = exposure_of(w, s, peer);
-    if (theirs.signature != b->call.signature) return peer_trouble(w, peer, theirs.signature);
-    return add_source(w, theirs.direct ? at_address(w, theirs.input + in_input(w, piece, first))
-                                       : in_window(w, s, peer, WINDOW_IN, piece, first), 0);
-}
-
-KERNEL_FN enum leader source_peer_output(const struct worker *w, const struct strand *s, uint32_t peer, uint32_t piece,
-                                         uint64_t first)
-{
-    struct exposed theirs = exposure_of(w, s, peer);
-    if (theirs.signature != w->b->call.signature) return peer_trouble(w, peer, theirs.signature);
-    return add_source(w, in_window(w, s, peer, WINDOW_OUT, piece, first), 0);
-}
-
-/* One store serves all staged peers: they read it from my out-window. */
-KERNEL_FN enum leader destination_peer_outputs(const struct worker *w, const struct strand *s, uint32_t which, uint32_t span,
-                                               uint32_t m, uint32_t piece, uint64_t first)
-{
-    const struct block *b = w->b;
-    int staged = 0;
-    KERNEL_NO_UNROLL for (uint32_t k = 0; k < span; k++) {
-        uint32_t peer = (which + k) % m;
-        uint64_t to = b->call.output;
-        if (peer != b->node.self) {
-            struct exposed theirs = exposure_of(w, s, peer);
-            if (theirs.signature != b->call.signature) return peer_trouble(w, peer, theirs.signature);
-            if (!theirs.direct) {
-                staged = 1;
-                continue;
-            }
-            to = theirs.output;
+    const uint32_t out = r->place == PLAN_PEER_OUTPUT, mine = peer == b->node.self;
+    uint64_t base = out ? b->call.output : b->call.input;
+    uint32_t direct = mine;
+    if (!mine) {
+        const unsigned char *theirs = exposure_of(w, s, peer);
+        uint64_t signature = word_at(theirs + EXPOSED_SIGNATURE);
+        if (signature != b->call.signature) {
+            w->b->trouble.who = peer;
+            return trouble_found(w, KERNEL_SIGNATURE_PEER, signature, b->call.signature);
         }
-        if (add_destination(w, at_address(w, to + in_output(w, piece, first))) != LEADER_GOES_ON) return LEADER_STOPS;
+        direct = load_u32(theirs + EXPOSED_DIRECT);
+        base = word_at(theirs + (out ? EXPOSED_OUTPUT : EXPOSED_INPUT));
     }
-    return staged ? add_destination(w, in_window(w, s, b->node.self, WINDOW_OUT, piece, first)) : LEADER_GOES_ON;
-}
-
-KERNEL_FN enum leader resolve_source(const struct worker *w, struct strand *s, const struct plan_operand *operand)
-{
-    const struct block *b = w->b;
-    uint32_t piece = plan_index_at(operand->piece, s->i);
-    if (operand->place == PLAN_SCRATCH) return add_source(w, in_scratch(w, piece), 0);
-    struct plan_range range = piece_of(w, s, piece);
-    uint32_t which = plan_index_at(operand->which, s->i);
-    s->count = range.count;
-    switch (operand->place) {
-    case PLAN_INPUT: return add_source(w, at_address(w, b->call.input + in_input(w, piece, range.first)), 1);
-    case PLAN_OUTPUT: return add_source(w, at_address(w, b->call.output + in_output(w, piece, range.first)), 0);
-    case PLAN_SLOT_IN: return source_slot(w, s, which);
-    case PLAN_PEER_INPUT:
-        KERNEL_NO_UNROLL for (uint32_t k = 0; k < operand->span; k++)
-            if (source_peer_input(w, s, (which + k) % operand->which.m, piece, range.first) != LEADER_GOES_ON)
-                return LEADER_STOPS;
+    if (r->source ? out : !out) direct = 0; /* what was delivered to me, or what I make readable: windows */
+    if (direct)
+        return add(w, r, base + in_buffer(w, out ? b->call.output_blocks : b->call.input_blocks, r->piece, r->range.first),
+                   mine && !out);
+    if (out && !r->source) {
+        *staged = 1;
         return LEADER_GOES_ON;
-    case PLAN_PEER_OUTPUT: return source_peer_output(w, s, which, piece, range.first);
-    default: return plan_trouble(w, s->at);
     }
+    return add(w, r, in_window(w, s, peer, out, r->piece, r->range.first), 0);
 }
 
-KERNEL_FN enum leader resolve_destination(const struct worker *w, struct strand *s, const struct plan_operand *operand)
+KERNEL_FN enum leader resolve_peers(const struct worker *w, const struct strand *s, struct resolving *r, uint32_t span,
+                                    uint32_t m)
+{
+    int staged = 0;
+    KERNEL_NO_UNROLL for (uint32_t k = 0; k < span; k++)
+        if (resolve_peer(w, s, r, (r->which + k) % m, &staged) != LEADER_GOES_ON) return LEADER_STOPS;
+    return staged ? add(w, r, in_window(w, s, w->b->node.self, 1, r->piece, r->range.first), 0) : LEADER_GOES_ON;
+}
+
+KERNEL_FN enum leader resolve(const struct worker *w, struct strand *s, const struct plan_operand *operand, uint32_t source)
 {
     const struct block *b = w->b;
-    uint32_t piece = plan_index_at(operand->piece, s->i);
-    if (operand->place == PLAN_SCRATCH) return add_destination(w, in_scratch(w, piece));
-    struct plan_range range = piece_of(w, s, piece);
-    uint32_t which = plan_index_at(operand->which, s->i);
-    s->count = range.count;
-    switch (operand->place) {
-    case PLAN_OUTPUT: return add_destination(w, at_address(w, b->call.output + in_output(w, piece, range.first)));
-    case PLAN_SLOT_OUT: return destination_slot(w, s, which);
-    case PLAN_PEER_INPUT: return add_destination(w, in_window(w, s, b->node.self, WINDOW_IN, piece, range.first));
-    case PLAN_PEER_OUTPUT:
-        return destination_peer_outputs(w, s, which, operand->span, operand->which.m, piece, range.first);
-    default: return plan_trouble(w, s->at);
+    struct resolving r;
+    r.place = operand->place;
+    r.source = source;
+    r.piece = plan_index_at(operand->piece, s->i);
+    if (r.place == PLAN_SCRATCH) { /* lengths are those of the MOVE's other operands */
+        uint64_t index = (uint64_t)b->plan.channel * b->plan.n_scratch + r.piece;
+        return add(w, &r, b->call.scratch + index * b->call.scratch_piece_bytes, 0);
     }
+    r.range = piece_of(w, s, r.piece);
+    r.which = plan_index_at(operand->which, s->i);
+    s->count = r.range.count;
+    if (r.place == PLAN_INPUT && source)
+        return add(w, &r, b->call.input + in_buffer(w, b->call.input_blocks, r.piece, r.range.first), 1);
+    if (r.place == PLAN_OUTPUT)
+        return add(w, &r, b->call.output + in_buffer(w, b->call.output_blocks, r.piece, r.range.first), 0);
+    if (r.place == (source ? PLAN_SLOT_IN : PLAN_SLOT_OUT)) return resolve_slot(w, s, &r);
+    if (r.place == PLAN_PEER_INPUT || r.place == PLAN_PEER_OUTPUT)
+        return resolve_peers(w, s, &r, operand->span, operand->which.m);
+    return plan_trouble(w, s->at);
 }
 
 /* ---- steps --------------------------------------------------------------------------------------------------------------- */
@@ -255,8 +202,7 @@ KERNEL_FN enum leader step_move(const struct worker *w, struct strand *s, const 
     s->in = s->out = 0;
     s->count = 0;
     KERNEL_NO_UNROLL for (uint32_t k = 0; k < (uint32_t)step->n_src + step->n_dst; k++) {
-        const struct plan_operand *operand = &b->plan.operands[step->first + k];
-        enum leader to = k < step->n_src ? resolve_source(w, s, operand) : resolve_destination(w, s, operand);
+        enum leader to = resolve(w, s, &b->plan.operands[step->first + k], k < step->n_src);
         if (to != LEADER_GOES_ON) return to;
     }
     s->moving = 1;
@@ -285,11 +231,11 @@ KERNEL_FN void step_signal(const struct worker *w, const struct strand *s, const
     const struct kernel_call *call = &w->b->call;
     unsigned char *mine = rounds_of(w, w->b->node.self);
     if (step->counter == PLAN_STAGED) {
-        unsigned char *at = mine + KERNEL_ROUNDS_EXPOSURE + KERNEL_LINE * (s->window % KERNEL_DEPTH);
-        word_put(at, call->input);
-        word_put(at + 8, call->output);
-        word_put(at + 16, call->signature);
-        store_u32(at + 24, call->direct);
+        unsigned char *at = exposure_of(w, s, w->b->node.self);
+        word_put(at + EXPOSED_INPUT, call->input);
+        word_put(at + EXPOSED_OUTPUT, call->output);
+        word_put(at + EXPOSED_SIGNATURE, call->signature);
+        store_u32(at + EXPOSED_DIRECT, call->direct);
     }
     fence_system();
     flag_set(mine + KERNEL_ROUNDS_COUNTER + KERNEL_LINE * step->counter, s->window + 1);

@@ -33,10 +33,13 @@ struct plan_index {
     uint32_t m;
 };
 
-/* (a*i + b) mod m, non-negative for negative a too. */
+/* (a*i + b) mod m, non-negative for negative a too. Division of 64 bits is a subroutine on a GPU: rarely needed here. */
 PLAN_FN uint32_t plan_index_at(struct plan_index x, uint32_t i)
 {
-    int64_t v = ((int64_t)x.a * (int64_t)i + (int64_t)x.b) % (int64_t)x.m;
+    int64_t v = (int64_t)x.a * (int64_t)i + (int64_t)x.b;
+    if (v >= 0 && v < (int64_t)x.m) return (uint32_t)v;
+    if (v >= 0 && v <= 0xffffffffll) return (uint32_t)v % x.m;
+    v %= (int64_t)x.m;
     return (uint32_t)(v < 0 ? v + (int64_t)x.m : v);
 }
 

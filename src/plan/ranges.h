@@ -27,13 +27,23 @@ struct plan_split {
     uint32_t n_pieces; /* of one block */
 };
 
-PLAN_FN uint64_t plan_units(uint64_t count, uint64_t grain) { return count / grain + (count % grain != 0); }
+/* a / b. Division of 64 bits is a subroutine on a GPU, of some hundred instructions; most numbers here have 32. */
+PLAN_FN uint64_t plan_quotient(uint64_t a, uint64_t b)
+{
+    return (a | b) >> 32 ? a / b : (uint32_t)a / (uint32_t)b;
+}
+
+PLAN_FN uint64_t plan_units(uint64_t count, uint64_t grain)
+{
+    uint64_t whole = plan_quotient(count, grain);
+    return whole + (whole * grain != count);
+}
 
 /* Part `index` of `parts` of `whole`, cut on grains counted from whole.first. */
 PLAN_FN struct plan_range plan_part(struct plan_range whole, uint64_t parts, uint64_t index, uint64_t grain)
 {
     uint64_t units = plan_units(whole.count, grain);
-    uint64_t each = units / parts, extra = units % parts;
+    uint64_t each = plan_quotient(units, parts), extra = units - each * parts;
     uint64_t first = (each * index + (index < extra ? index : extra)) * grain;
     uint64_t count = (each + (index < extra)) * grain;
     if (first > whole.count) first = whole.count;
@@ -52,8 +62,8 @@ PLAN_FN struct plan_range plan_channel_range(const struct plan_split *s, uint32_
 PLAN_FN uint64_t plan_round_count(const struct plan_split *s, uint32_t channel)
 {
     uint64_t units = plan_units(plan_channel_range(s, channel).count, s->grain);
-    uint64_t per_round = (s->piece_max / s->grain) * s->n_pieces;
-    return units / per_round + (units % per_round != 0);
+    uint64_t per_round = plan_quotient(s->piece_max, s->grain) * s->n_pieces;
+    return plan_units(units, per_round);
 }
 
 PLAN_FN struct plan_range plan_round_range(const struct plan_split *s, uint32_t channel, uint64_t round)

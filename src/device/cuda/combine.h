@@ -2,13 +2,17 @@
  * bits, in a kernel.
  *
  *     [head | quad | quad | quad | ... | tail]     cut where the first destination has multiples of 16 bytes
- *            \____ four per thread ____/           while there are that many for all threads; then one by one
+ *            \____ four per thread ____/           while there are that many for all threads
  *
- * Every thread loads its quads of all sources before it stores any, so a destination may be one of the sources. The life
- * of a quad is that of a vector in host_kernels.h: scaled, widened, combined, narrowed, divided.
+ * The rest, and what quads are not made for (a balanced order, division, addresses that are not multiples of 4, scaled
+ * 8-bit floats), goes word by word, a word per thread: a fourth of the code, which matters where every type and operator
+ * has its own.
  *
- * The type is a constant in what is below `combine`, sorting (minimum or maximum) too; the operator within is not: a branch
- * that all threads take alike costs less than twice the code. Plain C subset of CUDA. */
+ * Every thread loads what it works on of all sources before it stores any, so a destination may be one of the sources. The
+ * life of a quad or word is that of a vector in host_kernels.h: scaled, widened, combined, narrowed, divided.
+ *
+ * The type is a constant in what is below `combine`, and so are sorting (minimum or maximum) and the number of words; the
+ * operator is not: a branch that all threads take alike costs less than twice the code. Plain C subset of CUDA. */
 #ifndef RAIL_DEVICE_CUDA_COMBINE_H
 #define RAIL_DEVICE_CUDA_COMBINE_H
 
@@ -27,15 +31,18 @@ struct combine_job {
     uint32_t balanced;    /* as a balanced tree, rounded at every node; else from left to right */
 };
 
-/* What is combined: the quad itself, or its elements as floats. */
+/* What is combined: the first words of a quad themselves, or their elements as floats. */
 struct combine_part {
     struct quad q;
     float f[16];
 };
 
-/* Which of the two, and how many elements a quad has. */
+/* Which of the two. */
 KERNEL_FN int in_floats(const uint32_t type, const int sorting) { return number_is_small(type) && !sorting; }
-KERNEL_FN int elements_of(const uint32_t type) { return QUAD_BYTES / (int)number_bytes(type); }
+
+/* Elements in so many words of a quad: 4, or as many as one element needs. */
+KERNEL_FN int elements_of(const uint32_t type, const int words) { return 4 * words / (int)number_bytes(type); }
+KERNEL_FN int words_of(const uint32_t type) { return number_bytes(type) == 8 ? 2 : 1; }
 
 KERNEL_FN uint64_t quad_long(const struct quad *q, const int k) { return (uint64_t)q->w[2 * k + 1] << 32 | q->w[2 * k]; }
 KERNEL_FN void quad_set_long(struct quad *q, const int k, uint64_t v)
@@ -63,10 +70,10 @@ KERNEL_FN void quad_set_lane(struct quad *q, const int bits, const int k, uint32
 
 /* ---- the stages ------------------------------------------------------------------------------------------------------ */
 
-KERNEL_FN void quad_sort(const uint32_t type, const uint32_t op, struct quad *q, const int undo)
+KERNEL_FN void quad_sort(const uint32_t type, const int words, const uint32_t op, struct quad *q, const int undo)
 {
     const int bits = 8 * (int)number_bytes(type);
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) {
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) {
         if (bits == 64) {
             const int64_t most = 0x7fffffffffffffff;
             int64_t v = (int64_t)quad_long(q, k);
@@ -81,23 +88,23 @@ KERNEL_FN void quad_sort(const uint32_t type, const uint32_t op, struct quad *q,
     }
 }
 
-KERNEL_FN void part_widen(const uint32_t type, const int sorting, const uint32_t op, const struct quad *q,
+KERNEL_FN void part_widen(const uint32_t type, const int words, const int sorting, const uint32_t op, const struct quad *q,
                           struct combine_part *part)
 {
     if (in_floats(type, sorting)) {
-        KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) part->f[k] = small_widen(type, q, k);
+        KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) part->f[k] = small_widen(type, q, k);
         return;
     }
     part->q = *q;
-    if (sorting && number_is_float(type)) quad_sort(type, op, &part->q, 0);
+    if (sorting && number_is_float(type)) quad_sort(type, words, op, &part->q, 0);
 }
 
-KERNEL_FN void part_narrow(const uint32_t type, const int sorting, const uint32_t op, struct combine_part *part, struct quad *q)
+KERNEL_FN void part_narrow(const uint32_t type, const int words, const int sorting, const uint32_t op, struct combine_part *part, struct quad *q)
 {
     const int bits = 8 * (int)number_bytes(type);
     if (in_floats(type, sorting)) {
         struct quad made = {{0, 0, 0, 0}};
-        KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++)
+        KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++)
             made.w[k * bits / 32] |= small_narrow(type, part->f[k]) << k * bits % 32;
         *q = made;
         return;
@@ -105,10 +112,10 @@ KERNEL_FN void part_narrow(const uint32_t type, const int sorting, const uint32_
     *q = part->q;
     if (!number_is_float(type)) return;
     if (sorting) {
-        quad_sort(type, op, q, 1);
+        quad_sort(type, words, op, q, 1);
         return;
     }
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) {
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) {
         if (type == RAIL_F32 && (q->w[k] & 0x7fffffff) > 0x7f800000) q->w[k] = 0x7fc00000;
         if (type == RAIL_F64 && (quad_long(q, k) & 0x7fffffffffffffffull) > 0x7ff0000000000000ull)
             quad_set_long(q, k, 0x7ff8000000000000ull);
@@ -122,11 +129,11 @@ KERNEL_FN uint64_t picked(int is_signed, uint32_t op, uint64_t a, uint64_t b)
 }
 
 /* a is the combination so far, b the next source. Integers wrap; sorting compares as is_signed says. */
-KERNEL_FN void quad_apply(const uint32_t type, const int sorting, uint32_t op, int is_signed, struct quad *a,
+KERNEL_FN void quad_apply(const uint32_t type, const int words, const int sorting, uint32_t op, int is_signed, struct quad *a,
                           const struct quad *b)
 {
     const int bits = 8 * (int)number_bytes(type);
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) {
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) {
         if (type == RAIL_F32 && !sorting) {
             float x = float_of(a->w[k]), y = float_of(b->w[k]);
             a->w[k] = bits_of(op == RAIL_SUM ? x + y : x * y);
@@ -147,39 +154,39 @@ KERNEL_FN void quad_apply(const uint32_t type, const int sorting, uint32_t op, i
     }
 }
 
-KERNEL_FN void part_apply(const uint32_t type, const int sorting, uint32_t op, int is_signed, struct combine_part *a,
+KERNEL_FN void part_apply(const uint32_t type, const int words, const int sorting, uint32_t op, int is_signed, struct combine_part *a,
                           const struct combine_part *b)
 {
     if (!in_floats(type, sorting)) {
-        quad_apply(type, sorting, op, is_signed, &a->q, &b->q);
+        quad_apply(type, words, sorting, op, is_signed, &a->q, &b->q);
         return;
     }
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++)
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++)
         a->f[k] = op == RAIL_SUM ? a->f[k] + b->f[k] : a->f[k] * b->f[k];
 }
 
 /* Elements times the scalar, rounded to the element type. */
-KERNEL_FN void quad_scale(const uint32_t type, uint64_t scale, struct quad *q)
+KERNEL_FN void quad_scale(const uint32_t type, const int words, uint64_t scale, struct quad *q)
 {
     const int bits = 8 * (int)number_bytes(type);
     struct quad factor;
     struct combine_part a, b;
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) {
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) {
         if (bits == 64) quad_set_long(&factor, k, scale);
         else if (bits == 32) factor.w[k] = (uint32_t)scale;
         else if (bits == 16) factor.w[k / 2] = ((uint32_t)scale & 0xffff) * 0x10001u;
         else factor.w[k / 4] = ((uint32_t)scale & 0xff) * 0x1010101u;
     }
-    part_widen(type, 0, RAIL_PROD, q, &a);
-    part_widen(type, 0, RAIL_PROD, &factor, &b);
-    part_apply(type, 0, RAIL_PROD, 0, &a, &b);
-    part_narrow(type, 0, RAIL_PROD, &a, q);
+    part_widen(type, words, 0, RAIL_PROD, q, &a);
+    part_widen(type, words, 0, RAIL_PROD, &factor, &b);
+    part_apply(type, words, 0, RAIL_PROD, 0, &a, &b);
+    part_narrow(type, words, 0, RAIL_PROD, &a, q);
 }
 
-KERNEL_FN void quad_divide(const uint32_t type, int is_signed, uint64_t by, struct quad *q)
+KERNEL_FN void quad_divide(const uint32_t type, const int words, int is_signed, uint64_t by, struct quad *q)
 {
     const int bits = 8 * (int)number_bytes(type);
-    KERNEL_UNROLL for (int k = 0; k < elements_of(type); k++) {
+    KERNEL_UNROLL for (int k = 0; k < elements_of(type, words); k++) {
         if (bits == 64) {
             uint64_t v = quad_long(q, k);
             quad_set_long(q, k, is_signed ? (uint64_t)divided_signed((int64_t)v, by) : v / by);
@@ -191,223 +198,252 @@ KERNEL_FN void quad_divide(const uint32_t type, int is_signed, uint64_t by, stru
     }
 }
 
-/* ---- four quads per thread, from left to right ------------------------------------------------------------------------ */
+/* ---- quads, four per thread, from left to right ------------------------------------------------------------------- */
 
-KERNEL_FN void group_combine(const uint32_t type, const int sorting, const int n, const struct combine_job *job, uint64_t at,
-                             uint64_t stride)
+KERNEL_FN void group_combine(const uint32_t type, const int sorting, const int n, const struct combine_job *job,
+                             uint64_t at, uint64_t stride)
 {
-    const int is_signed = number_is_float(type) || number_is_signed(job->type);
+    const int words = 4, is_signed = number_is_float(type) || number_is_signed(job->type);
     struct quad raw[4];
     struct combine_part sum[4], next;
     uint32_t s = 0;
     KERNEL_NO_UNROLL do {
         quads_load(job->src[s] + at, stride, raw, n);
-        if (job->scale_mask >> s & 1) KERNEL_UNROLL for (int u = 0; u < n; u++) quad_scale(type, job->scale, &raw[u]);
+        if (number_bytes(type) > 1 && job->scale_mask >> s & 1)
+            KERNEL_UNROLL for (int u = 0; u < n; u++) quad_scale(type, words, job->scale, &raw[u]);
         KERNEL_UNROLL for (int u = 0; u < n; u++) {
-            part_widen(type, sorting, job->op, &raw[u], &next);
+            part_widen(type, words, sorting, job->op, &raw[u], &next);
             if (s == 0) sum[u] = next;
-            else part_apply(type, sorting, job->op, is_signed, &sum[u], &next);
+            else part_apply(type, words, sorting, job->op, is_signed, &sum[u], &next);
         }
     } while (++s < job->n_src);
-    KERNEL_UNROLL for (int u = 0; u < n; u++) part_narrow(type, sorting, job->op, &sum[u], &raw[u]);
+    KERNEL_UNROLL for (int u = 0; u < n; u++) part_narrow(type, words, sorting, job->op, &sum[u], &raw[u]);
     KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) quads_store(job->dst[d] + at, stride, raw, n);
 }
 
-/* ---- one quad, whole or not, in either order --------------------------------------------------------------------------- */
+/* ---- a word, whole or not, in either order ------------------------------------------------------------------------- */
 
 enum { TREE_LEVELS = 7 }; /* of 64 sources, and of none */
 
-/* Values of a tree's nodes whose sibling is still to come, one per level. A level is picked by comparing, not by an index:
- * the stack stays in registers. */
+/* Values of a tree's nodes whose sibling is still to come, one per level. A level is picked by masks, not by an index: the
+ * stack stays in registers. */
 struct tree {
-    struct quad node[TREE_LEVELS];
+    uint64_t node[TREE_LEVELS];
 };
 
 KERNEL_FN struct quad tree_get(const struct tree *t, uint32_t level)
 {
-    struct quad q = t->node[0];
-    KERNEL_UNROLL for (uint32_t l = 1; l < TREE_LEVELS; l++)
-        if (l == level) q = t->node[l];
+    struct quad q = {{0, 0, 0, 0}};
+    uint64_t v = 0;
+    KERNEL_UNROLL for (uint32_t l = 0; l < TREE_LEVELS; l++) v |= t->node[l] & (0 - (uint64_t)(l == level));
+    quad_set_long(&q, 0, v);
     return q;
 }
 KERNEL_FN void tree_set(struct tree *t, uint32_t level, struct quad q)
 {
-    KERNEL_UNROLL for (uint32_t l = 0; l < TREE_LEVELS; l++)
-        if (l == level) t->node[l] = q;
-}
-
-KERNEL_FN struct quad source_load(const uint32_t type, const struct combine_job *job, uint32_t s, uint64_t at, uint32_t bytes)
-{
-    struct quad q = part_load(job->src[s] + at, bytes);
-    if (job->scale_mask >> s & 1) quad_scale(type, job->scale, &q);
-    return q;
-}
-
-/* Sources are counted in binary: bit l of their number is a tree of 2^l of them, and adding one carries. What is left is
- * joined from the smallest up, which is the split at the largest power of two below the number:
- *
- *     7 sources   ((0 1) (2 3)) ((4 5) 6)      4 + 2 + 1 */
-KERNEL_FN struct quad quad_balanced(const uint32_t type, const int sorting, const struct combine_job *job, uint64_t at,
-                                    uint32_t bytes)
-{
-    const int is_signed = number_is_float(type) || number_is_signed(job->type);
-    struct tree tree = {{{{0, 0, 0, 0}}}};
-    struct quad q = {{0, 0, 0, 0}};
-    KERNEL_NO_UNROLL for (uint32_t s = 0; s < job->n_src; s++) {
-        uint32_t n = s + 1, level = 0;
-        q = source_load(type, job, s, at, bytes);
-        KERNEL_NO_UNROLL for (uint32_t l = 0; l < TREE_LEVELS; l++) {
-            int carries = (s & ((2u << l) - 1)) == (2u << l) - 1;
-            int joins = n == job->n_src && !carries && (n & ((1u << l) - 1)) && (n >> l & 1);
-            if (carries) level = l + 1;
-            if (!carries && !joins) continue;
-            struct quad before = tree_get(&tree, l);
-            struct combine_part a, b;
-            part_widen(type, sorting, job->op, &before, &a);
-            part_widen(type, sorting, job->op, &q, &b);
-            part_apply(type, sorting, job->op, is_signed, &a, &b);
-            part_narrow(type, sorting, job->op, &a, &q);
-        }
-        tree_set(&tree, level, q);
+    KERNEL_UNROLL for (uint32_t l = 0; l < TREE_LEVELS; l++) {
+        const uint64_t mask = 0 - (uint64_t)(l == level);
+        t->node[l] = (t->node[l] & ~mask) | (quad_long(&q, 0) & mask);
     }
-    return q;
 }
 
-KERNEL_FN struct quad quad_left_to_right(const uint32_t type, const int sorting, const struct combine_job *job, uint64_t at,
-                                         uint32_t bytes)
+/* How sources are combined: at each one which levels of the tree it completes. Sources are counted in binary: bit l of
+ * their number is a tree of 2^l of them, and adding one carries. What is left is joined from the smallest up, which is the
+ * split at the largest power of two below the number:
+ *
+ *     7 sources   ((0 1) (2 3)) ((4 5) 6)      4 + 2 + 1
+ *
+ * Source s meets what waits at `level`: 0 = the level is passed by, 1 = it meets it. */
+KERNEL_FN int tree_meets(uint32_t s, uint32_t n, uint32_t level)
 {
-    const int is_signed = number_is_float(type) || number_is_signed(job->type);
+    uint32_t below = (1u << level) - 1;
+    if ((s & (2 * below + 1)) == 2 * below + 1) return 1;                 /* carries */
+    return s + 1 == n && (n & below) != 0 && (n >> level & 1);            /* the last one: joins */
+}
+
+/* Where it waits then, if it is not the last: above its trailing ones. */
+KERNEL_FN uint32_t tree_level(uint32_t s)
+{
+    uint32_t level = 0;
+    KERNEL_NO_UNROLL while (s >> level & 1) level++;
+    return level;
+}
+
+KERNEL_FN struct quad word_combine(const uint32_t type, const int sorting, const struct combine_job *job, uint64_t at,
+                                   uint32_t bytes)
+{
+    const int words = words_of(type), is_signed = number_is_float(type) || number_is_signed(job->type);
+    const uint32_t levels = job->balanced && job->n_src > 2 ? TREE_LEVELS : 1;
+    struct tree tree = {{0, 0, 0, 0, 0, 0, 0}};
     struct combine_part sum, next;
     struct quad q;
     uint32_t s = 0;
     KERNEL_NO_UNROLL do {
-        q = source_load(type, job, s, at, bytes);
-        part_widen(type, sorting, job->op, &q, &next);
-        if (s == 0) sum = next;
-        else part_apply(type, sorting, job->op, is_signed, &sum, &next);
+        q = word_load(job->src[s] + at, words, bytes);
+        if (job->scale_mask >> s & 1) quad_scale(type, words, job->scale, &q);
+        part_widen(type, words, sorting, job->op, &q, &next);
+        KERNEL_NO_UNROLL for (uint32_t l = 0; l < levels; l++) {
+            if (levels > 1) {
+                if (!tree_meets(s, job->n_src, l)) continue;
+                struct quad waits = tree_get(&tree, l);
+                part_widen(type, words, sorting, job->op, &waits, &sum);
+            } else if (s == 0) {
+                sum = next;
+                continue;
+            }
+            part_apply(type, words, sorting, job->op, is_signed, &sum, &next);
+            if (levels == 1) continue;
+            part_narrow(type, words, sorting, job->op, &sum, &q);
+            part_widen(type, words, sorting, job->op, &q, &next);
+        }
+        if (levels > 1) tree_set(&tree, tree_level(s), q), sum = next;
     } while (++s < job->n_src);
-    part_narrow(type, sorting, job->op, &sum, &q);
+    part_narrow(type, words, sorting, job->op, &sum, &q);
     return q;
 }
 
-KERNEL_FN void unit_combine(const uint32_t type, const int sorting, const struct combine_job *job, uint64_t at, uint32_t bytes)
+/* Bytes from .. to of all, a word per thread at a time. */
+KERNEL_FN void words_combine(const uint32_t type, const int sorting, const struct combine_job *job, uint64_t from, uint64_t to,
+                             uint32_t thread, uint32_t n_threads)
 {
-    struct quad q = job->balanced && job->n_src > 2 ? quad_balanced(type, sorting, job, at, bytes)
-                                                    : quad_left_to_right(type, sorting, job, at, bytes);
-    if (!number_is_float(type) && job->divide) quad_divide(type, number_is_signed(job->type), job->divide, &q);
-    KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) part_store(job->dst[d] + at, q, bytes);
+    const int words = words_of(type);
+    const uint32_t whole = 4 * (uint32_t)words;
+    KERNEL_NO_UNROLL for (uint64_t at = from + (uint64_t)whole * thread; at < to; at += (uint64_t)whole * n_threads) {
+        uint32_t bytes = to - at < whole ? (uint32_t)(to - at) : whole;
+        struct quad q = word_combine(type, sorting, job, at, bytes);
+        if (!number_is_float(type) && job->divide) quad_divide(type, words, number_is_signed(job->type), job->divide, &q);
+        KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) word_store(job->dst[d] + at, q, words, bytes);
+    }
 }
 
-/* ---- all of it --------------------------------------------------------------------------------------------------------- */
+/* ---- all of it ------------------------------------------------------------------------------------------------------ */
 
-struct combine_cut {
-    uint32_t head, tail; /* bytes before and after the quads */
-    uint64_t quads;
-};
-
-/* A head is whole elements: a destination that is not even aligned to its elements has none, and narrow accesses. */
-KERNEL_FN struct combine_cut combine_cut(const struct combine_job *job, uint32_t element)
+/* Bytes before the first quad: whole elements, or none where the destination is not even aligned to those. */
+KERNEL_FN uint64_t head_of(const struct combine_job *job, uint32_t element)
 {
-    struct combine_cut cut;
     uint32_t off = (uint32_t)(uintptr_t)job->dst[0] & (QUAD_BYTES - 1);
-    cut.head = off % element ? 0 : (QUAD_BYTES - off) & (QUAD_BYTES - 1);
-    if (cut.head > job->bytes) cut.head = (uint32_t)job->bytes;
-    cut.quads = (job->bytes - cut.head) / QUAD_BYTES;
-    cut.tail = (uint32_t)((job->bytes - cut.head) % QUAD_BYTES);
-    return cut;
+    uint64_t head = off % element ? 0 : (QUAD_BYTES - off) & (QUAD_BYTES - 1);
+    return head < job->bytes ? head : job->bytes;
 }
 
-/* All accesses of four quads at a time can be of 4 bytes at least. */
-KERNEL_FN int groups_fit(const struct combine_job *job, uint32_t head)
+/* From there on all addresses are multiples of 4. */
+KERNEL_FN int quads_fit(const struct combine_job *job, uint64_t head)
 {
     uint32_t low = 0;
-    KERNEL_NO_UNROLL for (uint32_t s = 0; s < job->n_src; s++) low |= (uint32_t)(uintptr_t)job->src[s] + head;
-    KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) low |= (uint32_t)(uintptr_t)job->dst[d] + head;
+    KERNEL_NO_UNROLL for (uint32_t s = 0; s < job->n_src; s++) low |= (uint32_t)(uintptr_t)job->src[s] + (uint32_t)head;
+    KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) low |= (uint32_t)(uintptr_t)job->dst[d] + (uint32_t)head;
     return (low & 3) == 0;
 }
 
-/* 8-bit floats have 16 parts a quad: two quads at a time fill the registers as four do of others. */
+/* Quads that a thread has in flight. Four of 512 threads are 32 KiB of each source, more than the way to memory holds for
+ * one multiprocessor; where elements are many and take many instructions each, one: code and registers are what is scarce
+ * then, not bytes in flight. */
 KERNEL_FN int group_of(const uint32_t type, const int sorting)
 {
-    return in_floats(type, sorting) && number_bytes(type) == 1 ? 2 : 4;
+    if (number_bytes(type) == 1) return number_is_float(type) ? 1 : sorting ? 2 : 4;
+    return sorting && number_is_small(type) ? 1 : 4;
 }
 
-KERNEL_FN void combine_typed(const uint32_t type, const int sorting, const struct combine_job *job, uint32_t thread,
+KERNEL_FN int in_quads(const uint32_t type, const struct combine_job *job)
+{
+    if ((job->balanced && job->n_src > 2) || job->divide) return 0;
+    return !(number_is_float(type) && number_bytes(type) == 1 && job->scale_mask);
+}
+
+KERNEL_FN void combine_as(const uint32_t type, const int sorting, const struct combine_job *job, uint32_t thread,
                              uint32_t n_threads)
 {
-    const int n = group_of(type, sorting);
-    const struct combine_cut cut = combine_cut(job, number_bytes(type));
-    const uint64_t together = (uint64_t)n_threads * (uint64_t)n;
-    uint64_t done = 0;
-    if (!(job->balanced && job->n_src > 2) && !job->divide && groups_fit(job, cut.head))
-        KERNEL_NO_UNROLL for (; cut.quads - done >= together; done += together)
-            group_combine(type, sorting, n, job, cut.head + QUAD_BYTES * (done + thread), (uint64_t)QUAD_BYTES * n_threads);
-    KERNEL_NO_UNROLL for (uint64_t u = done + thread; u < cut.quads + 2; u += n_threads) {
-        uint64_t at = u <= cut.quads ? 0 : cut.head + QUAD_BYTES * cut.quads;
-        uint32_t bytes = u == cut.quads ? cut.head : cut.tail;
-        if (u < cut.quads) at = cut.head + QUAD_BYTES * u, bytes = QUAD_BYTES;
-        if (bytes) unit_combine(type, sorting, job, at, bytes);
+    const uint64_t stride = (uint64_t)QUAD_BYTES * n_threads, together = stride * (uint64_t)group_of(type, sorting);
+    const uint64_t head = head_of(job, number_bytes(type));
+    uint64_t at = head;
+    if (in_quads(type, job) && quads_fit(job, head))
+        KERNEL_NO_UNROLL for (; job->bytes - at >= together; at += together)
+            group_combine(type, sorting, group_of(type, sorting), job, at + QUAD_BYTES * thread, stride);
+    uint64_t from = at == head ? 0 : at; /* no quads: no head of its own */
+    KERNEL_NO_UNROLL for (int rest = at != head && head; rest >= 0; rest--) {
+        words_combine(type, sorting, job, rest ? 0 : from, rest ? head : job->bytes, thread, n_threads);
     }
 }
 
 /* One source as it is: bytes, whatever they mean. */
 KERNEL_FN void combine_copy(const struct combine_job *job, uint32_t thread, uint32_t n_threads)
 {
-    const struct combine_cut cut = combine_cut(job, 1);
-    const uint64_t together = (uint64_t)n_threads * 4, stride = (uint64_t)QUAD_BYTES * n_threads;
-    uint64_t done = 0;
+    const uint64_t stride = (uint64_t)QUAD_BYTES * n_threads, head = head_of(job, 1);
     struct quad q[4];
-    if (groups_fit(job, cut.head)) KERNEL_NO_UNROLL for (; cut.quads - done >= together; done += together) {
-        uint64_t at = cut.head + QUAD_BYTES * (done + thread);
-        quads_load(job->src[0] + at, stride, q, 4);
-        KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) quads_store(job->dst[d] + at, stride, q, 4);
-    }
-    KERNEL_NO_UNROLL for (uint64_t u = done + thread; u < cut.quads + 2; u += n_threads) {
-        uint64_t at = u <= cut.quads ? 0 : cut.head + QUAD_BYTES * cut.quads;
-        uint32_t bytes = u == cut.quads ? cut.head : cut.tail;
-        if (u < cut.quads) at = cut.head + QUAD_BYTES * u, bytes = QUAD_BYTES;
-        if (!bytes) continue;
-        q[0] = part_load(job->src[0] + at, bytes);
-        KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) part_store(job->dst[d] + at, q[0], bytes);
+    uint64_t at = head;
+    if (quads_fit(job, head))
+        KERNEL_NO_UNROLL for (; job->bytes - at >= 4 * stride; at += 4 * stride) {
+            uint64_t mine = at + QUAD_BYTES * thread;
+            quads_load(job->src[0] + mine, stride, q, 4);
+            KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) quads_store(job->dst[d] + mine, stride, q, 4);
+        }
+    if (at == head) at = 0;
+    KERNEL_NO_UNROLL for (int rest = at && head; rest >= 0; rest--) {
+        uint64_t to = rest ? head : job->bytes;
+        KERNEL_NO_UNROLL for (uint64_t k = (rest ? 0 : at) + 4 * thread; k < to; k += 4 * (uint64_t)n_threads) {
+            uint32_t bytes = to - k < 4 ? (uint32_t)(to - k) : 4;
+            q[0] = word_load(job->src[0] + k, 1, bytes);
+            KERNEL_NO_UNROLL for (uint32_t d = 0; d < job->n_dst; d++) word_store(job->dst[d] + k, q[0], 1, bytes);
+        }
     }
 }
 
-KERNEL_FN int combine_copies(const struct combine_job *job) { return job->n_src == 1 && !(job->scale_mask & 1) && !job->divide; }
+KERNEL_FN int combine_copies(const struct combine_job *job)
+{
+    return job->n_src == 1 && !(job->scale_mask & 1) && !job->divide;
+}
+
+#define DEFINE_COMBINE(type)                                                                                           \
+    KERNEL_BRANCH void combine_sum_##type(const struct combine_job *job, uint32_t thread, uint32_t n_threads)          \
+    {                                                                                                                  \
+        KERNEL_APART(job);                                                                                             \
+        combine_as(RAIL_##type, 0, job, thread, n_threads);                                                            \
+    }                                                                                                                  \
+    KERNEL_BRANCH void combine_sorting_##type(const struct combine_job *job, uint32_t thread, uint32_t n_threads)      \
+    {                                                                                                                  \
+        KERNEL_APART(job);                                                                                             \
+        combine_as(RAIL_##type, 1, job, thread, n_threads);                                                            \
+    }
+DEFINE_COMBINE(U8)
+DEFINE_COMBINE(U32)
+DEFINE_COMBINE(U64)
+DEFINE_COMBINE(F16)
+DEFINE_COMBINE(F32)
+DEFINE_COMBINE(F64)
+DEFINE_COMBINE(BF16)
+DEFINE_COMBINE(F8E4M3)
+DEFINE_COMBINE(F8E5M2)
+#undef DEFINE_COMBINE
 
 /* dst[j][k] = combine(src[0][k], src[1][k], ...), by threads 0 .. n_threads - 1, all of which call it with the same job.
  * 1 <= n_src, n_dst <= RAIL_COMBINE_MAX; any alignment; a destination equals a source's address or overlaps none. */
 KERNEL_FN void combine(const struct combine_job *job, uint32_t thread, uint32_t n_threads)
 {
     const int sorting = job->op == RAIL_MAX || job->op == RAIL_MIN;
-#define COMBINE_FLOATS(type)                                                                                           \
-    case type:                                                                                                         \
-        if (sorting) combine_typed(type, 1, job, thread, n_threads);                                                   \
-        else combine_typed(type, 0, job, thread, n_threads);                                                           \
-        return
-#define COMBINE_INTEGERS(signed_, unsigned_)                                                                           \
-    case signed_:                                                                                                      \
-    case unsigned_:                                                                                                    \
-        if (sorting) combine_typed(unsigned_, 1, job, thread, n_threads);                                              \
-        else combine_typed(unsigned_, 0, job, thread, n_threads);                                                      \
-        return
+#define COMBINE_TYPE(type)                                                                                             \
+    if (sorting) combine_sorting_##type(job, thread, n_threads);                                                       \
+    else combine_sum_##type(job, thread, n_threads);                                                                   \
+    return
     if (combine_copies(job)) {
         combine_copy(job, thread, n_threads);
         return;
     }
     switch (job->type) {
-        COMBINE_INTEGERS(RAIL_I8, RAIL_U8);
-        COMBINE_INTEGERS(RAIL_I32, RAIL_U32);
-        COMBINE_INTEGERS(RAIL_I64, RAIL_U64);
-        COMBINE_FLOATS(RAIL_F16);
-        COMBINE_FLOATS(RAIL_F32);
-        COMBINE_FLOATS(RAIL_F64);
-        COMBINE_FLOATS(RAIL_BF16);
-        COMBINE_FLOATS(RAIL_F8E4M3);
-        COMBINE_FLOATS(RAIL_F8E5M2);
+    case RAIL_I8: /* signed and unsigned differ in how they compare and divide, of which the job tells */
+    case RAIL_U8: COMBINE_TYPE(U8);
+    case RAIL_I32:
+    case RAIL_U32: COMBINE_TYPE(U32);
+    case RAIL_I64:
+    case RAIL_U64: COMBINE_TYPE(U64);
+    case RAIL_F16: COMBINE_TYPE(F16);
+    case RAIL_F32: COMBINE_TYPE(F32);
+    case RAIL_F64: COMBINE_TYPE(F64);
+    case RAIL_BF16: COMBINE_TYPE(BF16);
+    case RAIL_F8E4M3: COMBINE_TYPE(F8E4M3);
+    case RAIL_F8E5M2: COMBINE_TYPE(F8E5M2);
     default: return;
     }
-#undef COMBINE_FLOATS
-#undef COMBINE_INTEGERS
+#undef COMBINE_TYPE
 }
 
 #endif

@@ -21,6 +21,16 @@
 #include <string.h>
 #endif
 
+/* One of many large branches: what it computes from `p` is not computed ahead for all of them, which would fill the
+ * registers and make the compilers slow; on the host, where nothing is short of registers, it is a function of its own. */
+#if KERNEL_CUDA
+#define KERNEL_BRANCH KERNEL_FN
+#define KERNEL_APART(p) asm volatile("" : "+l"(p))
+#else
+#define KERNEL_BRANCH static __attribute__((noinline))
+#define KERNEL_APART(p) (void)(p)
+#endif
+
 enum { QUAD_BYTES = 16 };
 
 struct quad {
@@ -122,28 +132,43 @@ KERNEL_FN void quads_store(unsigned char *at, uint64_t stride, const struct quad
     }
 }
 
-/* The first `bytes` of 16, at any address; the others are 0 and go nowhere. No index depends on `bytes`: the quad stays in
- * registers. */
-KERNEL_FN struct quad part_load(const unsigned char *at, uint32_t bytes)
+/* A word of which only so many bytes are there; the others are 0 and go nowhere. */
+KERNEL_FN uint32_t bytes_load(const unsigned char *at, uint32_t bytes)
+{
+    uint32_t w = 0;
+    KERNEL_UNROLL for (uint32_t k = 0; k < 4; k++)
+        if (k < bytes) w |= load_u8(at + k) << 8 * k;
+    return w;
+}
+KERNEL_FN void bytes_store(unsigned char *at, uint32_t w, uint32_t bytes)
+{
+    KERNEL_UNROLL for (uint32_t k = 0; k < 4; k++)
+        if (k < bytes) store_u8(at + k, w >> 8 * k & 0xff);
+}
+
+/* One word or two, of which `bytes` are there, at any address. */
+KERNEL_FN struct quad word_load(const unsigned char *at, const int words, uint32_t bytes)
 {
     struct quad q = {{0, 0, 0, 0}};
-    if (bytes == QUAD_BYTES && quad_width(at) > 1) {
-        quads_load(at, 0, &q, 1);
-        return q;
+    if (bytes == 4 * (uint32_t)words && quad_width(at) > 1) {
+        q.w[0] = load_u32(at);
+        if (words == 2) q.w[1] = load_u32(at + 4);
+    } else {
+        q.w[0] = bytes_load(at, bytes);
+        if (words == 2) q.w[1] = bytes_load(at + 4, bytes > 4 ? bytes - 4 : 0);
     }
-    KERNEL_UNROLL for (uint32_t k = 0; k < QUAD_BYTES; k++)
-        if (k < bytes) q.w[k / 4] |= load_u8(at + k) << 8 * (k % 4);
     return q;
 }
 
-KERNEL_FN void part_store(unsigned char *at, struct quad q, uint32_t bytes)
+KERNEL_FN void word_store(unsigned char *at, struct quad q, const int words, uint32_t bytes)
 {
-    if (bytes == QUAD_BYTES && quad_width(at) > 1) {
-        quads_store(at, 0, &q, 1);
-        return;
+    if (bytes == 4 * (uint32_t)words && quad_width(at) > 1) {
+        store_u32(at, q.w[0]);
+        if (words == 2) store_u32(at + 4, q.w[1]);
+    } else {
+        bytes_store(at, q.w[0], bytes);
+        if (words == 2) bytes_store(at + 4, q.w[1], bytes > 4 ? bytes - 4 : 0);
     }
-    KERNEL_UNROLL for (uint32_t k = 0; k < QUAD_BYTES; k++)
-        if (k < bytes) store_u8(at + k, q.w[k / 4] >> 8 * (k % 4) & 0xff);
 }
 
 #endif
