@@ -227,12 +227,18 @@ sanitized:
 # Parsers against any bytes. Of the library only the layers that parsers live in are built for it.
 FUZZ_LAYERS := base foreign topo
 FUZZ     := $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
-FUZZOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter $(FUZZ_LAYERS:%=src/%/%),$(SRC)))
+FUZZ_TOOLS := tools/elf_file.c tools/library.c
+FUZZOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter $(FUZZ_LAYERS:%=src/%/%),$(SRC)) $(FUZZ_TOOLS))
+ELFSEEDS := $(BUILD)/seeds/elf/gnu $(BUILD)/seeds/elf/sysv
 fuzz: ## each fuzz target for FUZZ_SECONDS=20 (needs clang)
 	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=$(FUZZ_CC) OPT="-O1 -g" \
 	    SAN="-fsanitize=address,undefined,fuzzer-no-link $(SANFLAGS)" $(FUZZ:%=build-fuzz/tests/fuzz/%)
 	$(Q)BUILD=build-fuzz bash tests/fuzz/run.sh $(FUZZ)
 FUZZ_CC  ?= clang
+$(BUILD)/tests/fuzz/fuzz_elf: | $(ELFSEEDS)
+$(ELFSEEDS): $(BUILD)/seeds/elf/%: tests/fuzz/elf_seed.c
+	@mkdir -p $(@D)
+	$(Q)$(CC) -O1 -nostdlib -shared -s -Wl,-soname,libnccl.so.2 -Wl,-z,noseparate-code -Wl,--hash-style=$* -o $@ $<
 $(FUZZ:%=$(BUILD)/tests/fuzz/%): $(BUILD)/tests/fuzz/%: $(BUILD)/tests/fuzz/%.o $(FUZZOBJ) | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -fsanitize=fuzzer -pthread -o $@ $^ $(STATIC) -lm -ldl
