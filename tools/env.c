@@ -1,73 +1,26 @@
-/* env.c - `railccl env`: the variables that the library reads: which are set now, what they do, and the whole table. */
+/* env.c - `railccl env`: what to set so that programs take this library in NCCL's place; its own variables. */
 #include <getopt.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "base/params.h"
+#include "env.h"
 #include "tool.h"
-
-extern char **environ;
-
-static const struct {
-    const char *name, *text;
-} table[] = {
-#define RAIL_PARAM_INT(id, name, default_value, low, high, effect, text) {name, text},
-#define RAIL_PARAM_BOOL(id, name, default_value, effect, text) {name, text},
-#define RAIL_PARAM_STR(id, name, default_value, effect, text) {name, text},
-#define RAIL_PARAM_CHOICE(id, name, default_value, choices, effect, text) {name, text},
-#include "base/params.def"
-#undef RAIL_PARAM_INT
-#undef RAIL_PARAM_BOOL
-#undef RAIL_PARAM_STR
-#undef RAIL_PARAM_CHOICE
-};
-
-static const char *effect_text(enum rail_param_effect effect)
-{
-    switch (effect) {
-    case RAIL_LOCAL: return "may differ between ranks";
-    case RAIL_AGREED: return "must be the same on all ranks";
-    case RAIL_IGNORED: return "has NO EFFECT here";
-    }
-    return "";
-}
-
-static void print_variable(enum rail_param id)
-{
-    char value[512];
-    printf("%s=%s\n    %s (%s)\n", rail_param_name(id), rail_param_text(id, value, sizeof value), table[id].text,
-           effect_text(rail_param_effect_of(id)));
-}
-
-/* Variables with our prefix or NCCL's that no table knows: most often misspelt. */
-static int print_unknown(void)
-{
-    static const char *const launch[] = {"RAILCCL_RANK", "RAILCCL_WORLD_SIZE", "RAILCCL_LOCAL_RANK", "RAILCCL_LOCAL_SIZE",
-                                         "RAILCCL_HOST"};
-    int count = 0;
-    for (char **e = environ; *e; e++) {
-        size_t length = strcspn(*e, "=");
-        if (strncmp(*e, "RAILCCL_", 8) && strncmp(*e, "NCCL_", 5)) continue;
-        if (strncmp(*e, "NCCL_TESTS_", 11) == 0) continue;
-        int known = 0;
-        for (int i = 0; i < RAIL_PARAM_COUNT; i++)
-            known |= strlen(table[i].name) == length && strncmp(table[i].name, *e, length) == 0;
-        for (int i = 0; i < 5; i++) known |= strlen(launch[i]) == length && strncmp(launch[i], *e, length) == 0;
-        if (known) continue;
-        printf("%.*s\n    is not known to this version and has NO EFFECT here\n", (int)length, *e);
-        count++;
-    }
-    return count;
-}
 
 static int usage(FILE *out)
 {
-    fputs("Usage: railccl env [--all | --markdown]\n"
-          "Prints the variables of the library that are set now (environment, NCCL_CONF_FILE or ~/.nccl.conf,\n"
-          "/etc/nccl.conf) and what each does.\n\n"
-          "  --all        every variable with its present value\n"
-          "  --markdown   the whole table as docs/ENVIRONMENT.md\n\n"
+    fputs("Usage: railccl env [--client NAME] [--json]\n"
+          "       railccl env --set | --all | --markdown\n"
+          "Prints the shell lines that put this installation's libnccl.so.2 in NCCL's place, each with what needs it,\n"
+          "for a shell or a job script: eval \"$(railccl env)\". `railccl run` sets the same for its ranks.\n\n"
+          "  --client NAME  only what that needs: ", out);
+    env_clients(out);
+    fputs("\n"
+          "  --json         the same for programs\n\n"
+          "The library's own variables (docs/ENVIRONMENT.md):\n"
+          "  --set          those that are set now (environment, NCCL_CONF_FILE or ~/.nccl.conf, /etc/nccl.conf), and\n"
+          "                 what each does\n"
+          "  --all          every one with its present value\n"
+          "  --markdown     the whole table as docs/ENVIRONMENT.md\n\n"
           "`railccl run --dry-run -n N ... CMD` prints what is set for each rank of a run.\n", out);
     return out == stdout ? 0 : 2;
 }
@@ -75,24 +28,28 @@ static int usage(FILE *out)
 static int run(int argc, char **argv)
 {
     static const struct option options[] = {
+        {"client", required_argument, NULL, 'c'}, {"json", no_argument, NULL, 'j'}, {"set", no_argument, NULL, 's'},
         {"all", no_argument, NULL, 'a'}, {"markdown", no_argument, NULL, 'm'}, {"help", no_argument, NULL, 'h'}, {0}};
-    int all = 0, shown = 0;
+    const char *client = NULL;
+    bool json = false;
+    int table = 0, tables = 0; /* which of --set, --all, --markdown; how many */
     opterr = 0;
     optind = 0;
-    for (int c; (c = getopt_long(argc, argv, "+h", options, NULL)) != -1;) {
+    for (int c; (c = getopt_long(argc, argv, "+:h", options, NULL)) != -1;) {
         switch (c) {
-        case 'a': all = 1; break;
-        case 'm': rail_params_markdown(stdout); return ferror(stdout) ? 1 : 0;
+        case 'c': client = optarg; break;
+        case 'j': json = true; break;
+        case 's': case 'a': case 'm': table = c, tables++; break;
         case 'h': return usage(stdout);
-        default: fprintf(stderr, "railccl env: %s: no such option\n", argv[optind - 1]); return usage(stderr);
+        default:
+            return fprintf(stderr, "railccl env: %s: %s; --help lists the options\n", argv[optind - 1],
+                           c == ':' ? "needs a value" : "no such option"), 2;
         }
     }
     if (optind < argc) return fprintf(stderr, "railccl env: %s: takes no arguments\n", argv[optind]), 2;
-    for (int i = 0; i < RAIL_PARAM_COUNT; i++)
-        if (all || rail_param_is_set((enum rail_param)i)) print_variable((enum rail_param)i), shown++;
-    shown += print_unknown();
-    if (!shown) puts("No variable of the library is set; `railccl env --all` prints every one.");
-    return 0;
+    if (tables > 1 || (table && (client || json)))
+        return fputs("railccl env: --set, --all and --markdown each go alone\n", stderr), 2;
+    return table ? env_table(table) : env_lines(client, json);
 }
 
-const struct tool_command tool_env = {"env", "Prints the library's variables: what is set, and what each does.", run};
+const struct tool_command tool_env = {"env", "Prints what to set for NCCL's programs, and its own variables.", run};

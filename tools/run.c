@@ -62,13 +62,14 @@ static int run_here(const struct run_options *o, const struct run_common *common
 static int run(int argc, char **argv)
 {
     struct run_options options;
-    struct run_common common = {.secret = ""};
+    static struct run_common common; /* its path is long */
     bool agent = argc == 2 && strcmp(argv[1], "--agent") == 0;
     if (agent && !(argv = run_remote_receive(&argc))) return 2;
     enum run_parsed parsed = run_options_parse(argc, argv, &options);
     int status = parsed == RUN_HELPED ? 0 : 2;
     struct run_rank *ranks = NULL;
-    if (parsed == RUN_GO && (ranks = run_place(&options)) && run_root_choose(&options, &common.root)) {
+    if (parsed == RUN_GO && (ranks = run_place(&options)) && run_preload_find(&options, common.library) &&
+        run_root_choose(&options, &common.root)) {
         draw(common.job, 16);
         if (options.secret) snprintf(common.secret, sizeof common.secret, "%s", options.secret);
         else draw(common.secret, 64);

@@ -5,12 +5,14 @@
  *   run_place.c        which rank goes to which host
  *   run_root.c         where the ranks meet: an address and two free ports
  *   run_environment.c  the variables of a rank
+ *   run_preload.c      which of them make it take this installation's library
  *   run_output.c       lines from many ranks into one stream
  *   run_job.c          starting, watching, stopping: the children of this process
  *   run_remote.c       other hosts: an agent there does all of the above for its own ranks */
 #ifndef TOOLS_RUN_H
 #define TOOLS_RUN_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -19,6 +21,7 @@
 
 enum run_where { RUN_HERE, RUN_EMULATED, RUN_NETNS, RUN_SSH };
 enum run_map { RUN_BLOCK, RUN_CYCLIC };
+enum run_preload { RUN_PRELOAD_IF_THERE, RUN_PRELOAD, RUN_PRELOAD_NOT };
 enum run_prefix { RUN_PREFIX_SEVERAL, RUN_PREFIX_ALWAYS, RUN_PREFIX_NEVER };
 
 struct run_host {
@@ -36,7 +39,8 @@ struct run_options {
     enum run_prefix prefix;
     const char **env; /* K=V, n_env */
     int n_env;
-    bool preload, keep_going, dry_run;
+    enum run_preload preload; /* whether ranks get this installation's library whatever they bring */
+    bool keep_going, dry_run;
     int timeout_s, grace_s;
     const char *root;   /* ADDR[:PORT], or NULL */
     const char *secret; /* agents get it from their launcher */
@@ -60,7 +64,13 @@ struct run_root { char address[256]; int port, master_port; };
 bool run_root_choose(const struct run_options *options, struct run_root *out);
 
 /* What the ranks of one run have in common besides the options. */
-struct run_common { struct run_root root; char secret[65], job[17]; };
+struct run_common {
+    struct run_root root;
+    char secret[65], job[17];
+    char library[PATH_MAX]; /* this installation's, which ranks are given; "" none */
+};
+/* Finds the library that --preload, or its absence, asks for; false with the reason said. */
+bool run_preload_find(const struct run_options *options, char library[PATH_MAX]);
 /* The environment of a rank, for execvpe: a NULL-terminated vector that points into one malloc'ed block. */
 char **run_environment(const struct run_options *options, const struct run_common *common, const struct run_rank *rank);
 /* Prints the variables that are set for the rank, without the secret. */

@@ -1,10 +1,7 @@
 /* run_environment.c - the variables of a rank: ours, and those by which programs for torchrun find out who they are. */
-#include <libgen.h>
-#include <limits.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "run.h"
 
@@ -30,29 +27,14 @@ static void clear(struct set *set)
     while (set->n) free(set->text[--set->n]);
 }
 
-/* libnccl.so.2 of the installation this program belongs to: ../lib beside bin. */
-static bool own_library(char *out, size_t bytes)
+/* What is loaded first is what everything else in the process finds: a program that is linked with libnccl.so.2,
+ * whatever its RPATH says, and one that opens it by that name. Only who opens another file by its path gets that; vLLM
+ * can be told. */
+static void preload(struct set *set, const char *library)
 {
-    char self[PATH_MAX], path[PATH_MAX + 32], resolved[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", self, sizeof self - 1);
-    if (n <= 0) return false;
-    self[n] = 0;
-    snprintf(path, sizeof path, "%s/../lib/libnccl.so.2", dirname(self));
-    if (!realpath(path, resolved)) return false;
-    return snprintf(out, bytes, "%s", resolved) < (int)bytes;
-}
-
-static void preload(struct set *set)
-{
-    char library[PATH_MAX], folder[PATH_MAX];
-    if (!own_library(library, sizeof library)) {
-        fprintf(stderr, "railccl run: --preload: no ../lib/libnccl.so.2 beside this program\n");
-        return;
-    }
-    const char *before = getenv("LD_PRELOAD"), *path = getenv("LD_LIBRARY_PATH");
+    const char *before = getenv("LD_PRELOAD"), *vllm = getenv("VLLM_NCCL_SO_PATH");
     put(set, "LD_PRELOAD=%s%s%s", library, before && *before ? ":" : "", before ? before : "");
-    snprintf(folder, sizeof folder, "%s", library);
-    put(set, "LD_LIBRARY_PATH=%s%s%s", dirname(folder), path && *path ? ":" : "", path ? path : "");
+    if (!vllm || !*vllm) put(set, "VLLM_NCCL_SO_PATH=%s", library);
 }
 
 static void collect(const struct run_options *o, const struct run_common *common, const struct run_rank *r, struct set *set)
@@ -80,7 +62,7 @@ static void collect(const struct run_options *o, const struct run_common *common
         put(set, "NCCL_HOSTID=railccl-%s-%d", common->job, r->host);
         if (!getenv("NCCL_SOCKET_IFNAME")) put(set, "NCCL_SOCKET_IFNAME=lo");
     }
-    if (o->preload) preload(set);
+    if (common->library[0]) preload(set, common->library);
 }
 
 static bool same_name(const char *a, const char *b)

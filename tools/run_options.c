@@ -24,7 +24,9 @@ static int usage(FILE *out)
         "      --rsh COMMAND       instead of ssh: called as COMMAND HOST REMOTE-COMMAND (also $RAILCCL_RSH)\n"
         "What each rank gets:\n"
         "  -x, --env K=V           a variable; repeat for more. NCCL_* and RAILCCL_* of this shell go to all hosts\n"
-        "      --preload           LD_PRELOAD of this installation's libnccl.so.2, for programs with their own\n"
+        "      --no-preload        leave it to each program which libnccl.so.2 it loads; else this installation's\n"
+        "                          (LD_PRELOAD, VLLM_NCCL_SO_PATH), also where a Python package brings its own\n"
+        "      --preload           fail when this installation has none, instead of saying so\n"
         "      --dry-run           print the variables of each rank and run nothing\n"
         "Output: line by line, \"[rank] \" in front as soon as a second rank writes.\n"
         "      --tag               in front of every line from the first on\n"
@@ -95,8 +97,8 @@ static bool variable(const char *text, struct run_options *o)
     return true;
 }
 
-enum { HOSTS = 256, NETNS, EMULATE, PER_HOST, MAP, ROOT, RSH, PRELOAD, DRY_RUN, TAG, NO_PREFIX, GRACE, TIMEOUT,
-       KEEP_GOING, AGENT, SECRET, DIRECTORY };
+enum { HOSTS = 256, NETNS, EMULATE, PER_HOST, MAP, ROOT, RSH, PRELOAD, NO_PRELOAD, DRY_RUN, TAG, NO_PREFIX, GRACE,
+       TIMEOUT, KEEP_GOING, AGENT, SECRET, DIRECTORY };
 
 static const struct option longs[] = {
     {"ranks", required_argument, NULL, 'n'},      {"hosts", required_argument, NULL, HOSTS},
@@ -104,6 +106,7 @@ static const struct option longs[] = {
     {"per-host", required_argument, NULL, PER_HOST}, {"map", required_argument, NULL, MAP},
     {"root", required_argument, NULL, ROOT},      {"rsh", required_argument, NULL, RSH},
     {"env", required_argument, NULL, 'x'},        {"preload", no_argument, NULL, PRELOAD},
+    {"no-preload", no_argument, NULL, NO_PRELOAD},
     {"dry-run", no_argument, NULL, DRY_RUN},      {"tag", no_argument, NULL, TAG},
     {"no-prefix", no_argument, NULL, NO_PREFIX},  {"grace", required_argument, NULL, GRACE},
     {"timeout", required_argument, NULL, TIMEOUT}, {"keep-going", no_argument, NULL, KEEP_GOING},
@@ -127,7 +130,8 @@ static bool take(int c, struct run_options *o)
         return fprintf(stderr, "railccl run: --map %s: want block or cyclic\n", optarg), false;
     case ROOT: return o->root = optarg, true;
     case RSH: return o->rsh = optarg, true;
-    case PRELOAD: return o->preload = true;
+    case PRELOAD: return o->preload = RUN_PRELOAD, true;
+    case NO_PRELOAD: return o->preload = RUN_PRELOAD_NOT, true;
     case DRY_RUN: return o->dry_run = true;
     case TAG: return o->prefix = RUN_PREFIX_ALWAYS, true;
     case NO_PREFIX: return o->prefix = RUN_PREFIX_NEVER, true;

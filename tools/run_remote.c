@@ -68,7 +68,7 @@ static char *agent_words(const struct run_options *o, const struct run_common *c
     put_number(to, "--agent-host", host);
     if (getcwd(directory, sizeof directory)) put_option(to, "--agent-directory", directory);
     put_number(to, "--grace", o->grace_s);
-    if (o->preload) put(to, "--preload");
+    if (o->preload != RUN_PRELOAD_IF_THERE) put(to, o->preload == RUN_PRELOAD ? "--preload" : "--no-preload");
     if (o->keep_going) put(to, "--keep-going");
     put(to, "--tag");
     char master[32];

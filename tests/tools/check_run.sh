@@ -268,7 +268,7 @@ tap_case "block map fills host after host" hosts_are_filled block "0:0.0/3 1:0.1
 tap_case "cyclic map deals out in turn" hosts_are_filled cyclic "0:0.0/3 1:1.0/2 2:0.1/3 3:1.1/2 4:0.2/3 "
 tap_case "--env sets, later beats earlier, and beats ours" env_wins
 tap_case "--dry-run prints the environment without the secret" says "RAILCCL_SECRET=(random)" run -n 2 --dry-run true
-tap_case "--preload names this installation's library" says "/lib/libnccl.so.2" run -n 1 --preload --dry-run true
+tap_case "ranks are given this installation's library" says "LD_PRELOAD=${railccl%/bin/railccl}/lib/libnccl.so.2" run -n 1 --preload --dry-run true
 tap_case "lines of many ranks never mix" lines_never_mix
 tap_case "a single writer has no prefix" one_writer_has_no_prefix
 tap_case "--tag marks every line" tag_marks_every_line
