@@ -29,15 +29,34 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Programs that nvcc compiles expect CUDA's types to come with this header, as they do with NVIDIA's. */
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+#include <cuda_fp16.h>
+#include <cuda_bf16.h>
+#if defined(__cplusplus) && CUDART_VERSION >= 11080
+#include <cuda_fp8.h>
+#endif
+#endif
+
+/* With RAILCCL_NCCL_2_27 defined this is NCCL 2.27.7's interface: what came later is hidden. For programs that are
+ * written for any version and, from 2.28 on, use what railccl does not have: nccl-tests and others then write kernels on
+ * the device half of nccl_device.h. The library is the same, and takes both kinds of programs. */
 #define NCCL_MAJOR 2
+#ifdef RAILCCL_NCCL_2_27
+#  define NCCL_MINOR 27
+#  define NCCL_PATCH 7
+#  define NCCL_VERSION_CODE 22707
+#else
 #define NCCL_MINOR 30
 #define NCCL_PATCH 7
+#define NCCL_VERSION_CODE 23007
+#endif
 #define NCCL_SUFFIX ""
 
 /* One integer per version, rising with it: 2.8 and older had one digit for the minor number, 2.9 and newer have two. */
 #define NCCL_VERSION(X, Y, Z) \
     (((X) <= 2 && (Y) <= 8) ? (X) * 1000 + (Y) * 100 + (Z) : (X) * 10000 + (Y) * 100 + (Z))
-#define NCCL_VERSION_CODE 23007
 
 #ifdef __cplusplus
 extern "C" {
@@ -65,8 +84,12 @@ typedef enum {
     ncclInvalidUsage = 5,       /* good values at the wrong moment, or a call that is not provided */
     ncclRemoteError = 6,        /* another rank died, failed, disagreed, or did not come in time */
     ncclInProgress = 7,         /* non-blocking communicators: ask ncclCommGetAsyncError again */
+#if NCCL_VERSION_CODE >= 22800
     ncclTimeout = 8,            /* never returned by railccl: programs built before 2.30 take 8 for ncclNumResults */
     ncclNumResults = 9
+#else
+    ncclNumResults = 8
+#endif
 } ncclResult_t;
 
 typedef enum {
@@ -105,7 +128,9 @@ typedef enum {
 
 #define NCCL_CTA_POLICY_DEFAULT 0x00
 #define NCCL_CTA_POLICY_EFFICIENCY 0x01
+#if NCCL_VERSION_CODE >= 22800
 #define NCCL_CTA_POLICY_ZERO 0x02
+#endif
 
 /* Initialise with NCCL_CONFIG_INITIALIZER, then set what you mean. `size` and `version` tell the library which
  * generation of this structure the program was compiled with; all since 2.14 are understood, and of a newer one the
@@ -126,14 +151,24 @@ typedef struct ncclConfig_v23000 {
     int CTAPolicy;          /* NCCL_CTA_POLICY_* */
     int shrinkShare;        /* 1: communicators made by ncclCommShrink share the parent's resources */
     int nvlsCTAs;           /* blocks for multicast memory, >= 1; no effect on a host rank */
+#if NCCL_VERSION_CODE >= 22800
     int nChannelsPerNetPeer; /* channels per network peer, >= 1 */
     int nvlinkCentricSched; /* 1: prefer NVLink in point-to-point schedules */
     int graphUsageMode;     /* 0: no CUDA graphs, 1: one graph at a time, 2: graphs mixed with plain launches */
     int numRmaCtx;          /* contexts for one-sided operations, >= 0 */
     int maxP2pPeers;        /* point-to-point peers to make room for, >= 1 */
     int graphStreamOrdering; /* 1: captured operations keep the order of the stream */
+#endif
 } ncclConfig_t;
 
+#if NCCL_VERSION_CODE >= 22800
+#define NCCL_CONFIG_INITIALIZER_AFTER_2_27                                                                             \
+    , NCCL_CONFIG_UNDEF_INT /* nChannelsPerNetPeer */, NCCL_CONFIG_UNDEF_INT /* nvlinkCentricSched */,                 \
+        NCCL_CONFIG_UNDEF_INT /* graphUsageMode */, NCCL_CONFIG_UNDEF_INT /* numRmaCtx */,                             \
+        NCCL_CONFIG_UNDEF_INT /* maxP2pPeers */, NCCL_CONFIG_UNDEF_INT /* graphStreamOrdering */
+#else
+#define NCCL_CONFIG_INITIALIZER_AFTER_2_27
+#endif
 #define NCCL_CONFIG_INITIALIZER                                                                                        \
     {                                                                                                                  \
         sizeof(ncclConfig_t), NCCL_API_MAGIC, NCCL_VERSION_CODE, NCCL_CONFIG_UNDEF_INT /* blocking */,                 \
@@ -142,10 +177,7 @@ typedef struct ncclConfig_v23000 {
             NCCL_CONFIG_UNDEF_INT /* splitShare */, NCCL_CONFIG_UNDEF_INT /* trafficClass */,                          \
             NCCL_CONFIG_UNDEF_PTR /* commName */, NCCL_CONFIG_UNDEF_INT /* collnetEnable */,                           \
             NCCL_CONFIG_UNDEF_INT /* CTAPolicy */, NCCL_CONFIG_UNDEF_INT /* shrinkShare */,                            \
-            NCCL_CONFIG_UNDEF_INT /* nvlsCTAs */, NCCL_CONFIG_UNDEF_INT /* nChannelsPerNetPeer */,                     \
-            NCCL_CONFIG_UNDEF_INT /* nvlinkCentricSched */, NCCL_CONFIG_UNDEF_INT /* graphUsageMode */,                \
-            NCCL_CONFIG_UNDEF_INT /* numRmaCtx */, NCCL_CONFIG_UNDEF_INT /* maxP2pPeers */,                            \
-            NCCL_CONFIG_UNDEF_INT /* graphStreamOrdering */,                                                           \
+            NCCL_CONFIG_UNDEF_INT /* nvlsCTAs */ NCCL_CONFIG_INITIALIZER_AFTER_2_27                                    \
     }
 
 /* ---- Version, errors, log --------------------------------------------------------------------------------------- */
@@ -196,6 +228,7 @@ ncclResult_t ncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myran
  * i's device, NULL means 0 .. ndev-1; host ranks have no device and take any list. */
 ncclResult_t ncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
 
+#if NCCL_VERSION_CODE >= 22800
 /* An id for ncclCommGrow of `comm`, made by one member, which passes it to that call and to the new ranks. Its process
  * must live until all have joined. Errors as of ncclGetUniqueId, and of `comm`. */
 ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
@@ -208,6 +241,7 @@ ncclResult_t ncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
  * ncclRemoteError: as of ncclCommInitRank. */
 ncclResult_t ncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                           ncclConfig_t *config);
+#endif
 
 /* Members that pass the same color >= 0 make a communicator of their own, ordered by key, then by old rank;
  * NCCL_SPLIT_NOCOLOR takes part and gets NULL. config NULL: the parent's. Collective over all ranks of `comm`, which
@@ -248,6 +282,7 @@ ncclResult_t ncclCommDestroy(ncclComm_t comm);
  * thread. */
 ncclResult_t ncclCommAbort(ncclComm_t comm);
 
+#if NCCL_VERSION_CODE >= 22800
 /* Stops the operations of a communicator on all its ranks and keeps it: calls that are inside it, here and elsewhere,
  * return with ncclInvalidUsage and a text that says who revoked it, as do all later operations and ncclCommFinalize; so
  * does a split or a grow that is under way, while a shrink goes on. One rank's call is enough; several may call, and call
@@ -259,6 +294,7 @@ ncclResult_t ncclCommAbort(ncclComm_t comm);
  * revokeFlags must be NCCL_REVOKE_DEFAULT. Any thread. */
 #define NCCL_REVOKE_DEFAULT 0x00
 ncclResult_t ncclCommRevoke(ncclComm_t comm, int revokeFlags);
+#endif
 
 /* Writes the state of the communicator: ncclSuccess, ncclInProgress, or the first failure, whose text is then
  * ncclGetLastError's. Any thread, at any time before ncclCommDestroy or ncclCommAbort returned; after that
@@ -298,10 +334,13 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
  * passed different flags or sizes (the text says which); that leaves the communicator usable. */
 #define NCCL_WIN_DEFAULT 0x00
 #define NCCL_WIN_COLL_SYMMETRIC 0x01  /* every rank passes the same size, at the same offset in its symmetric memory */
+#if NCCL_VERSION_CODE >= 22800
 #define NCCL_WIN_STRICT_ORDERING 0x02 /* writes into the window appear in order: they always do here */
+#endif
 #define NCCL_WIN_REQUIRED_ALIGNMENT 4096
 ncclResult_t ncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags);
 ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
+#if NCCL_VERSION_CODE >= 22800
 /* Writes the address that was given to ncclCommWindowRegister. */
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 
@@ -324,6 +363,7 @@ typedef enum {
  * is really there, since windows and slots take memory when they are first touched. ncclInvalidArgument: NULL, or
  * another `stat`. */
 ncclResult_t ncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
+#endif
 
 /* ---- Operators made at run time --------------------------------------------------------------------------------- */
 
@@ -372,6 +412,7 @@ ncclResult_t ncclReduceScatter(const void *sendbuff, void *recvbuff, size_t recv
 ncclResult_t ncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype,
                            ncclComm_t comm, cudaStream_t stream);
 
+#if NCCL_VERSION_CODE >= 22800
 /* recvbuff[r * count + i] = rank r's sendbuff[rank * count + i]; both have n * count elements. Not in place. */
 ncclResult_t ncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
                           cudaStream_t stream);
@@ -385,6 +426,7 @@ ncclResult_t ncclGather(const void *sendbuff, void *recvbuff, size_t count, nccl
  * In place: the root's recvbuff == sendbuff + root * count. */
 ncclResult_t ncclScatter(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                          ncclComm_t comm, cudaStream_t stream);
+#endif
 
 /* ---- Point to point and one-sided ------------------------------------------------------------------------------- */
 
@@ -398,6 +440,7 @@ ncclResult_t ncclSend(const void *sendbuff, size_t count, ncclDataType_t datatyp
 ncclResult_t ncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                       cudaStream_t stream);
 
+#if NCCL_VERSION_CODE >= 22800
 /* Writes `count` elements to byte offset `peerWinOffset` of `peer`'s part of the window `peerWin` (this rank's handle
  * of it), then raises signal (sigIdx, ctx) there. When it returns localbuff may be used again. The data is in the
  * window before the signal counts, and what one rank puts to one other arrives in the order of its calls. The target
@@ -422,6 +465,7 @@ typedef struct {
 } ncclWaitSignalDesc_t;
 /* Waits for all nDesc descriptions; nDesc 0 does nothing. ncclRemoteError: a rank that is waited for is gone. */
 ncclResult_t ncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream);
+#endif
 
 /* ---- Groups ----------------------------------------------------------------------------------------------------- */
 
@@ -445,6 +489,7 @@ typedef struct ncclSimInfo_v22200 {
  * predicted (one-sided ones, making communicators, registering windows); the group is ended, nothing was run. */
 ncclResult_t ncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
 
+#if NCCL_VERSION_CODE >= 22800
 /* ---- Parameters ------------------------------------------------------------------------------------------------- */
 
 /* Reading the library's parameters: environment variables and what configuration files say, with their defaults
@@ -486,6 +531,7 @@ ncclResult_t ncclParamGetAllParameterKeys(const char ***table, int *tableLen);
 /* Prints the same parameters with their values, a line each, where the log goes (standard output when there is
  * none). */
 void ncclParamDumpAll(void);
+#endif
 
 /* ---- The same calls under the names that a profiling tool calls -------------------------------------------------- */
 
@@ -499,16 +545,20 @@ ncclResult_t pncclCommInitRankConfig(ncclComm_t *comm, int nranks, ncclUniqueId 
 ncclResult_t pncclCommInitRankScalable(ncclComm_t *newcomm, int nranks, int myrank, int nId, ncclUniqueId *commIds,
                                        ncclConfig_t *config);
 ncclResult_t pncclCommInitAll(ncclComm_t *comm, int ndev, const int *devlist);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclCommGetUniqueId(ncclComm_t comm, ncclUniqueId *uniqueId);
 ncclResult_t pncclCommGrow(ncclComm_t comm, int nRanks, const ncclUniqueId *uniqueId, int rank, ncclComm_t *newcomm,
                            ncclConfig_t *config);
+#endif
 ncclResult_t pncclCommSplit(ncclComm_t comm, int color, int key, ncclComm_t *newcomm, ncclConfig_t *config);
 ncclResult_t pncclCommShrink(ncclComm_t comm, int *excludeRanksList, int excludeRanksCount, ncclComm_t *newcomm,
                              ncclConfig_t *config, int shrinkFlags);
 ncclResult_t pncclCommFinalize(ncclComm_t comm);
 ncclResult_t pncclCommDestroy(ncclComm_t comm);
 ncclResult_t pncclCommAbort(ncclComm_t comm);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags);
+#endif
 ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t *asyncError);
 ncclResult_t pncclCommCount(const ncclComm_t comm, int *count);
 ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int *device);
@@ -519,10 +569,12 @@ ncclResult_t pncclCommRegister(const ncclComm_t comm, void *buff, size_t size, v
 ncclResult_t pncclCommDeregister(const ncclComm_t comm, void *handle);
 ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void *buff, size_t size, ncclWindow_t *win, int winFlags);
 ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 ncclResult_t pncclCommSuspend(ncclComm_t comm, int flags);
 ncclResult_t pncclCommResume(ncclComm_t comm);
 ncclResult_t pncclCommMemStats(ncclComm_t comm, ncclCommMemStat_t stat, uint64_t *value);
+#endif
 ncclResult_t pncclRedOpCreatePreMulSum(ncclRedOp_t *op, void *scalar, ncclDataType_t datatype, ncclScalarResidence_t
                                        residence, ncclComm_t comm);
 ncclResult_t pncclRedOpDestroy(ncclRedOp_t op, ncclComm_t comm);
@@ -538,24 +590,29 @@ ncclResult_t pncclReduceScatter(const void *sendbuff, void *recvbuff, size_t rec
                                 ncclRedOp_t op, ncclComm_t comm, cudaStream_t stream);
 ncclResult_t pncclAllGather(const void *sendbuff, void *recvbuff, size_t sendcount, ncclDataType_t datatype, ncclComm_t
                             comm, cudaStream_t stream);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclAlltoAll(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, ncclComm_t comm,
                            cudaStream_t stream);
 ncclResult_t pncclGather(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                          ncclComm_t comm, cudaStream_t stream);
 ncclResult_t pncclScatter(const void *sendbuff, void *recvbuff, size_t count, ncclDataType_t datatype, int root,
                           ncclComm_t comm, cudaStream_t stream);
+#endif
 ncclResult_t pncclSend(const void *sendbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm,
                        cudaStream_t stream);
 ncclResult_t pncclRecv(void *recvbuff, size_t count, ncclDataType_t datatype, int peer, ncclComm_t comm, cudaStream_t
                        stream);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclPutSignal(const void *localbuff, size_t count, ncclDataType_t datatype, int peer, ncclWindow_t
                             peerWin, size_t peerWinOffset, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm,
                             cudaStream_t stream);
 ncclResult_t pncclSignal(int peer, int sigIdx, int ctx, unsigned int flags, ncclComm_t comm, cudaStream_t stream);
 ncclResult_t pncclWaitSignal(int nDesc, ncclWaitSignalDesc_t *signalDescs, ncclComm_t comm, cudaStream_t stream);
+#endif
 ncclResult_t pncclGroupStart(void);
 ncclResult_t pncclGroupEnd(void);
 ncclResult_t pncclGroupSimulateEnd(ncclSimInfo_t *simInfo);
+#if NCCL_VERSION_CODE >= 22800
 ncclResult_t pncclParamBind(ncclParamHandle_t *out, const char *key);
 ncclResult_t pncclParamGetI8(ncclParamHandle_t h, int8_t *out);
 ncclResult_t pncclParamGetI16(ncclParamHandle_t h, int16_t *out);
@@ -570,6 +627,7 @@ ncclResult_t pncclParamGet(ncclParamHandle_t h, void *out, int maxLen, int *len)
 ncclResult_t pncclParamGetParameter(const char *key, const char **value, int *valueLen);
 ncclResult_t pncclParamGetAllParameterKeys(const char ***table, int *tableLen);
 void pncclParamDumpAll(void);
+#endif
 
 #ifdef __cplusplus
 }

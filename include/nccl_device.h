@@ -10,6 +10,10 @@
 
 #include "nccl.h"
 
+#if NCCL_VERSION_CODE < 22800
+#error "nccl_device.h came with NCCL 2.28: a program compiled with RAILCCL_NCCL_2_27 does not include it"
+#endif
+
 #ifndef __cplusplus
 #include <stdbool.h>
 #endif

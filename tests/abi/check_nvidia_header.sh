@@ -50,6 +50,9 @@ examples() {
     [ $ran -ge 10 ]
 }
 ours() { compile include tests/abi/client.c "$work/client" && timeout 60 "$work/client" | grep 'against 23007'; }
+ours_as_of_2_27() {
+    compile include tests/abi/client.c "$work/client" -DRAILCCL_NCCL_2_27 && timeout 60 "$work/client" | grep 'against 22707'
+}
 a_wrong_header_is_noticed() { # operators renumbered: Max is not Min
     mkdir -p "$work/wrong" && sed 's/ncclMax = 2/ncclMax = 3/; s/ncclMin = 3/ncclMin = 2/' include/nccl.h >"$work/wrong/nccl.h"
     compile "$work/wrong" tests/abi/client.c "$work/client" && ! timeout 60 "$work/client"
@@ -60,8 +63,9 @@ if nm -D "$lib" | grep -qE ' U __(asan|tsan|ubsan)_'; then
     tap_skip "programs compiled against NVIDIA's nccl.h" "a sanitizer's library needs the program to be built with it"
     tap_end
 fi
-tap_plan $((2 + (${#found[@]} ? 2 * ${#found[@]} : 1)))
+tap_plan $((3 + (${#found[@]} ? 2 * ${#found[@]} : 1)))
 tap_case "the client works with our own header" ours
+tap_case "the client works with our own header as of NCCL 2.27" ours_as_of_2_27
 tap_case "a header with other values would be noticed" a_wrong_header_is_noticed
 for one in "${found[@]}"; do
     read -r version folder <<<"$one"

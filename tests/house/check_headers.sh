@@ -50,12 +50,45 @@ int main(void)
     return 0;
 }
 EOC
+# With RAILCCL_NCCL_2_27 the initialiser and the last values are that version's.
+cat >"$work/old_values.c" <<'EOC'
+#include <stddef.h>
+#include <stdio.h>
+#include "railccl.h"
+#include "nccl.h"
+#define IS(x, v) if ((x) != (v)) return printf("%s is not %s\n", #x, #v), 1
+int main(void)
+{
+    ncclConfig_t c = NCCL_CONFIG_INITIALIZER;
+    ncclSimInfo_t s = NCCL_SIM_INFO_INITIALIZER;
+    IS(c.size, 72); IS(sizeof c, 72); IS(c.version, 22707); IS(c.nvlsCTAs, INT_MIN); IS(offsetof(ncclConfig_t, nvlsCTAs), 68);
+    IS(c.shrinkShare, INT_MIN); IS(s.version, 22707); IS(ncclNumResults, 8); IS(NCCL_VERSION(2, 27, 7), NCCL_VERSION_CODE);
+    IS(NCCL_MINOR, 27); IS(NCCL_PATCH, 7);
+    return 0;
+}
+EOC
+old_values() {
+    ${CC:-gcc} -std=c11 -Wall -Wextra -Wundef -Werror -DRAILCCL_NCCL_2_27 -Iinclude "$work/old_values.c" -o "$work/values" && "$work/values" &&
+        g++ $strict -std=c++11 -DRAILCCL_NCCL_2_27 -x c++ include/nccl.h &&
+        ! ${CC:-gcc} -DRAILCCL_NCCL_2_27 -Iinclude -fsyntax-only -xc include/nccl_device.h 2>"$work/error" && grep 'came with NCCL 2.28' "$work/error"
+}
+names() { # FLAGS: what the headers declare
+    ${CC:-gcc} -E -P -Iinclude -include nccl.h "$@" -xc /dev/null | tr '\n' ' ' | tr ';' '\n' |
+        grep -oE '\bp?nccl[A-Za-z0-9]+ *\(' | tr -d ' (' | sort -u
+}
+# What NCCL got after 2.27, by its release notes and headers; each under both names.
+later="AlltoAll CommGetUniqueId CommGrow CommMemStats CommResume CommRevoke CommSuspend Gather ParamBind ParamDumpAll ParamGet
+    ParamGetAllParameterKeys ParamGetI16 ParamGetI32 ParamGetI64 ParamGetI8 ParamGetParameter ParamGetStr ParamGetU16 ParamGetU32
+    ParamGetU64 ParamGetU8 PutSignal Scatter Signal WaitSignal WinGetUserPtr"
+hidden() {
+    comm -23 <(names) <(names -DRAILCCL_NCCL_2_27) >"$work/hidden"
+    for n in $later; do printf 'nccl%s\npnccl%s\n' "$n" "$n"; done | sort | diff - "$work/hidden"
+}
 values() { ${CC:-gcc} -std=c11 -Iinclude "$work/values.c" -o "$work/values" && "$work/values"; }
 
 # Every recorded name is declared, and nothing else of that kind.
 declared() {
-    ${CC:-gcc} -E -P -Iinclude -include nccl.h -include nccl_device.h -xc /dev/null | tr '\n' ' ' | tr ';' '\n' |
-        grep -oE '\bp?nccl[A-Za-z0-9]+ *\(' | tr -d ' (' | sort -u >"$work/declared"
+    names -include nccl_device.h >"$work/declared"
     grep -v '^#' tests/abi/symbols-2.30.7.txt | sort -u | diff - "$work/declared"
 }
 
@@ -73,10 +106,12 @@ with_cuda() { # FIRST SECOND
 
 dialects=("gcc c99 c" "gcc c11 c" "gcc c17 c" "clang c99 c" "clang c11 c" "g++ c++98 c++" "g++ c++11 c++" "g++ c++20 c++"
     "clang++ c++98 c++" "clang++ c++17 c++")
-tap_plan $((${#dialects[@]} + 4))
+tap_plan $((${#dialects[@]} + 6))
 for d in "${dialects[@]}"; do tap_case "the headers compile with ${d% *}" alone $d; done
 tap_case "the initialisers put every value in its place" values
 tap_case "the headers declare exactly the exported names" declared
+tap_case "RAILCCL_NCCL_2_27: layout and values of that version, no device header" old_values
+tap_case "RAILCCL_NCCL_2_27 hides exactly what came later" hidden
 for order in "cuda_runtime.h nccl.h" "nccl.h cuda_runtime.h"; do
     if [ -n "$cuda" ]; then tap_case "${order% *} before ${order#* }" with_cuda $order
     else tap_skip "${order% *} before ${order#* }" "cuda_runtime.h is not installed"
