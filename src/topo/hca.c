@@ -113,24 +113,28 @@ static enum rail_result see_ndev(struct sysfs *s, const char *folder, const char
     return RAIL_OK;
 }
 
-/* The kernel names a port's interfaces (those of a bond, too) beside its GIDs; older ones only those of the device. */
+/* The kernel names a port's interfaces (those of a bond, too) beside its GIDs; older ones only those of the device. A table
+ * of GIDs has 256 to 1024 entries, each a file: of ports that the list puts on no rail it is not read. */
 static enum rail_result see_port(struct sysfs *s, const char *folder, const char *name, void *context)
 {
     struct search *q = context;
     char path[SYSFS_PATH + 64];
     q->here = false;
     q->port = atoi(name);
+    struct rail_label label = hca_label(q->list, q->name, q->port);
+    if (!label.rail[0]) return RAIL_OK;
     snprintf(path, sizeof path, "%s/%s/gid_attrs/ndevs", folder, name);
     RAIL_TRY(sysfs_each(s, path, see_ndev, q));
     if (!q->here && snprintf(path, sizeof path, "%s/device/net/%s", q->device, q->interface) < SYSFS_PATH &&
         sysfs_exists(s, path, NULL))
         q->here = sysfs_number(s, q->port - 1, path, "dev_port") == q->port - 1;
     if (!q->here) return RAIL_OK;
-    struct rail_label label = hca_label(q->list, q->name, q->port);
-    if (!q->hca_out[0] || (!q->found.rail[0] && label.rail[0]))
+    if (!q->found.rail[0]) {
         snprintf(q->hca_out, HCA_NAME_BYTES + 8, "%s:%d", q->name, q->port);
-    if (!q->found.rail[0]) q->found = label;
-    else if (label.rail[0] && memcmp(&label, &q->found, sizeof label) != 0) q->other = label;
+        q->found = label;
+    } else if (memcmp(&label, &q->found, sizeof label) != 0) {
+        q->other = label;
+    }
     return RAIL_OK;
 }
 

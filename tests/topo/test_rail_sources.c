@@ -1,4 +1,5 @@
 /* What NCCL_IB_HCA and LLDP say of a NIC's rail: read as NCCL and lldpd write it, and nonsense is refused with its place. */
+#include <fcntl.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -6,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -148,6 +150,34 @@ static void an_interface_is_found_below_its_device(void **state)
         assert_string_equal(label.rail, cases[i].rail);
         assert_string_equal(other.rail, cases[i].other);
     }
+}
+
+/* A GID table has up to 1024 entries: 16 devices, asked for 4 interfaces by 4 ranks, took 12 s. The entry is a pipe here, and
+ * what is in it must still be there. */
+static void tables_of_devices_without_a_rail_are_not_read(void **state)
+{
+    (void)state;
+    static const struct { const char *text, *hca; int left; } cases[] = {
+        {"=mlx5_9", "", 5}, {"mlx5", "", 5}, {"^mlx5_9", "", 5}, {"=mlx5_0:1:0,=mlx5_1", "", 5}, {"=mlx5_9:1:0", "mlx5_9:1", 0},
+    };
+    char entry[300], hca[HCA_NAME_BYTES + 8];
+    lay("/sys/class/infiniband/mlx5_9/ports/1/gid_attrs/ndevs/1", "");
+    snprintf(entry, sizeof entry, "%s/sys/class/infiniband/mlx5_9/ports/1/gid_attrs/ndevs/0", root);
+    assert_int_equal(mkfifo(entry, 0600), 0);
+    int pipe = open(entry, O_RDWR | O_NONBLOCK), left;
+    assert_true(pipe >= 0);
+    assert_int_equal(write(pipe, "eth8\n", 5), 5);
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hca_list list;
+        struct rail_label other;
+        assert_int_equal(hca_parse(cases[i].text, &list), RAIL_OK);
+        hca_label_of_interface(&list, root, "eth8", hca, &other);
+        assert_string_equal(hca, cases[i].hca);
+        assert_int_equal(ioctl(pipe, FIONREAD, &left), 0);
+        assert_int_equal(left, cases[i].left);
+    }
+    close(pipe);
+    unlink(entry);
 }
 
 /* ---- LLDP ---- */
@@ -302,6 +332,7 @@ int main(void)
         cmocka_unit_test(planes_are_other_rails),
         cmocka_unit_test(nonsense_is_refused_with_its_place),
         cmocka_unit_test(an_interface_is_found_below_its_device),
+        cmocka_unit_test(tables_of_devices_without_a_rail_are_not_read),
         cmocka_unit_test(all_daemons_tell_of_one_switch_alike),
         cmocka_unit_test(a_bond_hangs_where_its_ports_hang),
         cmocka_unit_test(two_switches_on_one_interface_say_nothing),
