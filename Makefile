@@ -282,7 +282,7 @@ uninstall: ## what install put there
 	    $(DESTDIR)$(LIBDIR)/pkgconfig/nccl.pc $(DESTDIR)$(LIBDIR)/pkgconfig/railccl.pc
 
 clean: ## every build folder
-	rm -rf $(BUILD) build-asan build-ubsan build-tsan build-clang build-arm64 build-fuzz
+	rm -rf $(BUILD) build-asan build-ubsan build-tsan build-clang build-arm64 build-fuzz build-vm
 
 help: ## this list
 	@sed -nE 's/^([a-z-]+):.* ## (.*)/  make \1\t\2/p' Makefile | sed 's/$$(DESTDIR)$$(PREFIX)/PREFIX/' | expand -t 20

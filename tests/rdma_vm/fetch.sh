@@ -61,6 +61,7 @@ ls "$folder/kernel/lib/modules/$version/kernel/drivers/infiniband/sw/rxe/"rdma_r
     refuse "$kernel has no rdma_rxe"
 # kmod does what it is called. Debian's own links are absolute and would run this machine's.
 kmod=$(ls "$folder/root/bin/kmod" "$folder/root/usr/bin/kmod" 2>/dev/null | head -n 1)
+kmod=../${kmod#"$folder"/}
 mkdir -p "$folder/kmod" && ln -sf "$kmod" "$folder/kmod/depmod" && ln -sf "$kmod" "$folder/kmod/modprobe"
 "$folder/kmod/depmod" -b "$folder/kernel" "$version" || refuse "depmod fails on $kernel"
 rm -f ./*.deb && rm -rf "$folder/apt"

@@ -15,13 +15,13 @@
 # longer than SECONDS (180), its machine is ended then; 125 when the machine died under it, which is a failure: the kernel oopsed.
 # A machine that never got as far as running the command is started once more; a command is never run twice.
 #
-# Variables: RAIL_RDMA_CACHE=build/rdma_vm, where packages are unpacked; may be shared by several clones.
+# Variables: RAIL_RDMA_CACHE=build-vm, where packages are unpacked; may be shared by several clones.
 # RAIL_RDMA_CPUS=2 (with 1, programs that poll starve their peers), RAIL_RDMA_MEMORY_MB=2048, RAIL_RDMA_BOOT_S=90.
 set -u
 export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 repository=$(cd "$here/../.." && pwd)
-cache=${RAIL_RDMA_CACHE:-$repository/build/rdma_vm}
+cache=${RAIL_RDMA_CACHE:-$repository/build-vm}
 limit=180 out="" boot_limit=${RAIL_RDMA_BOOT_S:-90}
 while getopts t:o: option; do
     case $option in
