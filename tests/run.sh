@@ -7,7 +7,8 @@
 # A test is a program build/tests/LAYER/test_NAME (cmocka) or a script tests/LAYER/check_NAME.sh; both report in TAP:
 # "1..N", then "ok I - name", "not ok I - name", or "ok I - name # SKIP reason" per case. A program that dies, hangs,
 # runs no case, or reports more or fewer cases than it announced is one failure more. The checks of the whole house
-# (tests/house: other compilers, installation ...) run only when named; `make check` names them.
+# (tests/house: other compilers, installation ...) run only when named; `make check` names them. So it is with what needs a
+# virtual machine (tests/rdma_vm), for which packages are fetched: `make check-rdma` names that.
 # TEST_RETRY=1 runs a test that failed once more, when the machine has calmed down; what passes only then counts as
 # passed, and is named with its first failure before the last line: a shared machine may steal seconds from a test, but
 # a test that fails twice is broken, and one that is named again and again wants mending.
@@ -85,7 +86,7 @@ if [ $# -eq 0 ] || [ "$1" = --all ]; then
     [ $# -eq 0 ] || shift
     # shellcheck disable=SC2046
     set -- $( (find "$build/tests" -type f -name 'test_*' ! -name '*.*' -printf '%P\n'
-               find tests -name 'check_*.sh' ! -path 'tests/house/*' -printf '%P\n') 2>/dev/null | sort) "$@"
+               find tests -name 'check_*.sh' ! -path 'tests/house/*' ! -path 'tests/rdma_vm/*' -printf '%P\n') 2>/dev/null | sort) "$@"
 fi
 for t in "$@"; do
     case $t in

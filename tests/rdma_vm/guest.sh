@@ -49,6 +49,8 @@ fabric_link_line() {
     echo "link add h$1r$2 address $(vm_hardware "$1" "$2") mtu $fabric_mtu type veth peer name h$1r$2 mtu $fabric_mtu netns sw"
 }
 fabric_switch_lines() { printf 'link set h%sr%s master leaf%s\nlink set h%sr%s up\n' "$1" "$2" "$2" "$1" "$2"; }
+# A switch sends what is for an address that it does not know yet to every port; here each port counts its own alone.
+fabric_forward_line() { echo "fdb replace $(vm_hardware "$1" "$2") dev h$1r$2 master static"; }
 fabric_rdma_line() { echo "link add rx_$1_$2 type rxe netdev h$1r$2"; }
 
 fabric_up() { # HOSTS RAILS
@@ -64,6 +66,7 @@ fabric_up() { # HOSTS RAILS
     for ((r = 0; r < fabric_rails; r++)); do
         printf 'link add leaf%s mtu %s type bridge stp_state 0 mcast_snooping 0\nlink set leaf%s up\n' $r "$fabric_mtu" $r
     done | ip -n sw -batch - && each_port fabric_link_line | ip -batch - && each_port fabric_switch_lines | ip -n sw -batch - &&
+        each_port fabric_forward_line | bridge -n sw -batch - &&
         each_port fabric_port_lines | ip -batch - && each_port fabric_rdma_line >/tmp/fabric.rdma && rdma -b /tmp/fabric.rdma &&
         fabric_wait 10
 }

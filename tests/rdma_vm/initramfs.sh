@@ -30,7 +30,7 @@ bring() { # FILE...: those that are there
         cp -L "$file" "$root/usr/bin/" && programs+=("$file")
     done
 }
-bring "$packages"/{usr/,}{bin,sbin}/{ip,tc,rdma,ss,nstat} "$packages"/usr/bin/{ibv_,ib_}* "$packages"/usr/bin/{rping,ucmatose,rdma_client,rdma_server}
+bring "$packages"/{usr/,}{bin,sbin}/{ip,tc,bridge,rdma,ss,nstat} "$packages"/usr/bin/{ibv_,ib_}* "$packages"/usr/bin/{rping,ucmatose,rdma_client,rdma_server}
 bring /bin/bash /usr/bin/bash /usr/bin/setpriv /usr/bin/prlimit /usr/bin/taskset /usr/bin/setsid /usr/bin/unshare /usr/bin/strace
 provider=$(ls "$packages/$libraries/libibverbs/"librxe-rdmav*.so)
 cp "$provider" "$root/$libraries/libibverbs/"

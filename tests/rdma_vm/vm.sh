@@ -40,7 +40,7 @@ scratch=$(mktemp -d)
 [ -n "$out" ] || out=$scratch/out
 mkdir -p "$out" && out=$(cd "$out" && pwd) || exit 1
 machine="" reader=""
-trap '[ -z "$machine" ] || kill -9 $machine 2>/dev/null; [ -z "$reader" ] || kill $reader 2>/dev/null; rm -rf "$scratch"' EXIT
+trap '[ -z "$machine" ] || kill $machine 2>/dev/null; [ -z "$reader" ] || kill $reader 2>/dev/null; rm -rf "$scratch"' EXIT
 trap 'exit 1' INT TERM HUP
 
 {

@@ -1,0 +1,172 @@
+# cases.sh - what is proven on Soft-RoCE. check_rdma.sh has it run inside the virtual machine, once for all cases, and reads
+# the names here when there is no machine. Columns of the table of collectives, by "|":
+#
+#   name | hosts | rails | slots | wire | environment | meanwhile | program and options
+#
+# HOSTS x SLOTS ranks, RAILS devices each out of the fabric's 4 x 4 (an empty name: one is made of the rest). The program verifies
+# its results. Then the switch is asked: every cable of these hosts and rails must have carried data, others less than 64 KiB,
+# lo less than a tenth. wire: "tcp": not one packet by RDMA; "verbs": at most a tenth of the bytes were TCP's (give it a
+# megabyte or more); "cm": the same, and connections were made by the connection manager. meanwhile: a command of guest.sh's (or several) that
+# begins with the program and ends before it: cables that are pulled; then only data on some cable of each host is asked for.
+collectives=(
+    "|2|1|1|tcp|||all_reduce_perf -b 8 -e 1M -f 8 -n 2"
+    "|4|4|1|tcp|||all_reduce_perf -b 4M -e 4M -n 2"
+    "|4|2|2|tcp|||all_gather_perf -b 1M -e 1M -n 2"
+    "a cable is pulled and put back under AllReduce: it goes by the other rails|4|4|1|tcp||vm_until 10 moves 1 2 3000000; cable_down 1 2; sleep 2; cable_up 1 2|all_reduce_perf -b 4M -e 4M -n 20"
+)
+
+cases=() steps=()
+collective_name() { # ROW
+    local name hosts rails slots wire environment meanwhile program
+    IFS='|' read -r name hosts rails slots wire environment meanwhile program <<<"$1"
+    echo "${name:-${program%% *} of $((hosts * slots)) ranks on $hosts hosts, $rails rails, by $wire${environment:+, $environment}}"
+}
+add() { cases+=("$1") steps+=("$2"); }
+add "a machine comes up with rdma_rxe, verbs tools and this repository" machine
+add "4 hosts of 4 rails: 16 devices, every port active, MTU 4096, one IPv4 GID each" fabric
+add "what two devices of a rail send crosses their two ports, no other, and not lo" crosses
+add "a cable pulled at the switch is an event at the near end within 1 s, and none at the far end" pulled
+add "a silent rail stops and keeps its port active, healed it goes on with the same queue pair" silent
+add "1 % of loss: every byte is right, and packets were sent again" lossy
+for row in "${!collectives[@]}"; do add "$(collective_name "${collectives[row]}")" "collective $row"; done
+
+want() { echo "$1: $2, wanted $3 $4"; awk "BEGIN { exit !($2 $3 $4) }"; }
+scratch=/tmp/cases
+
+machine() {
+    mkdir -p $scratch
+    uname -r && ls -d "${BUILD:-build}/bin/railccl" && command -v ibv_rc_pingpong ib_write_bw rping rdma && want "modules" "$(grep -c '^rdma_rxe ' /proc/modules)" == 1
+}
+
+port_is_right() { # HOST RAIL
+    ibv_devinfo -d "rx_$1_$2" >$scratch/info && grep -q PORT_ACTIVE $scratch/info && grep -q 'active_mtu:.*4096' $scratch/info && vm_gid "$1" "$2" >/dev/null ||
+        { cat $scratch/info; return 1; }
+}
+fabric() {
+    local start=${EPOCHREALTIME/./}
+    fabric_up 4 4 || return 1
+    echo "set up in $(((${EPOCHREALTIME/./} - start) / 1000)) ms"
+    want "devices" "$(ibv_devices | grep -c rx_)" == 16 && each_port port_is_right
+}
+
+# OPTION...: bytes are checked by the program; FROM and TO are hosts
+pingpong() { # FROM TO RAIL OPTION...
+    local from=$1 to=$2 rail=$3 server port=$((18600 + RANDOM % 1000))
+    shift 3
+    timeout 40 ibv_rc_pingpong -d "rx_${to}_$rail" -g "$(vm_gid "$to" "$rail")" -p $port -m 4096 -c "$@" >$scratch/server 2>&1 &
+    server=$!
+    vm_until 5 listens $port || { cat $scratch/server; return 1; }
+    timeout 40 ibv_rc_pingpong -d "rx_${from}_$rail" -g "$(vm_gid "$from" "$rail")" -p $port -m 4096 -c "$@" localhost >$scratch/client 2>&1 &&
+        wait $server || { cat $scratch/client $scratch/server; return 1; }
+    grep -h bytes $scratch/client
+}
+listens() { ss -Htln "sport = :$1" | grep -q .; }
+
+carried_alone() { # FILE RAIL HOST HOST BYTES: since FILE, these two cables carried so much, all others next to nothing
+    ports_since "$1" >$scratch/since
+    awk -v r="$2" -v a="$3" -v b="$4" -v bytes="$5" '
+        $2 == r && ($1 == a || $1 == b) { if ($3 + $4 < bytes) { print "too little: " $0; bad = 1 } else n++; next }
+        $3 + $4 > 65536 { print "not on its rail: " $0; bad = 1 }
+        END { exit bad || n != 2 }' $scratch/since
+}
+crosses() {
+    local r lo other
+    for r in 0 1 2 3; do
+        other=$(((r + 1) % 4)) lo=$(fabric_lo)
+        fabric_ports >$scratch/before
+        pingpong $r $other $r -s 262144 -n 20 && carried_alone $scratch/before $r $r $other 10000000 &&
+            want "bytes on lo" $(($(fabric_lo) - lo)) "<" 65536 || return 1
+    done
+    yardstick 0 1 0
+}
+# perftest's stream of one queue pair: what a lane of ours may be compared with.
+yardstick() { # FROM TO RAIL
+    local server
+    timeout 30 ib_write_bw -d "rx_$2_$3" -x "$(vm_gid "$2" "$3")" -s 65536 -n 400 -F >$scratch/server 2>&1 &
+    server=$!
+    vm_until 5 listens 18515 || { cat $scratch/server; return 1; }
+    timeout 30 ib_write_bw -d "rx_$1_$3" -x "$(vm_gid "$1" "$3")" -s 65536 -n 400 -F localhost >$scratch/client 2>&1 && wait $server ||
+        { cat $scratch/client $scratch/server; return 1; }
+    awk '$1 == 65536 { print "ib_write_bw of 64 KiB: " $4 " MB/s" }' $scratch/client
+}
+
+told() { grep -q "$1" "$2"; }
+pulled() {
+    local near far start status=1
+    ibv_asyncwatch -d rx_2_1 >$scratch/near 2>&1 & near=$!
+    ibv_asyncwatch -d rx_3_1 >$scratch/far 2>&1 & far=$!
+    vm_until 5 told "async event FD" $scratch/near && vm_until 5 told "async event FD" $scratch/far && start=${EPOCHREALTIME/./} && cable_down 2 1 &&
+        vm_until 3 told IBV_EVENT_PORT_ERR $scratch/near && want "PORT_ERR after ms" $(((${EPOCHREALTIME/./} - start) / 1000)) "<" 1000 &&
+        [ "$(port_state 2 1)" = DOWN ] && [ "$(port_state 3 1)" = ACTIVE ] && ! told event_type $scratch/far && cable_up 2 1 &&
+        vm_until 3 told IBV_EVENT_PORT_ACTIVE $scratch/near && fabric_wait && status=0
+    kill $near $far
+    wait $near $far 2>/dev/null
+    cat $scratch/near
+    return $status
+}
+
+silent() {
+    local player one two
+    fabric_ports >$scratch/before
+    pingpong 0 1 1 -s 65536 -n 400 & player=$!
+    vm_until 10 moves 0 1 1000000 && rail_silent 0 1 && sleep 0.3 && one=$(received 1 1) && sleep 0.5 && two=$(received 1 1) &&
+        want "bytes that came in silence" $((two - one)) == 0 && [ "$(port_state 0 1)" = ACTIVE ] || { rail_heal 0 1; return 1; }
+    rail_heal 0 1
+    wait $player && want "bytes that came at last" "$(received 1 1)" ">" $((two + 10000000))
+}
+moves() { [ "$(ports_since $scratch/before | awk -v h="$1" -v r="$2" '$1 == h && $2 == r { print $3 }')" -gt "$3" ]; }
+received() { ports_since $scratch/before | awk -v h="$1" -v r="$2" '$1 == h && $2 == r { print $4 }'; }
+
+again() { echo $(($(rxe_counter 1 3 out_of_seq_request) + $(rxe_counter 0 3 completer_retry_err) + $(rxe_counter 1 3 completer_retry_err) + $(rxe_counter 1 3 duplicate_request))); }
+lossy() {
+    local before
+    before=$(again)
+    rail_loss 0 3 1 && pingpong 0 1 3 -s 262144 -n 30 && want "sent again, or asked for" $(($(again) - before)) ">" 0 || { rail_heal 0 3; return 1; }
+    rail_heal 0 3
+}
+
+# ---- collectives ----
+
+each_device() { local d; for d in /sys/class/infiniband/*; do cat "$d/ports/1/$1" || return 1; done; }
+rdma_packets() { each_device hw_counters/sent_pkts | awk '{ n += $1 } END { print n + 0 }'; }
+cm_messages() { cat /sys/class/infiniband/*/ports/1/cm_tx_msgs/rep | awk '{ n += $1 } END { print n + 0 }'; }
+
+# Since $scratch/before: data on every cable of HOSTS x RAILS (or, disturbed, on some cable of every host), on no other.
+split_is_right() { # HOSTS RAILS DISTURBED
+    ports_since $scratch/before >$scratch/since
+    awk -v hosts="$1" -v rails="$2" -v disturbed="$3" '
+        { mine = $1 < hosts && $2 < rails; total += $3; host[$1] += $3 }
+        mine && !disturbed && $3 < 65536 { print "carried nothing: " $0; bad = 1 }
+        !mine && $3 + $4 > 65536 { print "is not meant to carry: " $0; bad = 1 }
+        END { for (h = 0; h < hosts; h++) if (host[h] < 65536) { print "host " h " sent nothing"; bad = 1 }
+              printf "%.1f MB sent\n", total / 1e6; exit bad }' $scratch/since || { cat $scratch/since; return 1; }
+}
+# A segment is a packet of the MTU at most. Soft-RoCE counts packets alone, those that only acknowledge like others.
+wire_is_right() { # WIRE SENT-BYTES RDMA-PACKETS MESSAGES TCP-SEGMENTS
+    local tcp="$5 * $fabric_mtu"
+    case $1 in
+    tcp) want "RDMA packets" "$3" == 0 ;;
+    verbs) want "bytes of TCP" "$tcp" "<" "0.1 * $2" && want "RDMA packets" "$3" ">" 0 && want "messages of the connection manager" "$4" == 0 ;;
+    cm) want "bytes of TCP" "$tcp" "<" "0.1 * $2" && want "RDMA packets" "$3" ">" 0 && want "messages of the connection manager" "$4" ">" 0 ;;
+    *) echo "no such wire: $1"; return 1 ;;
+    esac
+}
+tcp_segments() { awk '$1 == "Tcp:" && $12 ~ /^[0-9]+$/ { print $12 }' /proc/net/snmp; }
+collective() { # ROW
+    local name hosts rails slots wire environment meanwhile program lo packets messages segments trouble="" status sent start=${EPOCHREALTIME/./}
+    IFS='|' read -r name hosts rails slots wire environment meanwhile program <<<"${collectives[$1]}"
+    fabric_wait || return 1
+    lo=$(fabric_lo) packets=$(rdma_packets) messages=$(cm_messages) segments=$(tcp_segments)
+    fabric_ports >$scratch/before
+    [ -z "$meanwhile" ] || { eval "$meanwhile" & trouble=$!; }
+    # shellcheck disable=SC2086
+    ([ -z "$environment" ] || export $environment; vm_ranks "$hosts" "$rails" "$slots" "${BUILD:-build}/bin/"$program) >$scratch/ranks 2>&1
+    status=$?
+    cat $scratch/ranks
+    [ -z "$trouble" ] || ! kill -0 $trouble 2>/dev/null || [ $status -ne 0 ] || { echo "was over before its trouble was"; status=1; }
+    [ -z "$trouble" ] || wait $trouble
+    [ $status -eq 0 ] && split_is_right "$hosts" "$rails" "${meanwhile:+1}" && sent=$(awk '{ n += $3 } END { printf "%.0f\n", n }' $scratch/since) &&
+        want "bytes on lo" $(($(fabric_lo) - lo)) "<" "0.1 * $sent" &&
+        wire_is_right "$wire" "$sent" $(($(rdma_packets) - packets)) $(($(cm_messages) - messages)) $(($(tcp_segments) - segments)) || return 1
+    echo "$(((${EPOCHREALTIME/./} - start) / 1000)) ms, $((sent / 1000000)) MB sent: $(awk '$2 > 0 && $3 ~ /float/ { print $1 " B in " $6 " us" }' <(sed 's/^\[[0-9]*\] //' $scratch/ranks) | tail -n 1)"
+}
