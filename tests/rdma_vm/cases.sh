@@ -12,7 +12,7 @@ collectives=(
     "|2|1|1|tcp|||all_reduce_perf -b 8 -e 1M -f 8 -n 2"
     "|4|4|1|tcp|||all_reduce_perf -b 4M -e 4M -n 2"
     "|4|2|2|tcp|||all_gather_perf -b 1M -e 1M -n 2"
-    "a cable is pulled and put back under AllReduce: it goes by the other rails|4|4|1|tcp||vm_until 10 moves 1 2 3000000; cable_down 1 2; sleep 2; cable_up 1 2|all_reduce_perf -b 4M -e 4M -n 20"
+    "a cable is pulled and put back under AllReduce: it goes by the other rails|4|4|1|tcp||vm_until 10 moves 1 2 3000000; cable_down 1 2; sleep 1; cable_up 1 2|all_reduce_perf -b 4M -e 4M -n 12"
 )
 
 cases=() steps=()
@@ -118,11 +118,15 @@ moves() { [ "$(ports_since $scratch/before | awk -v h="$1" -v r="$2" '$1 == h &&
 received() { ports_since $scratch/before | awk -v h="$1" -v r="$2" '$1 == h && $2 == r { print $4 }'; }
 
 again() { echo $(($(rxe_counter 1 3 out_of_seq_request) + $(rxe_counter 0 3 completer_retry_err) + $(rxe_counter 1 3 completer_retry_err) + $(rxe_counter 1 3 duplicate_request))); }
+# It is well again before the end: the last acknowledgement may be lost when its sender has gone, and rxe asks for it for ever.
 lossy() {
-    local before
+    local player before
     before=$(again)
-    rail_loss 0 3 1 && pingpong 0 1 3 -s 262144 -n 30 && want "sent again, or asked for" $(($(again) - before)) ">" 0 || { rail_heal 0 3; return 1; }
+    fabric_ports >$scratch/before
+    rail_loss 0 3 1 && { pingpong 0 1 3 -s 262144 -n 60 & player=$!; }
+    vm_until 20 moves 0 3 8000000 || { rail_heal 0 3; return 1; }
     rail_heal 0 3
+    wait $player && want "sent again, or asked for" $(($(again) - before)) ">" 0
 }
 
 # ---- collectives ----
