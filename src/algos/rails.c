@@ -60,22 +60,12 @@ struct seat {
     uint16_t from, to; /* links of the strand that is being written */
 };
 
-uint32_t rails_rings(const struct shape *shape)
-{
-    uint32_t least = UINT32_MAX;
-    for (uint32_t v = 0; v < shape->n_nodes; v++) {
-        uint32_t n = shape->node_start[v + 1] - shape->node_start[v];
-        least = n < least ? n : least;
-    }
-    return least;
-}
+/* Asked once per plan: the shape keeps the answer, for a walk over m nodes by each of m k ranks is m^2 k steps. */
+uint32_t rails_rings(const struct shape *shape) { return shape->node_least; }
 
 bool rails_fit(const struct shape *shape)
 {
-    if (shape->n_nodes < 2 || shape->n_ranks == shape->n_nodes) return false;
-    for (uint32_t v = 0; v < shape->n_nodes; v++)
-        if (shape->node_start[v + 1] - shape->node_start[v] > RAILS_PEERS_MAX) return false;
-    return true;
+    return shape->n_nodes >= 2 && shape->n_ranks != shape->n_nodes && shape->node_most <= RAILS_PEERS_MAX;
 }
 
 bool rails_fit_blocks(const struct shape *shape)

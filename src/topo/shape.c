@@ -64,6 +64,10 @@ int shape_build(struct shape *out, uint32_t n_ranks, const uint64_t *node_key, u
         s.node_of[r] = node;
         s.peer_of[r] = size[node]++;
     }
+    for (uint32_t k = 0; k < s.n_nodes; k++) {
+        if (k == 0 || size[k] < s.node_least) s.node_least = size[k];
+        if (size[k] > s.node_most) s.node_most = size[k];
+    }
     for (uint32_t k = 0; k < s.n_nodes; k++) s.node_start[k + 1] += s.node_start[k];
     for (uint32_t r = 0; r < n_ranks; r++) s.position[r] = s.node_start[s.node_of[r]] + s.peer_of[r];
     for (uint32_t r = 0; r < n_ranks; r++) s.order[s.position[r]] = r;

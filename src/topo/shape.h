@@ -19,6 +19,7 @@ struct shape {
     uint32_t n_ranks;
     uint32_t n_nodes;
     uint32_t n_rails;    /* NICs per host that every host has, >= 1 */
+    uint32_t node_least, node_most; /* ranks of the smallest node, of the largest; 0 without ranks */
     uint32_t n_tiers;    /* above the nodes, of two groups or more; 0: all nodes stand under one switch, or nobody knows */
     uint32_t *node_of;   /* [n_ranks] node of a rank */
     uint32_t *peer_of;   /* [n_ranks] index of a rank inside its node, in rank order */

@@ -212,6 +212,8 @@ static void shapes_number_nodes_by_first_appearance(void **state)
     assert_int_equal(s.n_ranks, 6);
     assert_int_equal(s.n_nodes, 3);
     assert_int_equal(s.n_rails, 2);
+    assert_int_equal(s.node_least, 1);
+    assert_int_equal(s.node_most, 3);
     assert_memory_equal(s.node_of, node_of, sizeof node_of);
     assert_memory_equal(s.peer_of, peer_of, sizeof peer_of);
     assert_memory_equal(s.order, order, sizeof order);
@@ -222,6 +224,7 @@ static void shapes_number_nodes_by_first_appearance(void **state)
     shape_clear(&s); /* twice is harmless */
     assert_int_equal(shape_build(&s, 0, NULL, 1), 0);
     assert_int_equal(s.n_nodes, 0);
+    assert_int_equal(s.node_most, 0);
     shape_clear(&s);
 }
 
