@@ -20,6 +20,7 @@ enum { SEEN_ROUNDS = 6, KEPT = 8 }; /* rounds that are run; window rounds whose 
 struct link {
     uint32_t from;
     bool wire;
+    double hop_ns, ns_per_byte;
     uint64_t sent, taken;
     double *arrived, *released; /* [slots], by message modulo slots */
 };
@@ -65,30 +66,53 @@ static const struct plan_link *opposite(const struct model *m, uint32_t me, cons
     return NULL;
 }
 
-static bool connect(struct model *m)
+/* A link between nodes carries the bytes of all channels, and a node's senders share its wires. */
+static void add_link_out(struct model *m, uint32_t r, uint32_t k, uint32_t id)
 {
     const uint32_t *node_of = m->call->shape->node_of;
+    const struct plan_cost_wires *wires = m->call->wires;
+    uint32_t entry = r * PLAN_MAX_LINKS + k;
+    struct link *l = &m->links[id];
+    bool away = !wires && node_of[r] != node_of[m->call->plans[r].links[k].peer];
+    *l = (struct link){.from = r, .wire = wires ? wires->ns_per_byte[entry] > 0 : away,
+                       .arrived = m->slot_times + (size_t)2 * id * m->slots,
+                       .released = m->slot_times + ((size_t)2 * id + 1) * m->slots};
+    l->hop_ns = wires ? (double)wires->hop_ns[entry] : m->rates->hop_ns[l->wire];
+    l->ns_per_byte = wires ? (double)wires->ns_per_byte[entry] : m->call->n_channels * m->rates->wire_ns_per_byte;
+    m->link_of[entry] = id;
+}
+
+static bool connect_out(struct model *m)
+{
+    const struct plan_cost_wires *wires = m->call->wires;
     uint32_t id = 0;
     for (uint32_t r = 0; r < m->n; r++) {
         bool sends = false;
         for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
-            const struct plan_link *l = &m->call->plans[r].links[k];
-            if (l->direction != PLAN_LINK_OUT) continue;
-            m->links[id] = (struct link){.from = r, .wire = node_of[r] != node_of[l->peer],
-                                         .arrived = m->slot_times + (size_t)2 * id * m->slots,
-                                         .released = m->slot_times + ((size_t)2 * id + 1) * m->slots};
-            m->link_of[r * PLAN_MAX_LINKS + k] = id++;
-            sends |= node_of[r] != node_of[l->peer];
+            if (m->call->plans[r].links[k].direction != PLAN_LINK_OUT) continue;
+            if (!(wires && wires->fed_by) && m->call->plans[r].links[k].peer >= m->n) return false;
+            add_link_out(m, r, k, id);
+            sends |= m->links[id++].wire;
         }
-        m->senders[node_of[r]] += sends;
+        m->senders[m->call->shape->node_of[r]] += sends;
     }
+    for (uint32_t k = 0; k < id && !wires; k++)
+        m->links[k].ns_per_byte *= m->senders[m->call->shape->node_of[m->links[k].from]];
+    return true;
+}
+
+static bool connect(struct model *m)
+{
+    const uint32_t *fed_by = m->call->wires ? m->call->wires->fed_by : NULL;
+    if (!connect_out(m)) return false;
     for (uint32_t r = 0; r < m->n; r++)
         for (uint32_t k = 0; k < m->call->plans[r].n_links; k++) {
             const struct plan_link *l = &m->call->plans[r].links[k];
             uint32_t there;
             if (l->direction != PLAN_LINK_IN) continue;
-            if (l->peer >= m->n || !opposite(m, r, l, &there)) return false;
-            m->link_of[r * PLAN_MAX_LINKS + k] = m->link_of[l->peer * PLAN_MAX_LINKS + there];
+            if (!fed_by && (l->peer >= m->n || !opposite(m, r, l, &there))) return false;
+            m->link_of[r * PLAN_MAX_LINKS + k] =
+                m->link_of[fed_by ? fed_by[r * PLAN_MAX_LINKS + k] : l->peer * PLAN_MAX_LINKS + there];
         }
     return true;
 }
@@ -102,7 +126,8 @@ static void model_free(struct model *m)
 static bool model_make(struct model *m, const struct plan_cost_call *call, const struct plan_rates *rates)
 {
     uint32_t n = call->shape->n_ranks, slots = call->slots < 2 ? 2 : call->slots;
-    uint64_t seen = n > 512 ? 2 : SEEN_ROUNDS; /* a round's work grows with n squared */
+    /* a round's work is that of n ranks, which move every piece where pieces are many */
+    uint64_t seen = (uint64_t)n * call->plans[0].n_pieces > 512 * 512 ? 2 : SEEN_ROUNDS;
     size_t n_links = (size_t)n * PLAN_MAX_LINKS;
     *m = (struct model){.call = call, .rates = rates, .n = n, .slots = slots,
                         .rounds = call->rounds < seen ? call->rounds : seen};
@@ -164,11 +189,10 @@ static bool move(struct model *m, struct strand *s, const struct plan_step *step
         }
         double gone = s->now;
         if (l->wire) {
-            uint32_t senders = m->senders[m->call->shape->node_of[l->from]];
-            gone = later(gone, m->wire_free[l->from]) + senders * bytes * rates->wire_ns_per_byte;
+            gone = later(gone, m->wire_free[l->from]) + m->call->piece_bytes * l->ns_per_byte;
             m->wire_free[l->from] = gone;
         }
-        l->arrived[l->sent++ % m->slots] = gone + rates->hop_ns[l->wire];
+        l->arrived[l->sent++ % m->slots] = gone + l->hop_ns;
     }
     return true;
 }

@@ -23,6 +23,14 @@ struct plan_rates {
 /* Derived in cost.c. */
 struct plan_rates plan_rates_default(const struct shape *shape);
 
+/* Links on a network that is known better than "one wire per node": entry rank * PLAN_MAX_LINKS + link of the rank's plan.
+ * What leaves a rank by links with ns_per_byte > 0 still queues for one wire of its own. */
+struct plan_cost_wires {
+    const float *ns_per_byte; /* of links out; 0: it leaves no host */
+    const float *hop_ns;      /* of links out */
+    const uint32_t *fed_by;   /* of links in: the entry of the link out that feeds it. NULL: by the plans' ranks */
+};
+
 struct plan_cost_call {
     const struct plan *plans; /* [n_ranks], in rank order, of one channel */
     const struct shape *shape;
@@ -31,6 +39,7 @@ struct plan_cost_call {
     uint32_t n_channels;      /* that share a rank's memory and wire */
     uint32_t slots;           /* of every link */
     bool direct;              /* buffers that peers reach directly */
+    const struct plan_cost_wires *wires; /* NULL: hop_ns[1] and wire_ns_per_byte of the rates, shared by a node's senders */
 };
 
 /* Time until the last rank is through; negative: out of memory, or plans that never end. */

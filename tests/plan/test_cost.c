@@ -144,6 +144,56 @@ static void memory_is_paid_by_what_is_touched(void **state)
     shape_clear(&shape);
 }
 
+/* Where each link has figures of its own, they count, and not the node's. */
+static void wires_of_links_are_taken_as_given(void **state)
+{
+    (void)state;
+    enum { N = 4 };
+    struct shape shape = shape_of_nodes((const uint32_t[]){1, 1, 1, 1, 0}, false);
+    struct plan *plans = plans_write(&shape, PLAN_RING, 0);
+    float ns_per_byte[N * PLAN_MAX_LINKS] = {0}, hop_ns[N * PLAN_MAX_LINKS] = {0};
+    for (uint32_t k = 0; k < N * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 2;
+    struct plan_cost_wires wires = {ns_per_byte, hop_ns, NULL};
+    struct plan_cost_call call = {.plans = plans, .shape = &shape, .rounds = 1, .piece_bytes = 100, .n_channels = 3,
+                                  .slots = PLAN_SLOTS_GUARANTEED, .wires = &wires};
+    assert_true(plan_cost_ns(&call, &only_hops) == 2 * 100 * 2 * (N - 1));
+    for (uint32_t k = 0; k < PLAN_MAX_LINKS; k++) ns_per_byte[2 * PLAN_MAX_LINKS + k] = 8; /* every piece passes rank 2 */
+    assert_true(plan_cost_ns(&call, &only_hops) > 8 * 100 * 2 * (N - 1) - 1);
+    for (uint32_t k = 0; k < N * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 0, hop_ns[k] = 5;
+    assert_true(plan_cost_ns(&call, &only_hops) == 5 * 2 * (N - 1));
+    free(plans);
+    shape_clear(&shape);
+}
+
+/* Ranks that all do the same need but one: what it sends is what comes to it. */
+static void one_rank_of_a_ring_stands_for_all(void **state)
+{
+    (void)state;
+    for (uint32_t n = 3; n <= 9; n++) {
+        uint32_t sizes[10] = {0};
+        for (uint32_t k = 0; k < n; k++) sizes[k] = 1;
+        struct shape shape = shape_of_nodes(sizes, false), alone = shape_of_one_node(1);
+        struct plan *plans = plans_write(&shape, PLAN_RING, 0);
+        float ns_per_byte[9 * PLAN_MAX_LINKS], hop_ns[9 * PLAN_MAX_LINKS];
+        uint32_t fed_by[PLAN_MAX_LINKS] = {0};
+        for (uint32_t k = 0; k < n * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 3, hop_ns[k] = 700;
+        for (uint32_t k = 0; k < plans[0].n_links; k++)
+            if (plans[0].links[k].direction == PLAN_LINK_OUT) fed_by[1 - k] = k;
+        struct plan_cost_wires all = {ns_per_byte, hop_ns, NULL}, one = {ns_per_byte, hop_ns, fed_by};
+        struct plan_rates rates = {.step_ns = 11, .memory_ns_per_byte = 0.5};
+        struct plan_cost_call call = {.plans = plans, .shape = &shape, .rounds = 9, .piece_bytes = 100, .n_channels = 1,
+                                      .slots = PLAN_SLOTS_GUARANTEED, .wires = &all};
+        double of_all = plan_cost_ns(&call, &rates);
+        call.shape = &alone;
+        call.wires = &one;
+        assert_true(of_all > 0);
+        assert_true(fabs(plan_cost_ns(&call, &rates) - of_all) < 1e-6 * of_all);
+        free(plans);
+        shape_clear(&shape);
+        shape_clear(&alone);
+    }
+}
+
 static void no_rounds_take_no_time(void **state)
 {
     (void)state;
@@ -174,6 +224,8 @@ int main(void)
         cmocka_unit_test(a_ring_costs_two_times_n_less_one_pieces),
         cmocka_unit_test(time_grows_with_bytes_and_rounds),
         cmocka_unit_test(memory_is_paid_by_what_is_touched),
+        cmocka_unit_test(wires_of_links_are_taken_as_given),
+        cmocka_unit_test(one_rank_of_a_ring_stands_for_all),
         cmocka_unit_test(no_rounds_take_no_time),
         cmocka_unit_test(plans_that_never_end_are_told),
     };
