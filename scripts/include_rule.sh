@@ -14,13 +14,14 @@ BEGIN {
     may["plan"]           = "base plan topo/shape.h"
     may["algos"]          = "base plan algos topo/shape.h"
     may["topo"]           = "base foreign topo"
+    may["simulate"]       = "base plan algos topo simulate"
     may["bootstrap"]      = "base foreign topo/machine.h bootstrap"
     may["telemetry"]      = "base telemetry"
     may["transport/lane"] = "base foreign bootstrap telemetry topo/machine.h transport/lane transport/net.h"
     may["transport/shm"]  = "base foreign device telemetry transport/shm transport/link.h"
     may["transport"]      = "base foreign device plan bootstrap telemetry topo/shape.h topo/machine.h topo/rails.h transport"
     may["engine"]         = "base foreign device plan telemetry topo/shape.h transport engine"
-    may["core"]           = "base foreign device plan algos topo bootstrap telemetry transport engine core"
+    may["core"]           = "base foreign device plan algos topo simulate bootstrap telemetry transport engine core"
     may["api"]            = may["core"] " api nccl.h nccl_device.h railccl.h"
 }
 {

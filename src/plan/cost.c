@@ -20,7 +20,7 @@ enum { SEEN_ROUNDS = 6, KEPT = 8 }; /* rounds that are run; window rounds whose 
 struct link {
     uint32_t from;
     bool wire;
-    double hop_ns, ns_per_byte;
+    double hop_ns, ns_per_byte, free; /* free: of a wire of its own */
     uint64_t sent, taken;
     double *arrived, *released; /* [slots], by message modulo slots */
 };
@@ -35,6 +35,15 @@ struct strand {
     double now;
 };
 
+/* A rank's wire: busy until `free`, but for the gaps that were left last. Strands are not run in the order of time to the
+ * nanosecond, and what is ready early must not wait behind what was only run before it. */
+enum { GAPS = 8 };
+struct wire {
+    double free;
+    struct { double from, to; } gaps[GAPS];
+    uint32_t next; /* gap to be replaced */
+};
+
 struct raised { uint64_t count; double when[KEPT]; };
 
 struct model {
@@ -45,11 +54,12 @@ struct model {
     struct link *links;
     uint32_t *link_of;     /* [n][PLAN_MAX_LINKS] */
     uint32_t *peer_rank;   /* by node_start[node] + peer */
-    double *slot_times, *wire_free; /* wire_free: [n] */
+    double *slot_times;
+    struct wire *wires; /* [n] */
     uint32_t *senders;              /* [n_nodes] ranks that send to other nodes: they share their host's wires */
     struct raised *raised; /* [n][PLAN_COUNTERS] */
     struct strand *strands;
-    uint32_t n_strands;
+    uint32_t n_strands, *strands_of; /* [n + 1] the first of each rank */
     double ended[SEEN_ROUNDS];
 };
 
@@ -77,8 +87,8 @@ static void add_link_out(struct model *m, uint32_t r, uint32_t k, uint32_t id)
     *l = (struct link){.from = r, .wire = wires ? wires->ns_per_byte[entry] > 0 : away,
                        .arrived = m->slot_times + (size_t)2 * id * m->slots,
                        .released = m->slot_times + ((size_t)2 * id + 1) * m->slots};
-    l->hop_ns = wires ? (double)wires->hop_ns[entry] : m->rates->hop_ns[l->wire];
-    l->ns_per_byte = wires ? (double)wires->ns_per_byte[entry] : m->call->n_channels * m->rates->wire_ns_per_byte;
+    l->hop_ns = wires ? wires->hop_ns[entry] : m->rates->hop_ns[l->wire];
+    l->ns_per_byte = wires ? wires->ns_per_byte[entry] : m->call->n_channels * m->rates->wire_ns_per_byte;
     m->link_of[entry] = id;
 }
 
@@ -119,15 +129,16 @@ static bool connect(struct model *m)
 
 static void model_free(struct model *m)
 {
-    free(m->links), free(m->link_of), free(m->peer_rank), free(m->slot_times), free(m->wire_free), free(m->senders);
-    free(m->raised), free(m->strands);
+    free(m->links), free(m->link_of), free(m->peer_rank), free(m->slot_times), free(m->wires), free(m->senders);
+    free(m->raised), free(m->strands), free(m->strands_of);
 }
 
 static bool model_make(struct model *m, const struct plan_cost_call *call, const struct plan_rates *rates)
 {
     uint32_t n = call->shape->n_ranks, slots = call->slots < 2 ? 2 : call->slots;
-    /* a round's work is that of n ranks, which move every piece where pieces are many */
-    uint64_t seen = (uint64_t)n * call->plans[0].n_pieces > 512 * 512 ? 2 : SEEN_ROUNDS;
+    /* A round's work is that of n ranks, which move every piece where pieces are many. */
+    uint64_t work = (uint64_t)n * call->plans[0].n_pieces;
+    uint64_t seen = work <= 512 * 512 ? SEEN_ROUNDS : work <= 2048 * 2048 ? 4 : 2;
     size_t n_links = (size_t)n * PLAN_MAX_LINKS;
     *m = (struct model){.call = call, .rates = rates, .n = n, .slots = slots,
                         .rounds = call->rounds < seen ? call->rounds : seen};
@@ -135,11 +146,12 @@ static bool model_make(struct model *m, const struct plan_cost_call *call, const
     m->link_of = calloc(n_links, sizeof *m->link_of);
     m->peer_rank = calloc(n, sizeof *m->peer_rank);
     m->slot_times = calloc(2 * n_links * slots, sizeof *m->slot_times);
-    m->wire_free = calloc(n, sizeof *m->wire_free);
+    m->wires = calloc(n, sizeof *m->wires);
     m->senders = calloc(call->shape->n_nodes, sizeof *m->senders);
     m->raised = calloc((size_t)n * PLAN_COUNTERS, sizeof *m->raised);
     m->strands = calloc((size_t)n * PLAN_MAX_STRANDS, sizeof *m->strands);
-    if (!m->links || !m->link_of || !m->peer_rank || !m->slot_times || !m->wire_free || !m->senders || !m->raised ||
+    m->strands_of = calloc((size_t)n + 1, sizeof *m->strands_of);
+    if (!m->links || !m->link_of || !m->peer_rank || !m->slot_times || !m->wires || !m->senders || !m->raised ||
         !m->strands)
         return false;
     for (uint32_t r = 0; r < n; r++) {
@@ -147,6 +159,7 @@ static bool model_make(struct model *m, const struct plan_cost_call *call, const
         m->peer_rank[call->shape->node_start[call->shape->node_of[r]] + call->shape->peer_of[r]] = r;
         for (uint32_t s = 0; s < p->n_strands; s++)
             m->strands[m->n_strands++] = (struct strand){.plan = p, .code = &p->strands[s]};
+        m->strands_of[r + 1] = m->n_strands;
     }
     return connect(m);
 }
@@ -163,6 +176,26 @@ static uint32_t touched(const struct model *m, const struct plan_operand *o, boo
 {
     bool staging = (o->place == PLAN_PEER_INPUT && !source) || (o->place == PLAN_PEER_OUTPUT && source);
     return staging && m->call->direct ? 0 : o->span ? o->span : 1;
+}
+
+static void gap_keep(struct wire *w, double from, double to)
+{
+    w->gaps[w->next].from = from, w->gaps[w->next].to = to;
+    w->next = (w->next + 1) % GAPS;
+}
+
+/* The wire is the message's for `ns`, from `ready` on at the earliest. When it is gone. */
+static double wire_take(struct wire *w, double ready, double ns)
+{
+    for (uint32_t k = 0; k < GAPS && ready < w->free; k++) {
+        double from = w->gaps[k].from, begin = later(ready, from), end = begin + ns;
+        if (end > w->gaps[k].to) continue;
+        w->gaps[k].from = end;
+        if (begin > from) gap_keep(w, from, begin);
+        return end;
+    }
+    if (ready > w->free) gap_keep(w, w->free, ready);
+    return w->free = later(ready, w->free) + ns;
 }
 
 static bool move(struct model *m, struct strand *s, const struct plan_step *step)
@@ -188,10 +221,9 @@ static bool move(struct model *m, struct strand *s, const struct plan_step *step
             continue;
         }
         double gone = s->now;
-        if (l->wire) {
-            gone = later(gone, m->wire_free[l->from]) + m->call->piece_bytes * l->ns_per_byte;
-            m->wire_free[l->from] = gone;
-        }
+        double ns = m->call->piece_bytes * l->ns_per_byte;
+        if (l->wire && m->call->wires && m->call->wires->apart) gone = l->free = later(gone, l->free) + ns;
+        else if (l->wire) gone = wire_take(&m->wires[l->from], gone, ns);
         l->arrived[l->sent++ % m->slots] = gone + l->hop_ns;
     }
     return true;
@@ -252,28 +284,60 @@ static void go_on(struct model *m, struct strand *s, const struct plan_step *ste
     s->round++;
 }
 
-/* Runs the strand until it is blocked. Whether it got anywhere. */
+static bool finished(const struct model *m, const struct strand *s)
+{
+    return s->round >= m->rounds || !s->code->n_steps;
+}
+
+/* One step, and the loops before it. Whether it got anywhere. */
 static bool run_strand(struct model *m, struct strand *s)
 {
     bool moved = false;
-    while (s->round < m->rounds && s->code->n_steps) {
+    while (!finished(m, s)) {
         const struct plan_step *step = &s->plan->steps[s->code->first + s->at];
         if (step->verb != PLAN_LOOP && !run_step(m, s, step)) break;
         go_on(m, s, step);
         moved = true;
+        if (step->verb != PLAN_LOOP) break;
     }
     return moved;
+}
+
+/* One step of the strand that is least far in time, or of the next that is not blocked: strands of a rank share its wire, and
+ * one that ran ahead would take it before its turn. */
+static bool run_rank(struct model *m, uint32_t r)
+{
+    struct strand *first = &m->strands[m->strands_of[r]];
+    uint32_t n = m->strands_of[r + 1] - m->strands_of[r], tried = 0;
+    for (uint32_t turn = 0; turn < n; turn++) {
+        uint32_t least = n;
+        for (uint32_t k = 0; k < n; k++)
+            if (!(tried >> k & 1) && !finished(m, &first[k]) && (least == n || first[k].now < first[least].now)) least = k;
+        if (least == n) return false;
+        if (run_strand(m, &first[least])) return true;
+        tried |= 1u << least;
+    }
+    return false;
 }
 
 static bool run_all(struct model *m)
 {
     for (bool moved = true; moved;) {
         moved = false;
-        for (uint32_t k = 0; k < m->n_strands; k++) moved |= run_strand(m, &m->strands[k]);
+        for (uint32_t r = 0; r < m->n; r++) moved |= run_rank(m, r);
     }
     for (uint32_t k = 0; k < m->n_strands; k++)
-        if (m->strands[k].round < m->rounds && m->strands[k].code->n_steps) return false;
+        if (!finished(m, &m->strands[k])) return false;
     return true;
+}
+
+/* What a round more costs: the mean of some before the last, after which nothing follows. Where credit is what is waited for,
+ * every round that finds all slots taken is dearer; windows take turns, too. */
+static double stride(const struct model *m)
+{
+    uint64_t n = m->rounds, turn = n >= 2 + m->slots ? m->slots : PLAN_WINDOW_DEPTH;
+    if (n >= 2 + turn) return (m->ended[n - 2] - m->ended[n - 2 - turn]) / (double)turn;
+    return n > 1 ? m->ended[n - 1] - m->ended[n - 2] : 0;
 }
 
 double plan_cost_ns(const struct plan_cost_call *call, const struct plan_rates *rates)
@@ -283,8 +347,7 @@ double plan_cost_ns(const struct plan_cost_call *call, const struct plan_rates *
     if (call->rounds == 0) return 0;
     if (model_make(&m, call, rates) && run_all(&m)) {
         ns = m.ended[m.rounds - 1];
-        /* in its stride, a round more costs what the last one did */
-        if (call->rounds > m.rounds) ns += (double)(call->rounds - m.rounds) * (ns - m.ended[m.rounds - 2]);
+        ns += (double)(call->rounds - m.rounds) * stride(&m);
     }
     model_free(&m);
     return ns;

@@ -24,10 +24,12 @@ struct plan_rates {
 struct plan_rates plan_rates_default(const struct shape *shape);
 
 /* Links on a network that is known better than "one wire per node": entry rank * PLAN_MAX_LINKS + link of the rank's plan.
- * What leaves a rank by links with ns_per_byte > 0 still queues for one wire of its own. */
+ * What leaves a rank by links with ns_per_byte > 0 queues for one wire of its own, as it comes; or each link has its share of it
+ * for itself (`apart`). Links take turns by bytes, so what really happens is at least as good as fixed shares. */
 struct plan_cost_wires {
-    const float *ns_per_byte; /* of links out; 0: it leaves no host */
-    const float *hop_ns;      /* of links out */
+    const double *ns_per_byte; /* of links out; 0: it leaves no host */
+    const double *hop_ns;      /* of links out */
+    bool apart;
     const uint32_t *fed_by;   /* of links in: the entry of the link out that feeds it. NULL: by the plans' ranks */
 };
 

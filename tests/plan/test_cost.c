@@ -151,9 +151,9 @@ static void wires_of_links_are_taken_as_given(void **state)
     enum { N = 4 };
     struct shape shape = shape_of_nodes((const uint32_t[]){1, 1, 1, 1, 0}, false);
     struct plan *plans = plans_write(&shape, PLAN_RING, 0);
-    float ns_per_byte[N * PLAN_MAX_LINKS] = {0}, hop_ns[N * PLAN_MAX_LINKS] = {0};
+    double ns_per_byte[N * PLAN_MAX_LINKS] = {0}, hop_ns[N * PLAN_MAX_LINKS] = {0};
     for (uint32_t k = 0; k < N * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 2;
-    struct plan_cost_wires wires = {ns_per_byte, hop_ns, NULL};
+    struct plan_cost_wires wires = {.ns_per_byte = ns_per_byte, .hop_ns = hop_ns};
     struct plan_cost_call call = {.plans = plans, .shape = &shape, .rounds = 1, .piece_bytes = 100, .n_channels = 3,
                                   .slots = PLAN_SLOTS_GUARANTEED, .wires = &wires};
     assert_true(plan_cost_ns(&call, &only_hops) == 2 * 100 * 2 * (N - 1));
@@ -174,12 +174,12 @@ static void one_rank_of_a_ring_stands_for_all(void **state)
         for (uint32_t k = 0; k < n; k++) sizes[k] = 1;
         struct shape shape = shape_of_nodes(sizes, false), alone = shape_of_one_node(1);
         struct plan *plans = plans_write(&shape, PLAN_RING, 0);
-        float ns_per_byte[9 * PLAN_MAX_LINKS], hop_ns[9 * PLAN_MAX_LINKS];
+        double ns_per_byte[9 * PLAN_MAX_LINKS], hop_ns[9 * PLAN_MAX_LINKS];
         uint32_t fed_by[PLAN_MAX_LINKS] = {0};
         for (uint32_t k = 0; k < n * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 3, hop_ns[k] = 700;
         for (uint32_t k = 0; k < plans[0].n_links; k++)
             if (plans[0].links[k].direction == PLAN_LINK_OUT) fed_by[1 - k] = k;
-        struct plan_cost_wires all = {ns_per_byte, hop_ns, NULL}, one = {ns_per_byte, hop_ns, fed_by};
+        struct plan_cost_wires all = {ns_per_byte, hop_ns, false, NULL}, one = {ns_per_byte, hop_ns, false, fed_by};
         struct plan_rates rates = {.step_ns = 11, .memory_ns_per_byte = 0.5};
         struct plan_cost_call call = {.plans = plans, .shape = &shape, .rounds = 9, .piece_bytes = 100, .n_channels = 1,
                                       .slots = PLAN_SLOTS_GUARANTEED, .wires = &all};
