@@ -1,0 +1,102 @@
+#!/usr/bin/env bash
+# check_plan.sh - `railccl plan` as its users see it: the same numbers as text and as JSON, 131072 ranks within bounds of time and
+# memory, what it refuses, and drawings that are XML.
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/../.." || exit 1
+tool=${BUILD:-build}/bin/railccl
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+cases=0 bad=0
+result() { # STATUS NAME
+    cases=$((cases + 1))
+    if [ "$1" -eq 0 ]; then echo "ok $cases - $2"; else echo "not ok $cases - $2"; bad=$((bad + 1)); sed 's/^/# /' "$work/out" "$work/err" | head -20; fi
+}
+echo "1..13"
+
+plan() { timeout 250 "$tool" plan "$@" >"$work/out" 2>"$work/err"; }
+# The field of the only case, or of case N.
+field() { python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["cases"][int(sys.argv[3])][sys.argv[2]])' "$work/out" "$1" "${2:-0}"; }
+
+# ---- numbers ----
+
+plan --hosts 4 --rails 2 --gpus 1 --hosts-per-leaf 2 --algo ring --size 64M --json
+[ "$(field sent_bytes)" = "$((6 * 67108864)).0" ] || [ "$(field sent_bytes)" = "$((6 * 67108864))" ] && [ "$(field cross_rail_bytes)" = 0 ] && [ "$(field hops)" = 6 ]
+result $? "a ring of 4 hosts sends 6 S, in 6 hops, on its rails"
+
+plan --hosts 4 --rails 2 --gpus 1 --hosts-per-leaf 2 --algo ring --size 64M && grep -q "^ring .* 64 MiB" "$work/out" && grep -q "memory:  at most" "$work/out"
+result $? "the same as a table, with the bound of memory in front"
+
+plan --hosts 64 --hosts-per-leaf 8 --place shuffled:7 --algo ring,tree,rails --compare --json &&
+    python3 - "$work/out" <<'END'
+import json, sys
+cases = json.load(open(sys.argv[1]))["cases"]
+assert len(cases) == 12
+by = {(c["algorithm"], c["nics"], c["order"]): c for c in cases}
+for a in ("ring", "tree", "rails"):
+    best = by[a, "aligned", "ours"]
+    assert best["cross_rail_bytes"] == 0
+    assert by[a, "unaware", "ours"]["cross_rail_bytes"] > best["sent_bytes"] / 2
+    for other in ("unaware", "ours"), ("aligned", "given"), ("unaware", "given"):
+        assert by[(a,) + other]["switches_per_byte"] > best["switches_per_byte"], (a, other)
+END
+result $? "aligned NICs and our order shorten every way, and nothing changes rail"
+
+four_rails="--hosts 8 --rails 4 --tiers 1 --gpus 1 --algo ring --cost hop_ns=0 --cost switch_ns=0 --cost step_ns=0 --json"
+plan $four_rails && whole=$(field ns) && plan $four_rails --down nic:host3.1 && less=$(field ns) &&
+    python3 -c "import sys; sys.exit(not 1.33 < $less / $whole < 1.34)"
+result $? "without one of 4 NICs a large message takes four thirds of the time"
+
+plan --hosts 8 --gpus 8 --jobs 2 --algo ring --json && both=$(field ns) && plan --hosts 8 --gpus 8 --jobs 2 --job-hosts 4 --place shuffled:5 --tiers 2 --hosts-per-leaf 2 --order given --algo ring --json &&
+    python3 -c "import sys; sys.exit(not $(field ns) > $both)"
+result $? "two jobs that share leaves are in each other's way"
+
+# ---- large ----
+
+for algo in rails ring tree; do
+    before=$(awk '{ print $16 + $17 }' /proc/$$/stat) # of children that ended, in ticks
+    (ulimit -v 4194304; plan --hosts 16384 --gpus 8 --rails 8 --tiers 3 --oversubscription 2 --algo $algo --size 16G --json)
+    status=$?
+    ticks=$(($(awk '{ print $16 + $17 }' /proc/$$/stat) - before))
+    [ $status -eq 0 ] && [ "$(field cross_rail_bytes)" = 0 ] && [ "$(field plans)" -ge 131072 ] && [ "$(field by_classes)" = False ] &&
+        [ "$ticks" -lt $((10 * $(getconf CLK_TCK))) ]
+    result $? "131072 ranks by $algo: all plans built, nothing changes rail, under 10 s of one core ($ticks ticks) and 4 GiB"
+done
+
+# ---- drawings ----
+
+plan --hosts 16 --svg "$work/few.svg" && plan --hosts 512 --down leaf:9 --svg "$work/many.svg" && plan --hosts 16 --sizes 1M:64M --algo all --plot "$work/plot.svg" &&
+    python3 -c 'import sys, xml.dom.minidom as m; [m.parse(f) for f in sys.argv[1:]]' "$work"/*.svg && grep -q "leaf:9 is down" "$work/many.svg"
+result $? "drawings are XML, and say what is down"
+
+# ---- a fabric file ----
+
+printf 'switch top\nswitch a b under top\nhosts n[01-04] under a\nhosts n[05-08] under b\n' >"$work/fabric"
+plan --fabric "$work/fabric" --rails 2 --gpus 2 --down nic:n03.1 --algo ring && grep -q "8 hosts of 2 NICs" "$work/out" && grep -q "nic:n0" "$work/out"
+result $? "a fabric file's hosts have their names"
+
+# ---- bad input: exit status 2, one line that says what ----
+
+refused() { # PATTERN OPTIONS...
+    local pattern=$1
+    shift
+    plan "$@"
+    [ $? -eq 2 ] && grep -q -- "$pattern" "$work/err" && return 0
+    echo "options $*: wanted $pattern" >>"$work/err"
+    return 1
+}
+refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2048T && refused "no host host17" --down nic:host17.3 &&
+    refused "rate of zero is --down" --slow leaf:0=0 && refused "the fabric has 8 of these" --down leaf:8 && refused "hosts; 1 to" --hosts 99999999 &&
+    refused "whole number above 0" --hosts 0 && refused "whole number above 0" --gpus -3 && refused "does not reach" --hosts 64 --tiers 1 --algo ring &&
+    refused "does not reach" --down leaf:0 --down leaf:1 --down leaf:2 --down leaf:3 --down leaf:4 --down leaf:5 --down leaf:6 --down leaf:7 &&
+    refused "--memory-limit" --hosts 16384 --memory-limit 0.1 && refused "can be planned" --hosts 1000000 --gpus 8 --memory-limit 64 &&
+    refused "does not fit" --algo oneshot && refused "no such option" --bogus && refused "at most 32 sizes" --sizes 1:1T:1.1 &&
+    refused "No such file" --fabric "$work/none" && refused "AlltoAll" --collective alltoall && refused "not negative" --cost hop_ns=-1
+result $? "what cannot be is refused in one line"
+
+refused "several sizes" --plot "$work/x.svg" && refused "not both" --all --classes && refused "other steps\|its class" --classes --algo tree
+result $? "so is what contradicts itself"
+
+plan --help && grep -q "^Usage: railccl plan" "$work/out" && "$tool" help | grep -q "^  plan "
+result $? "help helps"
+exit $((bad > 0))
