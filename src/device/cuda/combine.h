@@ -209,7 +209,7 @@ KERNEL_FN void group_combine(const uint32_t type, const int sorting, const int n
     uint32_t s = 0;
     KERNEL_NO_UNROLL do {
         quads_load(job->src[s] + at, stride, raw, n);
-        if (number_bytes(type) > 1 && job->scale_mask >> s & 1)
+        if (!(number_bytes(type) == 1 && number_is_float(type)) && job->scale_mask >> s & 1)
             KERNEL_UNROLL for (int u = 0; u < n; u++) quad_scale(type, words, job->scale, &raw[u]);
         KERNEL_UNROLL for (int u = 0; u < n; u++) {
             part_widen(type, words, sorting, job->op, &raw[u], &next);
