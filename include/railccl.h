@@ -46,6 +46,11 @@ ncclResult_t railLaunchUniqueId(const railLaunch_t *launch, ncclUniqueId *id);
  * and says so. ncclInvalidArgument: NULL, or no communicator. */
 ncclResult_t railCommGone(ncclComm_t comm, int *ranks, int *n);
 
+/* Communicators that the calling thread makes from now on have host memory, on a machine with GPUs, too (on != 0), or what
+ * RAILCCL_DEVICE says (on == 0, as at first). For a library that moves host memory inside a program that uses GPUs. What is
+ * made of a communicator (ncclCommSplit ...) is what that one is. Never fails. */
+ncclResult_t railUseHostMemory(int on);
+
 /* Streams of host memory. On a host rank the streams NULL, 1 (legacy) and 2 (per thread) mean "done on return"; a call
  * given a stream from here returns once it is queued, and is run later by a thread of the stream, in order with whatever
  * else was put on that stream. A group whose calls name several streams waits for all of them, and all of them wait for

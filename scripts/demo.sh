@@ -7,6 +7,7 @@
 # As root the hosts are network namespaces joined by a virtual cable; otherwise this host plays both, over loopback.
 #   BUILD=build scripts/demo.sh [--loopback]
 set -u
+export RAILCCL_DEVICE=host # two hosts in one machine: its GPUs are nobody's
 cd "$(dirname "$0")/.." || exit 1
 bin=${BUILD:-build}/bin
 start=$(date +%s)

@@ -117,6 +117,8 @@ def path():
 def call(name, *arguments):
     """Calls `name`; RuntimeError with the call, the result and ncclGetLastError's text unless it succeeds."""
     library = load()
+    if name.startswith("ncclCommInit"):
+        library.railUseHostMemory(1)  # of this thread: tensors here are the CPU's, whatever the machine has
     result = getattr(library, name)(*arguments)
     if result != _SUCCESS:
         said = library.ncclGetErrorString(result).decode(errors="replace")

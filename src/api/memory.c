@@ -1,5 +1,6 @@
 /* memory.c - the doors of memory that the library hands out. */
 #include "api/door.h"
+#include "railccl.h"
 #include "core/buffers.h"
 #include "core/gpu_rank.h"
 
@@ -22,6 +23,13 @@ static enum rail_result mem_free(void *ptr)
     struct buffer_place place;
     if (ptr && !buffer_find(ptr, 1, &place)) RAIL_TRY(cuda_wanted("ncclMemFree", &wanted, NULL));
     return wanted ? cuda_shareable_free("ncclMemFree", (uint64_t)(uintptr_t)ptr) : buffer_free(ptr);
+}
+
+RAIL_OWN_DOOR(railUseHostMemory)
+ncclResult_t railUseHostMemory(int on)
+{
+    gpu_rank_forbid(on != 0);
+    return ncclSuccess;
 }
 
 RAIL_DOOR(ncclMemAlloc)

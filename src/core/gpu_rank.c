@@ -29,20 +29,19 @@ static enum rail_result device_at(const char *call, int ordinal, struct cuda_dev
     return got;
 }
 
+static _Thread_local bool forbidden;
+
+void gpu_rank_forbid(bool on) { forbidden = on; }
+
 enum rail_result gpu_rank_device(const char *call, int ordinal, struct cuda_device **out)
 {
     bool wanted;
     const char *why;
     *out = NULL;
+    if (forbidden) return RAIL_OK;
     RAIL_TRY(cuda_wanted(call, &wanted, &why));
     if (!wanted) return RAIL_OK;
     return ordinal < 0 ? cuda_device_current(call, out) : device_at(call, ordinal, out);
-}
-
-struct cuda_device *gpu_rank_device_of(const struct comm *comm)
-{
-    if (comm->gpu_device) cuda_device_hold(comm->gpu_device);
-    return comm->gpu_device;
 }
 
 /* ---- sizes ---- */

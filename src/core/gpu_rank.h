@@ -16,8 +16,8 @@ struct queue;
 /* RAILCCL_DEVICE's decision for a rank that the calling thread makes: the device of its current context, or number
  * `ordinal` (InitAll), held; NULL: a host rank. RAIL_E_CUDA with the driver's words. */
 enum rail_result gpu_rank_device(const char *call, int ordinal, struct cuda_device **out);
-/* The same device, held once more; NULL for a host rank. */
-struct cuda_device *gpu_rank_device_of(const struct comm *comm);
+/* From now on the calling thread makes host ranks, whatever there is. */
+void gpu_rank_forbid(bool forbidden);
 
 /* How large slots are, and how many sets of them a rank has, where every page is pinned. The same on all ranks. */
 void gpu_rank_table(struct choice_table *table, const struct shape *shape);

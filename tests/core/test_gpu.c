@@ -15,6 +15,7 @@
 #include <cmocka.h>
 #include <dlfcn.h>
 #include <nccl.h>
+#include <railccl.h>
 
 #include "base/clock.h"
 #include "base/params.h"
@@ -474,6 +475,20 @@ static void what_the_device_cannot_reach_is_refused_by_name(void **state)
     gang_close(&g);
 }
 
+static void a_thread_may_ask_for_host_memory(void **state)
+{
+    (void)state;
+    float one = 1, sum = 0;
+    ncclComm_t comm;
+    int alone = 0;
+    OK(railUseHostMemory(1));
+    OK(ncclCommInitAll(&comm, 1, &alone));
+    OK(ncclAllReduce(&one, &sum, 1, ncclFloat32, ncclSum, comm, NULL));
+    assert_true(sum == 1);
+    OK(railUseHostMemory(0));
+    OK(ncclCommDestroy(comm));
+}
+
 static void split_and_shrink_stay_on_the_device(void **state)
 {
     (void)state;
@@ -512,6 +527,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_scalar_in_device_memory_is_read_when_the_call_runs),
         cmocka_unit_test(memory_of_ncclMemAlloc_is_the_devices),
         cmocka_unit_test(what_the_device_cannot_reach_is_refused_by_name),
+        cmocka_unit_test(a_thread_may_ask_for_host_memory),
         cmocka_unit_test(split_and_shrink_stay_on_the_device),
     };
     gpu_expect(N);
