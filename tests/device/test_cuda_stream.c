@@ -73,7 +73,8 @@ static void checks(void)
     MUST_SAY(cuda_stream_check(here.device, "ncclAllReduce", theirs), RAIL_E_ARGUMENT,
              "ncclAllReduce: stream|is of device 1|communicator is on device 0 (|made with device 0 current");
     cuda_stream_free(other, theirs);
-    MUST_SAY(cuda_stream_check(here.device, "ncclAllReduce", theirs), RAIL_E_ARGUMENT,
+    app.order("cuStreamGetCtx", 1, CU_E_INVALID_HANDLE); /* as for a stream that was destroyed */
+    MUST_SAY(cuda_stream_check(here.device, "ncclAllReduce", mine), RAIL_E_ARGUMENT,
              "ncclAllReduce: stream|CUDA_ERROR_INVALID_HANDLE|pass NULL or a stream that lives");
     cuda_stream_free(here.device, mine);
     cuda_stream_free(here.device, NULL);
