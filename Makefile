@@ -39,7 +39,7 @@ STATIC  := $(SODIUM) $(EXPAT) $(BUILD)/libjansson.a
 PERF    := $(patsubst perf/%.c,$(BUILD)/bin/%,$(wildcard perf/*_perf.c))
 PERFOBJ := $(patsubst %.c,$(BUILD)/%.o,$(filter-out %_perf.c,$(wildcard perf/*.c)))
 METER   := $(BUILD)/tests/rails/fault_meter
-METER_PERF := buffers types values
+METER_PERF := buffers gpu types values
 TOOLOBJ := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tools/*.c))
 TOOL    := $(if $(TOOLOBJ),$(BUILD)/bin/railccl)
 EXAMPLES := $(patsubst %.c,$(BUILD)/bin/%,$(wildcard examples/*.c))
@@ -100,7 +100,7 @@ $(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
 	    -Wl,-z,nodelete -Wl,--gc-sections $(LDFLAGS)
 	$(Q)ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
 
-$(PERF): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(LIB)
+$(PERF): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(BUILD)/src/foreign/cuda.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
@@ -114,7 +114,8 @@ $(EXAMPLES): $(BUILD)/bin/%: %.c examples/example.h include/nccl.h include/railc
 	    -Wl,-rpath,'$$ORIGIN/../../lib' -lm $(LDFLAGS)
 
 # What faults are measured with: against the library as any program, with the benchmarks' values.
-$(METER): $(BUILD)/tests/rails/fault_meter.o $(BUILD)/tests/rails/delivery.o $(METER_PERF:%=$(BUILD)/perf/%.o) $(LIB)
+$(METER): $(BUILD)/tests/rails/fault_meter.o $(BUILD)/tests/rails/delivery.o $(METER_PERF:%=$(BUILD)/perf/%.o) \
+          $(BUILD)/src/foreign/cuda.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../../lib' \
@@ -218,7 +219,8 @@ tsan: ## the tests that have threads under ThreadSanitizer
 FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls citizen death fork limits lost_rank \
                 mismatch scale watch_lines windows go_on) \
             $(addprefix bootstrap/test_,launch launch_mpi hosts many)
-THREADED = $(filter-out plan/% device/% abi/% perf/% transport/test_repair% transport/test_silence $(FORKING),$(TESTSRC:tests/%.c=%))
+THREADED = $(filter-out %_combine,$(filter device/test_cuda_%,$(TESTSRC:tests/%.c=%))) \
+           $(filter-out plan/% device/% abi/% perf/% transport/test_repair% transport/test_silence $(FORKING),$(TESTSRC:tests/%.c=%))
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitized:
 	$(Q)scripts/deps.sh check

@@ -94,10 +94,9 @@ static void buffers_create(struct perf_thread *thread)
     bool from_library = o->registration == 2;
     for (int r = 0; r < o->ranks_per_thread; r++) {
         struct perf_rank *rank = &thread->ranks[r];
-        if (!perf_buffer_create(send, unalign, from_library, &rank->send) ||
-            !perf_buffer_create(receive, unalign, from_library, &rank->receive))
+        if (!perf_buffer_create(rank->gpu, send, unalign, from_library, &rank->send) ||
+            !perf_buffer_create(rank->gpu, receive, unalign, from_library, &rank->receive))
             perf_die(1, "rank %d: buffers of %zu and %zu bytes: out of memory; lower -e", rank->rank, send, receive);
-        rank->stream = perf_stream_create();
     }
     buffers_register(thread);
 }
@@ -108,7 +107,6 @@ static void buffers_destroy(struct perf_thread *thread)
     buffers_deregister(thread);
     for (int r = 0; r < o->ranks_per_thread; r++) {
         struct perf_rank *rank = &thread->ranks[r];
-        perf_stream_destroy(rank->stream);
         perf_buffer_destroy(&rank->send, o->registration == 2);
         perf_buffer_destroy(&rank->receive, o->registration == 2);
     }
@@ -144,7 +142,8 @@ static struct perf_result result_of(struct perf_thread *thread, struct perf_case
     const struct perf_options *o = process->options;
     for (int r = 0; r < o->ranks_per_thread; r++) {
         struct perf_rank *rank = &thread->ranks[r];
-        values_fill(c->type, &rank->input, (struct values_range){0, c->shape.send, 0}, perf_case_send(c, rank));
+        values_fill(c->type, &rank->input, (struct values_range){0, c->shape.send, 0}, perf_case_send_seen(c, rank));
+        perf_case_push(c, rank);
     }
     struct perf_result result = {.timing = perf_measure(thread, c), .wrong = -1};
     alive(process);
@@ -228,7 +227,8 @@ static void introduce(struct perf_thread *thread, int argc, char **argv)
     if (named) snprintf(host, sizeof host, "%s", named);
     else gethostname(host, sizeof host - 1);
     for (int r = 0; r < each; r++)
-        snprintf(own + r * PERF_WHO_TEXT, PERF_WHO_TEXT, "%d host-memory %s", (int)getpid(), host[0] ? host : "?");
+        snprintf(own + r * PERF_WHO_TEXT, PERF_WHO_TEXT, "%d %s %s", (int)getpid(),
+                 thread->ranks[r].gpu ? perf_gpu_name(thread->ranks[r].gpu) : "host-memory", host[0] ? host : "?");
     perf_side_gather(thread, own, PERF_WHO_TEXT, all);
     for (int r = 0; r < process->n_ranks; r++)
         sscanf(all + r * PERF_WHO_TEXT, "%d %31s %63[^\n]", &who[r].pid, who[r].kind, who[r].host);
@@ -254,10 +254,15 @@ static void *thread_main(void *argument)
     struct thread_start *start = argument;
     struct perf_thread *thread = &start->threads[start->index];
     struct perf_process *process = thread->process;
+    perf_gpu_use(thread->ranks[0].gpu); /* made current where it was opened: maybe in another thread */
     if (process->options->parallel_init) perf_communicators_create(process, start->threads, thread->index, 1);
     alive(process);
     if (thread->index == 0) memory_line(process, "with communicators");
+    if (process->options->graphs && !thread->ranks[0].gpu)
+        perf_die(2, "--cudagraph %d: ranks compute with host memory here: a GPU, and RAILCCL_DEVICE other than host",
+                 process->options->graphs);
     buffers_create(thread);
+    perf_threads_meet(thread);
     if (thread->index == 0) memory_line(process, "with buffers");
     introduce(thread, start->argc, start->argv);
     all_cases(thread, &start->totals);
@@ -265,7 +270,9 @@ static void *thread_main(void *argument)
     if (thread->index == 0) memory_line(process, "at the end");
     if (process->printer && thread->index == 0) start->enough = report(process, &start->totals);
     perf_side_barrier(thread); /* a launcher may stop the others when one ends with a failure: not before the report is out */
+    perf_threads_meet(thread);
     buffers_destroy(thread);
+    perf_side_free(thread);
     perf_communicators_destroy(thread);
     return NULL;
 }
@@ -328,7 +335,9 @@ int perf_main(const struct perf_collective *collective, int argc, char **argv)
         if (!threads[t].ranks) perf_die(1, "out of memory");
         starts[t] = (struct thread_start){.threads = threads, .index = t, .argc = argc, .argv = arguments, .enough = true};
     }
+    pthread_barrier_init(&process.meeting, NULL, (unsigned)options.threads);
     run_threads(&process, threads, starts);
+    pthread_barrier_destroy(&process.meeting);
 
     bool good = starts[0].totals.wrong == 0 && atomic_load(&process.wrong) == 0 && starts[0].enough;
     for (int t = 0; t < options.threads; t++) free(threads[t].ranks);

@@ -13,27 +13,31 @@
 
 enum { PERF_GUARD_BYTES = 128 }; /* two cache lines: more than the widest single store of 64 bytes */
 
+struct perf_gpu;
+
+/* On a GPU the data is in its memory, and what the program writes and checks is a copy of it on the host, of the same
+ * layout: perf_buffer_push carries it over before an operation, perf_buffer_pull back behind it. */
 struct perf_buffer {
-    uint8_t *memory; /* owned */
-    uint8_t *data;   /* first usable byte */
-    size_t bytes;    /* usable */
+    struct perf_gpu *gpu; /* NULL: host memory, and `seen` is the data itself */
+    uint8_t *memory;      /* owned */
+    uint8_t *data;        /* first usable byte: what calls are given */
+    uint8_t *copy;        /* owned; NULL in host memory */
+    uint8_t *seen;        /* the byte of the copy that stands for data[0] */
+    size_t bytes;         /* usable */
 };
 
-/* What a rank computes with: a host thread now; the place for a device when there are GPU buffers. */
-struct perf_stream { cudaStream_t handle; };
-
 /* `bytes` usable bytes that start `unalign_bytes` behind a 4096-byte boundary plus the guard. False without memory. */
-bool perf_buffer_create(size_t bytes, size_t unalign_bytes, bool from_library, struct perf_buffer *out);
+bool perf_buffer_create(struct perf_gpu *gpu, size_t bytes, size_t unalign_bytes, bool from_library,
+                        struct perf_buffer *out);
 void perf_buffer_destroy(struct perf_buffer *buffer, bool from_library);
+
+/* The first `used` bytes and the guards around them; nothing to do in host memory. */
+void perf_buffer_push(struct perf_buffer *buffer, size_t used);
+void perf_buffer_pull(struct perf_buffer *buffer, size_t used);
 
 /* Fills the first `used` bytes and the guards around them with the poison pattern. */
 void perf_buffer_poison(struct perf_buffer *buffer, size_t used);
 /* How many guard bytes around the first `used` bytes no longer have the pattern. */
 size_t perf_buffer_guard_wrong(const struct perf_buffer *buffer, size_t used);
-
-struct perf_stream perf_stream_create(void);
-/* Waits until everything given to the stream is done; nothing to do for a call that is complete on return. */
-void perf_stream_wait(struct perf_stream stream);
-void perf_stream_destroy(struct perf_stream stream);
 
 #endif

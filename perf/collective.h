@@ -25,6 +25,7 @@ struct perf_block {
     size_t first;         /* number of the first element in the source's input */
 };
 
+struct perf_gpu;
 struct perf_call {
     const void *send;
     void *receive;
@@ -36,6 +37,7 @@ struct perf_call {
     int round; /* below the collective's rounds */
     ncclComm_t comm;
     cudaStream_t stream;
+    struct perf_gpu *gpu; /* NULL: host memory */
     ncclWindow_t window; /* over the receive buffers, where the collective is one-sided */
 };
 

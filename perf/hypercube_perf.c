@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "collective.h"
+#include "gpu.h"
 #include "types.h"
 #include "values.h"
 
@@ -34,8 +35,11 @@ static ncclResult_t call(const struct perf_call *c)
     size_t block_bytes = c->count * perf_type_bytes((int)c->type);
     size_t mine = (size_t)c->rank & ~(((size_t)1 << c->round) - 1);
     char *out = c->receive;
-    if (c->round == 0 && out + block_bytes * (size_t)c->rank != c->send)
-        memcpy(out + block_bytes * (size_t)c->rank, c->send, block_bytes);
+    char *own = out + block_bytes * (size_t)c->rank;
+    if (c->round == 0 && own != c->send && block_bytes) {
+        if (c->gpu) perf_gpu_copy_later(c->gpu, own, c->send, block_bytes);
+        else memcpy(own, c->send, block_bytes);
+    }
     int bit = 1 << c->round, peer = c->rank ^ bit;
     if (peer >= c->n_ranks) return ncclSuccess;
     size_t theirs = mine ^ (size_t)bit, count = c->count << c->round;

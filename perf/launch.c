@@ -25,6 +25,8 @@ void perf_communicators_create(struct perf_process *process, struct perf_thread 
         for (int r = 0; r < each; r++) {
             struct perf_rank *rank = &threads[t].ranks[r];
             rank->rank = process->first_rank + t * each + r;
+            rank->gpu = perf_gpu_open((process->launch.localRank * process->options->threads + t) * each + r);
+            if (rank->gpu) rank->stream = perf_gpu_stream(rank->gpu);
             perf_must(rank, "ncclCommInitRank", ncclCommInitRank(&rank->comm, process->n_ranks, process->id, rank->rank));
         }
     }
@@ -38,4 +40,5 @@ void perf_communicators_destroy(struct perf_thread *thread)
     for (int r = 0; r < n; r++)
         perf_must(&thread->ranks[r], "ncclCommDestroy", ncclCommDestroy(thread->ranks[r].comm));
     if (n > 1) perf_must(&thread->ranks[0], "ncclGroupEnd", ncclGroupEnd());
+    for (int r = 0; r < n; r++) perf_gpu_close(thread->ranks[r].gpu);
 }

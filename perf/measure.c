@@ -22,28 +22,57 @@ static double now(clockid_t clock)
     return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
 }
 
+/* -G: the iterations as a graph of each rank's stream, launched so often. */
+static double loop_graph(struct perf_thread *thread, const struct perf_case *c, uint64_t iterations)
+{
+    const struct perf_options *o = thread->process->options;
+    clockid_t clock = o->cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
+    for (int r = 0; r < o->ranks_per_thread; r++) perf_gpu_capture_begin(thread->ranks[r].gpu);
+    for (uint64_t i = 0; i < iterations; i++) perf_issue(thread, c, o->aggregate);
+    for (int r = 0; r < o->ranks_per_thread; r++) perf_gpu_capture_end(thread->ranks[r].gpu);
+    perf_threads_meet(thread);
+    perf_side_barrier(thread);
+    double start = now(clock);
+    for (int i = 0; i < o->graphs; i++)
+        for (int r = 0; r < o->ranks_per_thread; r++) perf_gpu_graph_launch(thread->ranks[r].gpu);
+    perf_finish(thread);
+    double seconds = now(clock) - start;
+    perf_threads_meet(thread);
+    for (int r = 0; r < o->ranks_per_thread; r++) perf_gpu_graph_destroy(thread->ranks[r].gpu);
+    perf_threads_meet(thread);
+    return seconds / o->graphs;
+}
+
 /* Runs `iterations` and returns the seconds this thread took, barriers of -z 3 excluded; `each` may be NULL. */
 static double loop(struct perf_thread *thread, const struct perf_case *c, uint64_t iterations, double *each)
 {
     const struct perf_options *o = thread->process->options;
     clockid_t clock = o->cpu_time ? CLOCK_THREAD_CPUTIME_ID : CLOCK_MONOTONIC;
     bool barrier_each = o->blocking == 1, barrier_outside = o->blocking == 3;
+    if (o->graphs) return loop_graph(thread, c, iterations);
     perf_side_barrier(thread);
     double start = now(clock), outside = 0;
     for (uint64_t i = 0; i < iterations; i++) {
         double before = each ? now(clock) : 0;
         if (barrier_each) {
-            for (int a = 0; a < o->aggregate; a++) perf_issue(thread, c, 1), perf_side_barrier(thread);
+            for (int a = 0; a < o->aggregate; a++) {
+                perf_issue(thread, c, 1);
+                perf_finish(thread);
+                perf_side_barrier(thread);
+            }
         } else {
             perf_issue(thread, c, o->aggregate);
+            if (each) perf_finish(thread);
         }
         if (each) each[i] = (now(clock) - before) / o->aggregate;
         if (barrier_outside) {
+            perf_finish(thread);
             double from = now(clock);
             perf_side_barrier(thread);
             outside += now(clock) - from;
         }
     }
+    perf_finish(thread);
     return now(clock) - start - outside;
 }
 
@@ -78,6 +107,7 @@ struct perf_timing perf_measure(struct perf_thread *thread, const struct perf_ca
     struct perf_timing timing = {.iterations = (uint64_t)o->iterations};
     int warmup = o->warmup >= 0 ? o->warmup : c->row_bytes < SMALL_BYTES ? WARMUP_SMALL : WARMUP_LARGE;
     for (int i = 0; i < warmup; i++) perf_issue(thread, c, o->aggregate);
+    perf_finish(thread);
     if (o->per_iteration && !(timing.each = calloc(timing.iterations, sizeof(double))))
         perf_die(1, "calloc(%d doubles): out of memory; fewer iterations (-n)", o->iterations);
 

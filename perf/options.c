@@ -49,7 +49,8 @@ static const struct option_line lines[] = {
      "                              0, 2: none; host memory is complete on return in any case (0)"},
     {'y', "stream_null", "0/1", ABSENT, 0, 0, 1, ""}, /* all streams are NULL with host memory: either value is right */
     {'T', "timeout", "S", NUMBER, AT(timeout_s), 0, INT_MAX, "give up when a step takes longer, in seconds (0: never)"},
-    {'G', "cudagraph", "N", ABSENT, 0, 0, 0, "CUDA graphs need GPU buffers, which this benchmark does not have yet"},
+    {'G', "cudagraph", "N", NUMBER, AT(graphs), 0, INT_MAX,
+     "capture the iterations into a CUDA graph and launch it N times (0: no graph)"},
     {'C', "report_cputime", "0/1", SWITCH, AT(cpu_time), 0, 0, "the calling thread's CPU time instead of elapsed time (0)"},
     {'a', "average", "0-3", NUMBER, AT(average), 0, 3, "time shown: rank 0's, mean, min or max over the ranks (1)"},
     {'R', "local_register", "0-2", NUMBER, AT(registration), 0, 2, "register buffers: 1 local, 2 symmetric window (0)"},
@@ -84,9 +85,11 @@ static void help(FILE *out, const char *program)
     }
     fprintf(out,
             "\nRanks: processes x threads (-t) x ranks per thread (-g). Processes learn who they are from railccl run,\n"
-            "mpirun, mpiexec, srun or torchrun; without any of them there is one. Buffers are host memory.\n"
-            "Environment: NCCL_TESTS_MIN_BW=GB/s fails the run when the average is below 0.9 of it.\n"
-            "Not available here: -G -x -D -V (GPU only), NCCL_TESTS_SPLIT, NCCL_TESTS_SPLIT_MASK.\n"
+            "mpirun, mpiexec, srun or torchrun; without any of them there is one. A rank works on the GPU of its number\n"
+            "on the host, counted round and round; where there is none, or with RAILCCL_DEVICE=host, in host memory.\n"
+            "Environment: NCCL_TESTS_DEVICE is the first GPU (0); NCCL_TESTS_MIN_BW=GB/s fails the run when the average is\n"
+            "below 0.9 of it.\n"
+            "Not available here: -x -D -V, NCCL_TESTS_SPLIT, NCCL_TESTS_SPLIT_MASK.\n"
             "Exit status: 0 good, 1 wrong results or a failed call, 2 bad usage, 3 time-out.\n");
 }
 
@@ -189,6 +192,9 @@ static bool consistent(struct perf_options *o, FILE *errors)
     if (o->per_iteration && o->per_iteration_skip >= o->iterations)
         return fprintf(errors, "--per_iter_skip %d leaves none of %d iterations\n", o->per_iteration_skip, o->iterations),
                false;
+    if (o->graphs && (o->iterations == 0 || o->per_iteration || o->blocking == 1 || o->blocking == 3))
+        return fprintf(errors, "--cudagraph %d needs a fixed number of iterations, without a look in between: not -n 0, "
+                       "-I 1, -z 1 or -z 3\n", o->graphs), false;
     if (o->break_what != PERF_BREAK_NOTHING && o->checks == 0)
         return fprintf(errors, "--break without checking (-c 0) would not be noticed\n"), false;
     return true;

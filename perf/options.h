@@ -21,6 +21,7 @@ struct perf_options {
     int op, type, root;                 /* -o -d -r; PERF_ALL */
     int blocking;                       /* -z */
     int timeout_s;                      /* -T; 0: none */
+    int graphs;                         /* -G; 0: none */
     bool cpu_time;                      /* -C */
     enum perf_average average;          /* -a */
     int registration;                   /* -R */

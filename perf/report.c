@@ -64,7 +64,7 @@ static void config_json(struct perf_process *process, const struct perf_who *who
     perf_json_whole(json, "iterations", o->iterations);
     perf_json_whole(json, "aggregated_iterations", o->aggregate);
     perf_json_whole(json, "validation", o->checks);
-    perf_json_whole(json, "graph", 0);
+    perf_json_whole(json, "graph", o->graphs);
     perf_json_whole(json, "blocking_collectives", o->blocking);
     perf_json_whole(json, "per_iter_timing", o->per_iteration);
     perf_json_whole(json, "per_iter_skip", o->per_iteration_skip);
@@ -120,7 +120,7 @@ void perf_report_start(struct perf_process *process, const struct perf_who *who,
            o->step_factor > 1 ? "factor" : "bytes");
     o->warmup < 0 ? (void)printf("by size") : (void)printf("%d", o->warmup);
     o->iterations ? (void)printf(" iters: %d", o->iterations) : (void)printf(" iters: as many as take 50 ms");
-    printf(" agg iters: %d validation: %d graph: 0 unalign: %zu%s\n", o->aggregate, o->checks, o->unalign,
+    printf(" agg iters: %d validation: %d graph: %d unalign: %zu%s\n", o->aggregate, o->checks, o->graphs, o->unalign,
            o->unalign_in_bytes ? "b" : "");
     if (o->blocking == 1) printf("# Blocking: barrier after each operation, timed\n");
     if (o->blocking == 3) printf("# Blocking: barrier after each iteration, not timed\n");

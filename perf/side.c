@@ -9,12 +9,34 @@
 
 #include "program.h"
 
+/* Memory that grows: pinned where ranks are on GPUs, so that the thread and they reach it. */
+static double *side_memory(struct perf_thread *thread, size_t bytes)
+{
+    struct perf_gpu *gpu = thread->ranks[0].gpu;
+    if (bytes <= thread->side_bytes) return thread->side;
+    perf_threads_meet(thread); /* every thread has waited for its own, and asks for as much */
+    perf_side_free(thread);
+    thread->side = gpu ? perf_gpu_pinned_alloc(gpu, bytes) : malloc(bytes);
+    if (!thread->side) perf_die(1, "%zu bytes for times: out of memory", bytes);
+    thread->side_bytes = bytes;
+    perf_threads_meet(thread);
+    return thread->side;
+}
+
+void perf_side_free(struct perf_thread *thread)
+{
+    struct perf_gpu *gpu = thread->ranks[0].gpu;
+    if (gpu && thread->side) perf_gpu_pinned_free(gpu, thread->side);
+    else free(thread->side);
+    thread->side = NULL;
+    thread->side_bytes = 0;
+}
+
 void perf_side_reduce(struct perf_thread *thread, double *value, size_t count, enum perf_side how)
 {
     int n = thread->process->options->ranks_per_thread;
     size_t length = count + 1; /* the last one is the canary */
-    double *all = malloc(sizeof *all * length * (size_t)n);
-    if (!all) perf_die(1, "malloc(%zu): out of memory", sizeof *all * length * (size_t)n);
+    double *all = side_memory(thread, sizeof *all * length * (size_t)n);
     for (int r = 0; r < n; r++) {
         double *own = all + length * (size_t)r;
         for (size_t i = 0; i < count; i++) own[i] = how == PERF_SIDE_SUM && r > 0 ? 0 : value[i];
@@ -23,19 +45,19 @@ void perf_side_reduce(struct perf_thread *thread, double *value, size_t count, e
     if (n > 1) perf_must(&thread->ranks[0], "ncclGroupStart", ncclGroupStart());
     for (int r = 0; r < n; r++) {
         double *own = all + length * (size_t)r;
+        perf_gpu_use(thread->ranks[r].gpu);
         perf_must(&thread->ranks[r], "ncclAllReduce (of times)",
                   ncclAllReduce(own, own, length, ncclFloat64, how == PERF_SIDE_SUM ? ncclSum : ncclMax,
-                                thread->ranks[r].comm, thread->ranks[r].stream.handle));
+                                thread->ranks[r].comm, thread->ranks[r].stream));
     }
     if (n > 1) perf_must(&thread->ranks[0], "ncclGroupEnd", ncclGroupEnd());
-    for (int r = 0; r < n; r++) perf_stream_wait(thread->ranks[r].stream);
+    perf_finish(thread);
     double canary = how == PERF_SIDE_SUM ? thread->process->n_threads : 1;
     if (all[count] != canary)
         perf_die(1, "rank %d: an AllReduce of %zu doubles (%s) gave %g for the last one, expected %g: "
                     "results cannot be collected", thread->ranks[0].rank, length,
                  how == PERF_SIDE_SUM ? "sum of ones" : "maximum of ones", all[count], canary);
     memcpy(value, all, sizeof *value * count);
-    free(all);
 }
 
 struct perf_spread perf_side_spread(struct perf_thread *thread, double value)

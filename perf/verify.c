@@ -40,15 +40,16 @@ static void prepare(const struct perf_rank *rank, const struct perf_case *c, uin
     size_t send_bytes = c->shape.send * perf_type_bytes(c->type);
     perf_buffer_poison(&r->receive, perf_case_receive_bytes(c));
     if (!c->in_place) perf_buffer_poison(&r->send, send_bytes);
-    values_fill(c->type, &rank->input, (struct values_range){0, c->shape.send, iteration}, perf_case_send(c, rank));
+    struct values_range range = {0, c->shape.send, iteration};
+    values_fill(c->type, &rank->input, range, perf_case_send_seen(c, rank));
 }
 
 static void spoil(const struct perf_rank *rank, const struct perf_case *c, enum perf_break what, bool after)
 {
     size_t bytes = perf_type_bytes(c->type);
-    uint8_t *receive = perf_case_receive(c, rank), *send = perf_case_send(c, rank);
+    uint8_t *receive = perf_case_receive_seen(c, rank), *send = perf_case_send_seen(c, rank);
     if (what == PERF_BREAK_OUTPUT && after && c->shape.receive) receive[c->shape.receive / 2 * bytes] ^= 0x10;
-    if (what == PERF_BREAK_GUARD && after) rank->receive.data[perf_case_receive_bytes(c)] ^= 0x10;
+    if (what == PERF_BREAK_GUARD && after) rank->receive.seen[perf_case_receive_bytes(c)] ^= 0x10;
     /* The highest bit: a sign, or half the range, so that no sum can swallow it by rounding. */
     if (what == PERF_BREAK_INPUT && !after && c->shape.send) send[(c->shape.send / 2 + 1) * bytes - 1] ^= 0x80;
 }
@@ -57,7 +58,7 @@ static uint64_t check(struct perf_process *process, const struct perf_rank *rank
                       uint64_t iteration)
 {
     const struct perf_collective *collective = process->collective;
-    const uint8_t *receive = perf_case_receive(c, rank);
+    const uint8_t *receive = perf_case_receive_seen(c, rank);
     uint64_t wrong = 0;
     struct perf_block block;
     for (int i = 0; collective->expect(c->elements, process->n_ranks, rank->rank, c->root, i, &block); i++) {
@@ -76,7 +77,7 @@ static uint64_t check(struct perf_process *process, const struct perf_rank *rank
     wrong += guards;
     if (!c->in_place) {
         struct values_range range = {0, c->shape.send, iteration};
-        wrong += check_range(process, rank, c, &rank->input, range, rank->send.data, "the input was changed: its");
+        wrong += check_range(process, rank, c, &rank->input, range, rank->send.seen, "the input was changed: its");
         guards = perf_buffer_guard_wrong(&rank->send, c->shape.send * perf_type_bytes(c->type));
         if (guards) complain(process, rank, c, "bytes outside of the send buffer were written", guards);
         wrong += guards;
@@ -103,9 +104,12 @@ double perf_verify(struct perf_thread *thread, const struct perf_case *c)
         for (int r = 0; r < o->ranks_per_thread; r++) {
             prepare(&thread->ranks[r], c, iteration);
             if (thread->ranks[r].rank == victim) spoil(&thread->ranks[r], c, o->break_what, false);
+            perf_case_push(c, &thread->ranks[r]);
         }
         perf_issue(thread, c, 1);
+        perf_finish(thread);
         for (int r = 0; r < o->ranks_per_thread; r++) {
+            perf_case_pull(c, &thread->ranks[r]);
             if (thread->ranks[r].rank == victim) spoil(&thread->ranks[r], c, o->break_what, true);
             wrong += check(process, &thread->ranks[r], c, iteration);
         }

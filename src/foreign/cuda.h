@@ -127,6 +127,7 @@ enum cu_flags {
     CU_IPC_LAZY_PEER_ACCESS = 1,
     CU_STREAM_NO_LEGACY_SYNC = 1,   /* CU_STREAM_NON_BLOCKING */
     CU_EVENT_NO_TIMING = 2,
+    CU_CAPTURE_MODE_THREAD = 1,
     CU_CAPTURE_MODE_RELAXED = 2,
     CU_CAPTURE_NONE = 0, CU_CAPTURE_ACTIVE = 1, CU_CAPTURE_INVALIDATED = 2,
     CU_USER_OBJECT_NO_SYNC = 1,     /* CU_USER_OBJECT_NO_DESTRUCTOR_SYNC */
@@ -236,6 +237,13 @@ struct cu_access { struct cu_location location; int flags; };
          (cu_user_object *, void *, cu_host_function destroy, unsigned n, unsigned flags))                             \
     NEED(user_object_release, "cuUserObjectRelease", (cu_user_object, unsigned n))                                     \
     NEED(graph_retain, "cuGraphRetainUserObject", (cu_graph, cu_user_object, unsigned n, unsigned flags))              \
+    /* what the benchmarks call beside */                                                                              \
+    MAY(capture_begin, "cuStreamBeginCapture_v2", (cu_stream, int mode))                                               \
+    MAY(capture_end, "cuStreamEndCapture", (cu_stream, cu_graph *))                                                    \
+    MAY(graph_instantiate, "cuGraphInstantiateWithFlags", (void **exec, cu_graph, uint64_t flags)) /* 11.4 */          \
+    MAY(graph_launch, "cuGraphLaunch", (void *exec, cu_stream))                                                        \
+    MAY(graph_exec_destroy, "cuGraphExecDestroy", (void *exec))                                                        \
+    MAY(graph_destroy, "cuGraphDestroy", (cu_graph))                                                                   \
     /* kernels */                                                                                                      \
     NEED(module_load, "cuModuleLoadDataEx", (cu_module *, const void *, unsigned n, int *options, void **values))      \
     NEED(module_unload, "cuModuleUnload", (cu_module))                                                                 \

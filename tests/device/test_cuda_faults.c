@@ -105,14 +105,14 @@ static size_t memory_left(void)
 
 /* The calls whose failure cannot be made good: those that give something, and those that say whether work was done. */
 static const char *const must_work[] = {
-    "cuCtxGetCurrent", "cuDeviceGetName", "cuDeviceGetPCIBusId", "cuDeviceTotalMem_v2", "cuDeviceGetUuid_v2", "cuCtxGetDevice",
-    "cuCtxPushCurrent_v2", "cuStreamCreateWithPriority", "cuEventCreate", "cuModuleLoadDataEx", "cuModuleGetFunction",
-    "cuFuncGetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor", "cuStreamGetCaptureInfo_v2", "cuMemAlloc_v2",
-    "cuMemHostAlloc", "cuMemHostGetDevicePointer_v2", "cuMemHostRegister_v2", "cuMemGetAllocationGranularity", "cuMemCreate",
-    "cuMemAddressReserve", "cuMemMap", "cuMemRetainAllocationHandle", "cuMemExportToShareableHandle",
-    "cuMemImportFromShareableHandle", "cuMemsetD8Async", "cuMemcpyAsync", "cuStreamSynchronize", "cuPointerGetAttributes",
-    "cuIpcGetMemHandle", "cuStreamGetCtx", "cuLaunchKernel", "cuEventRecord", "cuStreamWaitEvent", "cuEventQuery",
-    "cuStreamQuery",
+    "cuCtxGetCurrent", "cuDeviceGetName", "cuDeviceGetPCIBusId", "cuDeviceTotalMem_v2", "cuDeviceGetUuid_v2",
+    "cuCtxGetDevice", "cuCtxPushCurrent_v2", "cuStreamCreateWithPriority", "cuEventCreate", "cuModuleLoadDataEx",
+    "cuModuleGetFunction", "cuFuncGetAttribute", "cuOccupancyMaxActiveBlocksPerMultiprocessor",
+    "cuStreamGetCaptureInfo_v2", "cuMemAlloc_v2", "cuMemHostAlloc", "cuMemHostGetDevicePointer_v2",
+    "cuMemHostRegister_v2", "cuMemGetAllocationGranularity", "cuMemCreate", "cuMemAddressReserve", "cuMemMap",
+    "cuMemRetainAllocationHandle", "cuMemExportToShareableHandle", "cuMemImportFromShareableHandle",
+    "cuMemsetD8Async", "cuMemcpyAsync", "cuStreamSynchronize", "cuPointerGetAttributes", "cuIpcGetMemHandle",
+    "cuStreamGetCtx", "cuLaunchKernel", "cuEventRecord", "cuStreamWaitEvent", "cuEventQuery", "cuStreamQuery",
 };
 
 /* Fails the k-th call of `name` from now on; false when a life has fewer. */
@@ -195,7 +195,8 @@ static void no_primary(void)
     MUST_SAY(cuda_device_current("ncclCommInitRank", &device), RAIL_E_CUDA,
              "ncclCommInitRank: cuDevicePrimaryCtxRetain(device 0): CUDA_ERROR_OUT_OF_MEMORY");
     app.order("cuDeviceGet", 1, CU_E_INVALID_DEVICE);
-    MUST_SAY(cuda_device_current("ncclCommInitRank", &device), RAIL_E_CUDA, "CUDA_ERROR_INVALID_DEVICE|CUDA_VISIBLE_DEVICES");
+    MUST_SAY(cuda_device_current("ncclCommInitRank", &device), RAIL_E_CUDA,
+             "CUDA_ERROR_INVALID_DEVICE|CUDA_VISIBLE_DEVICES");
     MUST_OK(cuda_device_current("ncclCommInitRank", &device));
     cuda_device_drop(device);
 }

@@ -93,7 +93,7 @@ static void guard_bands_see_one_byte_on_either_side(void **state)
         for (size_t unalign = 0; unalign < 3; unalign++) {
             struct perf_buffer buffer;
             size_t used = uses[u];
-            assert_true(perf_buffer_create(5000, unalign, false, &buffer));
+            assert_true(perf_buffer_create(NULL, 5000, unalign, false, &buffer));
             assert_true((uintptr_t)buffer.data % 4096 == unalign);
             perf_buffer_poison(&buffer, used);
             assert_true(perf_buffer_guard_wrong(&buffer, used) == 0);

@@ -184,8 +184,8 @@ static void prepare(struct meter *m)
     m->input = calloc((size_t)m->n, sizeof *m->input);
     /* Begin and end of a call each; calls that take less than a millisecond are not what this measures. */
     m->call_s = calloc(2 * (m->o.calls ? (size_t)m->o.calls : 1000u * MOST_SECONDS), sizeof *m->call_s);
-    bool good = m->input && m->call_s && perf_buffer_create(m->o.bytes, 0, false, &m->send) &&
-                perf_buffer_create(m->o.bytes, 0, false, &m->receive);
+    bool good = m->input && m->call_s && perf_buffer_create(NULL, m->o.bytes, 0, false, &m->send) &&
+                perf_buffer_create(NULL, m->o.bytes, 0, false, &m->receive);
     for (int r = 0; good && r < m->n; r++) good = values_tables(TYPE, PERF_SUM, m->n, r, &m->input[r], r ? NULL : &m->reduced) == 0;
     m->delivery = good ? delivery_start(m->board, m->launch.localRank == 0) : NULL;
     if (!m->delivery) fail(m, "out of memory or threads for buffers of %zu bytes", m->o.bytes);
