@@ -234,13 +234,50 @@ static void in_a_fork(void)
         struct cuda_device *mine;
         MUST_SAY(cuda_alloc(device, "ncclMemAlloc", 4096, &memory), RAIL_E_CUDA,
                  "ncclMemAlloc|CUDA_ERROR_NOT_INITIALIZED|forked after its parent used the GPU|spawn");
-        MUST_SAY(cuda_device_current("ncclCommInitRank", &mine), RAIL_E_CUDA, "CUDA_ERROR_NOT_INITIALIZED|spawn");
+        MUST_SAY(cuda_device_current("ncclCommInitRank", &mine), RAIL_E_CUDA,
+                 "ncclCommInitRank: process|used the GPU before it forked this one|CUDA_ERROR_NOT_INITIALIZED|spawn");
         _exit(0);
     }
     int status = -1;
     MUST(waitpid(child, &status, 0) == child && status == 0);
     cuda_device_drop(device);
 }
+/* Threads of the parent hold the layer's locks most of the time: a child that took one would wait for ever. */
+static void *asks_on_and_on(void *stop)
+{
+    const struct cuda_driver *driver;
+    while (!__atomic_load_n((int *)stop, __ATOMIC_ACQUIRE)) MUST_OK(cuda_driver_get("call", &driver));
+    return NULL;
+}
+static void in_many_forks(void)
+{
+    pthread_t threads[4];
+    int stop = 0;
+    fixture_open();
+    for (int i = 0; i < 4; i++) MUST(pthread_create(&threads[i], NULL, asks_on_and_on, &stop) == 0);
+    struct cuda_device *device;
+    MUST_OK(cuda_device_current("call", &device));
+    for (int i = 0; i < 200; i++) {
+        fflush(NULL);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(10);
+            struct cuda_device *mine;
+            _exit(cuda_device_current("ncclCommInitRank", &mine) != RAIL_E_CUDA);
+        }
+        int status = -1;
+        MUST(waitpid(child, &status, 0) == child && status == 0);
+    }
+    __atomic_store_n(&stop, 1, __ATOMIC_RELEASE);
+    for (int i = 0; i < 4; i++) pthread_join(threads[i], NULL);
+    cuda_device_drop(device);
+}
+static void a_child_forked_under_a_lock_does_not_wait_for_it(void **state)
+{
+    (void)state;
+    fixture_child(in_many_forks, four);
+}
+
 static void a_forked_child_is_told_to_start_anew(void **state)
 {
     (void)state;
@@ -309,6 +346,7 @@ int main(void)
         cmocka_unit_test(scopes_nest_and_leave_no_trace),
         cmocka_unit_test(the_wrong_device_current_is_named),
         cmocka_unit_test(a_forked_child_is_told_to_start_anew),
+        cmocka_unit_test(a_child_forked_under_a_lock_does_not_wait_for_it),
         cmocka_unit_test(threads_on_several_devices_do_not_meet),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,16 +1,30 @@
 /* wanted.c - RAILCCL_DEVICE: is there a driver, has it a device, and are GPUs wanted? */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/params.h"
 #include "device/cuda/cuda.h"
 
+/* The process that began to use the driver. A child of it has none, and may have been forked while a thread held one of
+ * our locks: so it is turned away before it takes any. */
+static _Atomic pid_t begun_by;
+
 enum rail_result cuda_driver_get(const char *call, const struct cuda_driver **out)
 {
     const char *why;
+    pid_t by = atomic_load(&begun_by);
+    *out = NULL;
+    if (by && by != getpid())
+        return rail_fail(RAIL_E_CUDA, "%s: process %d used the GPU before it forked this one, which therefore cannot "
+                         "(CUDA_ERROR_NOT_INITIALIZED): start it anew (multiprocessing: `spawn`)", call, (int)by);
     *out = cuda_driver(rail_param_str(RAIL_PARAM_CUDA_LIBRARY), &why, NULL);
-    if (*out) return RAIL_OK;
+    if (*out) {
+        atomic_store(&begun_by, getpid());
+        return RAIL_OK;
+    }
     return rail_fail(RAIL_E_CUDA, "%s: no GPU driver: %s; install one, name its file in RAILCCL_CUDA_LIBRARY, or set "
                      "RAILCCL_DEVICE=host", call, why);
 }
