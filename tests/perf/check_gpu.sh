@@ -55,7 +55,7 @@ assert len(each) == 5 and sum(each) / 5 >= 0.5 * row["out_of_place"]["time"], ro
 END
 }
 
-tap_plan 42
+tap_plan 44
 tap_case "threads, a GPU each" devices "gpu0 gpu1 gpu2" "$perf" -t 3 -b 4K -e 4K -n 3 -w 1
 tap_case "a thread with several GPUs" devices "gpu0 gpu1 gpu2 gpu3" "$perf" -t 2 -g 2 -b 4K -e 4K -n 3 -w 1
 tap_case "processes, a GPU each" devices "gpu0 gpu1 gpu2" $run -n 3 "$perf" -b 4K -e 4K -n 3 -w 1
@@ -78,6 +78,8 @@ tap_case "RAILCCL_DEVICE=host is host memory" host_memory
 tap_case "a spoiled output is caught" caught "$perf" -t 3 -b 4 -e 4K -f 32 -n 1 -w 1 --break
 tap_case "a spoiled input is caught on every rank" caught "$perf" -t 3 -b 4 -e 4K -f 32 -n 1 -w 1 --break=input
 tap_case "a byte outside of the buffer is caught" caught "$perf" -t 3 -b 4 -e 4K -f 32 -n 1 -w 1 --break=guard
+tap_case "copy: the driver's" good 2 "$bin/copy_perf" -t 2 -b 16 -e 16K -f 1024 -n 2 -w 1
+tap_case "copy: a graph" good 1 "$bin/copy_perf" -t 2 -b 16K -e 16K -n 2 -w 1 -G 2
 for s in all_gather reduce_scatter broadcast reduce gather scatter alltoall alltoallv sendrecv hypercube; do
     tap_case "$s" good 2 "$bin/${s}_perf" -t 4 -b 16 -e 16K -f 1024 -n 2 -w 1
     tap_case "$s: a graph" good 1 "$bin/${s}_perf" -t 2 -b 16K -e 16K -n 2 -w 1 -G 2

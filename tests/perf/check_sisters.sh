@@ -33,7 +33,7 @@ refused() {
 
 # in_place: what stands in the last column, 0 or N/A
 sisters="broadcast reduce all_gather reduce_scatter gather scatter alltoall alltoallv sendrecv putsignal hypercube"
-tap_plan 61
+tap_plan 63
 for s in $sisters; do
     perf=$bin/${s}_perf roots=1 n=3 in_place=0
     case $s in broadcast | reduce | gather | scatter) roots=3 ;; esac
@@ -45,6 +45,8 @@ for s in $sisters; do
     tap_case "$s: a planted wrong element is seen" caught "$perf" -t $n -b 12K -e 12K -n 1 -w 1 --break
 done
 in_place=N/A
+tap_case "copy: every rank its own" good 3 "$bin/copy_perf" -t 3 -b 12 -e 12K -f 32 -n 3 -w 1
+tap_case "copy: a planted wrong element is seen" caught "$bin/copy_perf" -t 3 -b 12K -e 12K -n 1 -w 1 --break
 tap_case "alltoallv: seven ranks, in groups of five operations" good 2 $run -n 7 "$bin/alltoallv_perf" -b 4K -e 1M -f 256 -n 3 -m 5
 tap_case "sendrecv: one rank, to itself" good 2 "$bin/sendrecv_perf" -b 4K -e 1M -f 256 -n 3
 tap_case "putsignal: one rank, to itself" good 2 "$bin/putsignal_perf" -b 4K -e 1M -f 256 -n 3
