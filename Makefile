@@ -26,7 +26,7 @@ SRC     := $(sort $(shell find src -name '*.c'))
 ifneq ($(ARCH),x86_64)
 SRC     := $(filter-out %_avx2.c %_avx512.c,$(SRC))
 endif
-OBJ     := $(SRC:%.c=$(BUILD)/%.o)
+OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/kernel_image.o
 LIB     := $(BUILD)/lib/libnccl.so.2
 ARCHIVE := $(BUILD)/librail.a
 # libsodium, libexpat and libjansson are linked in statically and hidden.
@@ -90,6 +90,51 @@ $(BUILD)/libjansson.a: $(JANSSON)
 	@mkdir -p $(@D)
 	$(Q)$(OBJCOPY) --redefine-sym stdin=rail_jansson_stdin $< $@
 $(LIB) $(TOOL) $(TESTS) $(BUILD)/tests/device/bench_combine: | $(BUILD)/libjansson.a
+
+# ---- the kernel for GPUs --------------------------------------------------------------------------------------------
+
+# PTX that every driver since CUDA 10 can read, from clang where there is one (seconds; its PTX is of an old version, on
+# purpose, and packed as old drivers can unpack it), else from nvcc; with ptxas and fatbinary also machine code for KERNEL_SM, so that the driver need not compile
+# (some seconds, once per machine). With none of them the library is built without: RAILCCL_CUDA_KERNEL can name an image.
+# It depends on no other setting, so all build folders share it.
+CUDA_BIN  ?= $(firstword $(wildcard $(CUDA_HOME)/bin /usr/local/cuda/bin))
+CLANG     ?= clang
+KERNEL_SM ?= 80 90
+KERNEL_BUILD ?= build/kernel
+KERNEL_SRC := src/engine/interpreter.cu $(wildcard src/engine/kernel*.h src/device/cuda/*.h src/plan/*.h) src/device/host.h
+KERNEL_BY := $(if $(findstring nvptx64,$(shell $(CLANG) --print-targets 2>/dev/null)),clang,$(if $(wildcard $(CUDA_BIN)/nvcc),nvcc))
+KERNEL_FAT := $(if $(KERNEL_BY),$(and $(KERNEL_SM),$(wildcard $(CUDA_BIN)/ptxas),$(wildcard $(CUDA_BIN)/fatbinary)))
+KERNEL_PTX_clang = $(CLANG) -x cuda -nocudainc -nocudalib --cuda-device-only -S --cuda-gpu-arch=sm_75 -O2 -ffp-contract=off \
+    -Wall -Wextra -Werror -Wno-unknown-cuda-version
+KERNEL_PTX_nvcc = $(CUDA_BIN)/nvcc -ptx -arch=compute_75 -O3 -fmad=false
+KERNEL_IMAGE := $(if $(KERNEL_FAT),$(KERNEL_BUILD)/kernel.fatbin,$(if $(KERNEL_BY),$(KERNEL_BUILD)/kernel.ptx))
+
+$(KERNEL_BUILD)/kernel.ptx: $(KERNEL_SRC)
+	$(call say,PTX,$<)
+	@mkdir -p $(@D)
+	$(Q)$(KERNEL_PTX_$(KERNEL_BY)) -Isrc -o $@ $<
+$(KERNEL_BUILD)/kernel.%.cubin: $(KERNEL_BUILD)/kernel.ptx
+	$(call say,SASS,$@)
+	$(Q)$(CUDA_BIN)/ptxas -arch=sm_$* -o $@ $<
+$(KERNEL_BUILD)/kernel.fatbin: $(KERNEL_BUILD)/kernel.ptx $(KERNEL_SM:%=$(KERNEL_BUILD)/kernel.%.cubin)
+	$(Q)$(CUDA_BIN)/fatbinary --create=$@ -64 --compress-all --compress-mode=speed --image3=kind=ptx,sm=75,file=$< \
+	    $(foreach sm,$(KERNEL_SM),--image3=kind=elf,sm=$(sm),file=$(KERNEL_BUILD)/kernel.$(sm).cubin)
+
+# The image ends with a NUL: PTX is text.
+$(BUILD)/kernel_image.c: $(KERNEL_IMAGE) FORCE
+	@mkdir -p $(@D)
+	@{ echo '#include <stddef.h>'; \
+	   echo 'extern const unsigned char rail_kernel_image[];'; \
+	   echo 'extern const size_t rail_kernel_image_bytes;'; \
+	   $(if $(KERNEL_IMAGE),echo '__asm__(".section .rodata; .balign 64; .globl rail_kernel_image; .hidden rail_kernel_image;"'; \
+	   echo '"rail_kernel_image: .incbin \"$(KERNEL_IMAGE)\"; .byte 0; .previous");'; \
+	   echo "const size_t rail_kernel_image_bytes = $$(stat -c %s $(KERNEL_IMAGE));", \
+	   echo 'const unsigned char rail_kernel_image[1] = {0};'; \
+	   echo 'const size_t rail_kernel_image_bytes = 0;'); } >$@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+$(BUILD)/kernel_image.o: $(BUILD)/kernel_image.c $(KERNEL_IMAGE)
+	$(call say,CC,"$(or $(KERNEL_IMAGE),no kernel for GPUs: neither $(CLANG) with NVPTX nor nvcc is here)")
+	$(Q)$(CC) -std=c11 $(OPT) -fPIC -fvisibility=hidden -c $< -o $@
 
 # nodelete: the service thread may outlive a dlclose().
 $(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
