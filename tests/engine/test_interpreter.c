@@ -382,6 +382,311 @@ static void thousands_of_launches_with_the_same_arguments(void **state)
     }
 }
 
+/* ---- trouble ------------------------------------------------------------------------------------------------------------ */
+
+/* A world in which each rank is what its body makes of it. */
+struct lone {
+    struct ranks all;
+    uint32_t n, threads;
+    void *(*body)(void *rank);
+};
+struct lone_rank {
+    struct lone *world;
+    uint32_t rank;
+    struct kernel_rank k;
+    struct kernel_report report;
+    uint64_t stopped_ns;
+};
+
+static void lone_run(struct lone *world, struct lone_rank *ranks)
+{
+    pthread_t threads[RANKS_MAX];
+    ranks_open(&world->all, world->n, 64 * 64, 1024, 1);
+    for (uint32_t r = 0; r < world->n; r++) {
+        ranks[r] = (struct lone_rank){.world = world, .rank = r};
+        assert_int_equal(pthread_create(&threads[r], NULL, world->body, &ranks[r]), 0);
+    }
+    for (uint32_t r = 0; r < world->n; r++) pthread_join(threads[r], NULL);
+    ranks_close(&world->all);
+}
+
+static struct kernel_call allreduce(struct lone_rank *me, enum plan_algorithm a, size_t count, uint64_t signature)
+{
+    struct choice choice = {.algorithm = a, .n_channels = 1, .piece_bytes = 1024};
+    struct instance *const *instances;
+    assert_int_equal(wires_instances(&me->k.wires, PLAN_ALLREDUCE, 0, &choice, &instances), RAIL_OK);
+    struct host_call host = {.how = {.type = RAIL_F32, .op = RAIL_SUM}, .signature = signature,
+                             .split = {count, 16, 256, 1, instances[0]->plan.n_pieces}};
+    host.input = ranks_take(&me->world->all, count * 4);
+    host.output = ranks_take(&me->world->all, count * 4);
+    size_t scratch = host_scratch_bytes(&host, &instances[0]->plan);
+    if (scratch) host.scratch = ranks_take(&me->world->all, scratch);
+    return kernel_collective(&me->k, &host, instances);
+}
+
+/* Both ranks wait for data of the other: both find it. */
+static const enum plan_algorithm one_of_each[] = {PLAN_ONE_SHOT, PLAN_TWO_SHOT, PLAN_RING, PLAN_DOUBLING};
+static enum plan_algorithm chosen;
+
+static void *differing_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, me->world->threads);
+    struct kernel_call call = allreduce(me, chosen, 1000, 100 + me->rank);
+    launch(&me->world->all.device, &call, me->world->threads);
+    me->report = *me->k.report;
+    launch(&me->world->all.device, &call, me->world->threads); /* after trouble: ends at once */
+    assert_int_equal(me->k.report->finished, 2);
+    kernel_rank_close(&me->k);
+    return NULL;
+}
+
+static void calls_that_differ_are_found_by_both(void **state)
+{
+    (void)state;
+    for (int a = 0; a < 4; a++) {
+        struct lone world = {.n = 2, .threads = 2, .body = differing_body};
+        struct lone_rank ranks[2];
+        chosen = one_of_each[a];
+        lone_run(&world, ranks);
+        for (uint32_t r = 0; r < 2; r++) {
+            assert_int_equal(ranks[r].report.trouble, chosen <= PLAN_TWO_SHOT ? KERNEL_SIGNATURE_PEER : KERNEL_SIGNATURE_LINK);
+            assert_int_equal(ranks[r].report.mine, 100 + r);
+            assert_int_equal(ranks[r].report.theirs, 101 - r);
+            assert_int_equal(ranks[r].report.who, 1 - r);
+            assert_int_equal(ranks[r].report.finished, 1);
+        }
+    }
+}
+
+static void *stopping_main(void *arg)
+{
+    struct lone_rank *me = arg;
+    struct timespec while_it_waits = {.tv_nsec = 50000000};
+    nanosleep(&while_it_waits, NULL);
+    me->stopped_ns = rail_now_ns();
+    __atomic_store_n(me->k.stop, 1, __ATOMIC_RELEASE);
+    return NULL;
+}
+
+/* Rank 0 waits for rank 1, which never comes. */
+static void *waiting_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, me->world->threads);
+    struct kernel_call call = allreduce(me, chosen, 100000, 1);
+    if (me->rank == 0) {
+        pthread_t stopper;
+        assert_int_equal(pthread_create(&stopper, NULL, stopping_main, me), 0);
+        launch(&me->world->all.device, &call, me->world->threads);
+        uint64_t ended_ns = rail_now_ns();
+        pthread_join(stopper, NULL);
+        assert_in_range(ended_ns - me->stopped_ns, 0, 100 * RAIL_NS_PER_MS);
+        assert_int_equal(me->k.report->finished, 1);
+        assert_int_equal(me->k.report->trouble, KERNEL_FINE);
+    }
+    kernel_rank_close(&me->k);
+    return NULL;
+}
+
+static void a_wait_ends_when_it_is_told_to(void **state)
+{
+    (void)state;
+    for (int a = 0; a < PLAN_HIERARCHY; a++) {
+        struct lone world = {.n = 2, .threads = 2, .body = waiting_body};
+        struct lone_rank ranks[2];
+        chosen = (enum plan_algorithm)a;
+        lone_run(&world, ranks);
+    }
+}
+
+/* ---- messages ----------------------------------------------------------------------------------------------------------- */
+
+enum { PER_FLOW = 5 };
+static const size_t message_bytes[PER_FLOW] = {0, 1, 4097, 70001, 300000};
+static uint32_t host_ranks, message_blocks;
+
+static unsigned char byte_of(uint32_t from, uint32_t to, uint32_t m, size_t k)
+{
+    return (unsigned char)(from * 131 + to * 31 + m * 7 + k * 3 + (k >> 8));
+}
+
+/* What every rank sends every other, itself included, and gets. */
+struct exchange {
+    unsigned char *out[RANKS_MAX][PER_FLOW], *in[RANKS_MAX][PER_FLOW];
+};
+
+static void exchange_fill(struct lone_rank *me, struct exchange *x, bool device)
+{
+    for (uint32_t p = 0; p < me->world->n; p++)
+        for (uint32_t m = 0; m < PER_FLOW; m++) {
+            x->out[p][m] = device ? ranks_take(&me->world->all, message_bytes[m] + 1) : malloc(message_bytes[m] + 1);
+            x->in[p][m] = device ? ranks_take(&me->world->all, message_bytes[m] + 1) : calloc(1, message_bytes[m] + 1);
+            unsigned char *out = device_real(&me->world->all.device, x->out[p][m]);
+            for (size_t k = 0; k < message_bytes[m]; k++) out[k] = byte_of(me->rank, p, m, k);
+        }
+}
+
+static void exchange_check(struct lone_rank *me, const struct exchange *x)
+{
+    for (uint32_t p = 0; p < me->world->n; p++)
+        for (uint32_t m = 0; m < PER_FLOW; m++) {
+            const unsigned char *in = device_real(&me->world->all.device, x->in[p][m]);
+            for (size_t k = 0; k < message_bytes[m]; k++)
+                if (in[k] != byte_of(p, me->rank, m, k))
+                    fail_msg("rank %u: byte %zu of message %u from %u", me->rank, k, m, p);
+            assert_int_equal(in[message_bytes[m]], 0);
+        }
+}
+
+static uint64_t link_to(struct lone_rank *me, uint32_t peer, enum plan_direction direction)
+{
+    struct link *link;
+    assert_int_equal(wires_pair(&me->k.wires, peer, direction, LINK_CHANNEL_P2P, &link), RAIL_OK);
+    return kernel_link_of(&me->k, link);
+}
+
+static void exchange_by_kernel(struct lone_rank *me, const struct exchange *x)
+{
+    struct kernel_flow flows[2 * RANKS_MAX];
+    struct kernel_message messages[2 * RANKS_MAX * PER_FLOW];
+    uint32_t n_flows = 0, n_messages = 0;
+    for (uint32_t p = 0; p < me->world->n; p++)
+        for (uint32_t receives = 0; receives < 2; receives++) {
+            bool self = p == me->rank;
+            if (self && receives) continue;
+            flows[n_flows++] = (struct kernel_flow){
+                .link = self ? 0 : link_to(me, p, receives ? PLAN_LINK_IN : PLAN_LINK_OUT), .first = n_messages,
+                .n = self ? 2 * PER_FLOW : PER_FLOW, .receives = receives};
+            for (uint32_t m = 0; m < PER_FLOW; m++) {
+                uint64_t out = (uint64_t)(uintptr_t)x->out[p][m], in = (uint64_t)(uintptr_t)x->in[p][m];
+                messages[n_messages++] = (struct kernel_message){self || !receives ? out : in, message_bytes[m], message_bytes[m]};
+                if (self) messages[n_messages++] = (struct kernel_message){in, message_bytes[m], message_bytes[m]};
+            }
+        }
+    struct kernel_call call = {.node = me->k.kernel_node, .work = KERNEL_MESSAGES, .n_blocks = message_blocks, .n_flows = n_flows,
+                               .counts = 1, .number = 9, .flows = ranks_copy(&me->k, flows, sizeof flows),
+                               .messages = ranks_copy(&me->k, messages, sizeof messages)};
+    launch(&me->world->all.device, &call, me->world->threads);
+    assert_int_equal(me->k.report->trouble, KERNEL_FINE);
+    assert_int_equal(me->k.report->ended, 9);
+    assert_true(me->k.report->moved >= n_messages);
+}
+
+static void exchange_by_host(struct lone_rank *me, const struct exchange *x)
+{
+    struct messages messages;
+    struct message all[2][RANKS_MAX][PER_FLOW];
+    assert_int_equal(messages_open(&messages, &me->k.node, me->rank, me->world->n, UINT32_MAX, false), RAIL_OK);
+    for (uint32_t p = 0; p < me->world->n; p++)
+        for (int d = 0; d < MESSAGE_DIRECTIONS && p != me->rank; d++) {
+            assert_int_equal(wires_pair(&me->k.wires, p, d == MESSAGE_SEND ? PLAN_LINK_OUT : PLAN_LINK_IN, LINK_CHANNEL_P2P,
+                                        &messages_flow(&messages, (enum message_direction)d, p)->link), RAIL_OK);
+            for (uint32_t m = 0; m < PER_FLOW; m++) {
+                all[d][p][m] = (struct message){.buffer = d == MESSAGE_SEND ? x->out[p][m] : x->in[p][m],
+                                                .bytes = message_bytes[m], .signature = message_bytes[m]};
+                messages_append(&messages, (enum message_direction)d, p, &all[d][p][m]);
+            }
+            messages_begin(&messages, (enum message_direction)d, p);
+        }
+    while (messages_progress(&messages) == RAIL_NOT_YET) sched_yield();
+    for (uint32_t m = 0; m < PER_FLOW; m++) memcpy(x->in[me->rank][m], x->out[me->rank][m], message_bytes[m]);
+    messages_close(&messages);
+}
+
+static void *exchanging_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    bool device = !(host_ranks >> me->rank & 1);
+    struct exchange x;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, me->world->threads);
+    exchange_fill(me, &x, device);
+    if (device) exchange_by_kernel(me, &x);
+    else exchange_by_host(me, &x);
+    exchange_check(me, &x);
+    kernel_rank_close(&me->k);
+    for (uint32_t p = 0; p < me->world->n && !device; p++)
+        for (uint32_t m = 0; m < PER_FLOW; m++) free(x.out[p][m]), free(x.in[p][m]);
+    return NULL;
+}
+
+static void messages_of_all_lengths_go_to_everybody(void **state)
+{
+    (void)state;
+    for (host_ranks = 0; host_ranks < 7; host_ranks += 2)
+        for (message_blocks = 1; message_blocks <= 6; message_blocks += 5) {
+            struct lone world = {.n = 3, .threads = message_blocks == 1 ? 3 : 1, .body = exchanging_body};
+            struct lone_rank ranks[3];
+            lone_run(&world, ranks);
+        }
+}
+
+static void *mismatching_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, 1);
+    uint64_t buffer = (uint64_t)(uintptr_t)ranks_take(&me->world->all, 100);
+    struct kernel_flow flow = {.link = link_to(me, 1 - me->rank, me->rank ? PLAN_LINK_IN : PLAN_LINK_OUT), .n = 2,
+                               .receives = me->rank, .finished = 40};
+    struct kernel_message messages[2] = {{buffer, 100, 100}, {buffer, 50 + me->rank, 50 + me->rank}};
+    struct kernel_call call = {.node = me->k.kernel_node, .work = KERNEL_MESSAGES, .n_blocks = 1, .n_flows = 1,
+                               .flows = ranks_copy(&me->k, &flow, sizeof flow),
+                               .messages = ranks_copy(&me->k, messages, sizeof messages)};
+    launch(&me->world->all.device, &call, 1);
+    me->report = *me->k.report;
+    kernel_rank_close(&me->k);
+    return NULL;
+}
+
+static void a_message_that_is_another_than_expected_is_told_with_its_number(void **state)
+{
+    (void)state;
+    struct lone world = {.n = 2, .threads = 1, .body = mismatching_body};
+    struct lone_rank ranks[2];
+    lone_run(&world, ranks);
+    const struct kernel_report *r = &ranks[1].report;
+    assert_int_equal(ranks[0].report.trouble, KERNEL_FINE);
+    assert_int_equal(r->trouble, KERNEL_SIGNATURE_MESSAGE);
+    assert_int_equal(r->theirs, 50);
+    assert_int_equal(r->mine, 51);
+    assert_int_equal(r->count, 41);
+    assert_int_equal(r->link_from, 0);
+    assert_int_equal(r->link_to, 1);
+}
+
+/* ---- one rank ------------------------------------------------------------------------------------------------------------ */
+
+static void *alone_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, 2);
+    enum { COUNT = 1003 };
+    uint64_t in = (uint64_t)(uintptr_t)ranks_take(&me->world->all, 4 * COUNT), out = (uint64_t)(uintptr_t)ranks_take(&me->world->all, 4 * COUNT + 4);
+    float third = 1.0f / 3, want[COUNT];
+    uint32_t bits;
+    memcpy(&bits, &third, 4);
+    for (int k = 0; k < COUNT; k++) ((float *)real_of(&me->k, in))[k] = (float)k, want[k] = (float)k * third;
+    struct kernel_call call = {.node = me->k.kernel_node, .work = KERNEL_COPY, .n_blocks = 3, .input = in, .output = out,
+                               .how = {.type = RAIL_F32, .scaled = 1, .scale_at = ranks_copy(&me->k, &bits, sizeof bits)},
+                               .split = {.count = COUNT, .grain = 16, .n_channels = 1, .n_pieces = 1}};
+    launch(&me->world->all.device, &call, 2);
+    assert_memory_equal(real_of(&me->k, out), want, sizeof want);
+    assert_int_equal(((uint32_t *)real_of(&me->k, out))[COUNT], 0);
+    call.how.scaled = 0;
+    launch(&me->world->all.device, &call, 2);
+    assert_memory_equal(real_of(&me->k, out), real_of(&me->k, in), sizeof want);
+    kernel_rank_close(&me->k);
+    return NULL;
+}
+
+static void a_rank_alone_copies_and_scales_by_a_scalar_in_the_device(void **state)
+{
+    (void)state;
+    struct lone world = {.n = 1, .threads = 2, .body = alone_body};
+    struct lone_rank rank;
+    lone_run(&world, &rank);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -393,6 +698,11 @@ int main(int argc, char **argv)
         cmocka_unit_test(balanced_trees_in_rank_order),
         cmocka_unit_test(several_channels_run_side_by_side),
         cmocka_unit_test(thousands_of_launches_with_the_same_arguments),
+        cmocka_unit_test(calls_that_differ_are_found_by_both),
+        cmocka_unit_test(a_wait_ends_when_it_is_told_to),
+        cmocka_unit_test(messages_of_all_lengths_go_to_everybody),
+        cmocka_unit_test(a_message_that_is_another_than_expected_is_told_with_its_number),
+        cmocka_unit_test(a_rank_alone_copies_and_scales_by_a_scalar_in_the_device),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -5,7 +5,7 @@
  *            \____ four per thread ____/           while there are that many for all threads
  *
  * The rest, and what quads are not made for (a balanced order, division, addresses that are not multiples of 4, scaled
- * 8-bit floats), goes word by word, a word per thread: a fourth of the code, which matters where every type and operator
+ * 8-bit types), goes word by word, a word per thread: a fourth of the code, which matters where every type and operator
  * has its own.
  *
  * Every thread loads what it works on of all sources before it stores any, so a destination may be one of the sources. The
@@ -347,7 +347,7 @@ KERNEL_FN int group_of(const uint32_t type, const int sorting)
 KERNEL_FN int in_quads(const uint32_t type, const struct combine_job *job)
 {
     if ((job->balanced && job->n_src > 2) || job->divide) return 0;
-    return !(number_is_float(type) && number_bytes(type) == 1 && job->scale_mask);
+    return !(number_bytes(type) == 1 && job->scale_mask);
 }
 
 KERNEL_FN void combine_as(const uint32_t type, const int sorting, const struct combine_job *job, uint32_t thread,
