@@ -134,6 +134,18 @@ usage() { # WORDS OPTION...
     [ $status -eq 2 ] && grep -q -- "$words" "$work/out"
 }
 
+# The page about being loaded says nothing that the tool does not know.
+documented() {
+    local page=docs/DROP-IN.md command option n=0
+    while read -r command option; do
+        n=$((n + 1))
+        "$railccl" "$command" --help | grep -q -- "$option\b" || { echo "railccl $command has no $option"; return 1; }
+    done < <(grep -oE 'railccl (env|install|run)( [^#|]*)?' "$page" | while read -r _ command rest; do
+        grep -oE -- '--[a-z-]+|(^| )-n ' <<<"$rest" | sed "s/^ */$command /"
+    done | sort -u)
+    echo "$n options"
+    [ $n -ge 6 ]
+}
 names=("without anything each takes its own" "railccl env, evaluated by sh" "railccl env, evaluated by bash" "twice is as good as once"
     "railccl run" "railccl run --no-preload leaves them their own" "LD_LIBRARY_PATH alone serves all but an RPATH"
     "what was in LD_PRELOAD and LD_LIBRARY_PATH stays" "an installation elsewhere, with a quote in its path"
@@ -144,7 +156,7 @@ tests=("all_print 22809 env" "all_print $version under sh ''" "all_print $versio
     what_was_there_stays elsewhere
     "cannot_be_named 'a b' 'a blank'" "cannot_be_named a:b 'a colon'" "cannot_be_named 'a\$LIB' 'a dollar sign'"
     without_library vllm_was_told)
-tap_plan $((${#names[@]} + 8))
+tap_plan $((${#names[@]} + 9))
 sanitized=""
 nm -D "$ours" 2>/dev/null | grep -qE ' U __(asan|tsan|ubsan)_' && sanitized="a sanitizer's library cannot be loaded into other programs"
 [ -n "$sanitized" ] || programs || sanitized="the programs could not be made"
@@ -158,5 +170,6 @@ if command -v python3 >/dev/null; then tap_case "--json says the same" json; els
 tap_case "--set and --all: the library's own variables" set_variables
 tap_case "an unknown client is named, with those that there are" usage 'zebra: not known; there are torch, vllm' --client zebra
 tap_case "an unknown option is named" usage 'no such option' --nonsense
+tap_case "docs/DROP-IN.md names only options that there are" documented
 tap_case "two tables at once are refused" usage 'each go alone' --set --all
 tap_end
