@@ -29,7 +29,7 @@ static bool read_mapped(const struct elf *elf, uint64_t address, void *to, uint6
         const struct elf_load *load = &elf->load[i];
         if (address < load->address || address - load->address > load->bytes) continue;
         uint64_t in = address - load->address;
-        if (bytes > load->bytes - in || in > UINT64_MAX - load->offset) continue;
+        if (bytes > load->bytes - in) continue;
         return read_at(elf, load->offset + in, to, bytes);
     }
     return false;
@@ -61,6 +61,7 @@ static const char *read_headers(struct elf *elf, uint64_t *dynamic, uint64_t *dy
             return "its program headers are cut off";
         if (part.p_type == PT_DYNAMIC) *dynamic = part.p_offset, *dynamic_bytes = part.p_filesz;
         if (part.p_type != PT_LOAD) continue;
+        if (part.p_offset > elf->bytes || part.p_filesz > elf->bytes - part.p_offset) return "it is cut off";
         if (elf->n_loads == ELF_LOADS) return "it has more segments than any library";
         elf->load[elf->n_loads++] = (struct elf_load){part.p_vaddr, part.p_offset, part.p_filesz};
     }

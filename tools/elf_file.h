@@ -18,8 +18,8 @@ struct elf {
     uint64_t strings, strings_bytes, symbols, hash, gnu_hash; /* addresses; 0: the file has none */
 };
 
-/* Reads the headers of the file at `fd`. NULL: it is a 64-bit shared library of this byte order. Otherwise why it is
- * not, a fixed text. */
+/* Reads the headers of the file at `fd`. NULL: it is a 64-bit shared library of this byte order, and all that is to be
+ * loaded of it is there. Otherwise why it is not, a fixed text. */
 const char *elf_open(struct elf *elf, int fd);
 
 /* Whether others can bind the function `name` of it: defined, global or weak. */
