@@ -49,12 +49,19 @@ programs_run() {
         ! ldd "$p" 2>&1 | grep -q 'not found' || { ldd "$p"; return 1; }
     done
 }
+# The tool speaks of the library of its own installation, wherever that was put.
+tool_knows_its_library() {
+    local bin=$work/root$prefix/bin want=$work/root$prefix/lib/libnccl.so.2 got
+    got=$("$bin/railccl" env) && grep -F "export LD_PRELOAD='$want'" <<<"$got" || { echo "$got"; return 1; }
+    [ "$("$bin/railccl" run -n 1 sh -c 'echo "$LD_PRELOAD"')" = "$want" ]
+}
 uninstalls() { $make uninstall DESTDIR="$work/root" PREFIX=$prefix && ! files | grep .; }
 
-tap_plan 5
+tap_plan 6
 tap_case "make install puts library, headers, programs and pkg-config files under PREFIX" installs
 tap_case "a program compiles and runs with pkg-config railccl" compiles railccl
 tap_case "a program compiles and runs with pkg-config nccl" compiles nccl
 tap_case "installed programs find their library" programs_run
+tap_case "the installed railccl env and run name the installed library" tool_knows_its_library
 tap_case "make uninstall leaves nothing" uninstalls
 tap_end
