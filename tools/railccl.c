@@ -4,8 +4,8 @@
 
 #include "tool.h"
 
-static const struct tool_command *const commands[] = {&tool_run,     &tool_digest, &tool_env, &tool_install,
-                                                       &tool_topo, &tool_plan,   &tool_version};
+static const struct tool_command *const commands[] = {&tool_run,  &tool_digest, &tool_doctor, &tool_env, &tool_install,
+                                                      &tool_topo, &tool_plan,   &tool_version};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static int help(FILE *out)

@@ -9,6 +9,7 @@ struct tool_command {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct tool_command tool_run, tool_digest, tool_env, tool_install, tool_topo, tool_plan, tool_version;
+extern const struct tool_command tool_run, tool_digest, tool_doctor, tool_env, tool_install, tool_topo, tool_plan,
+    tool_version;
 
 #endif

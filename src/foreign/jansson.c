@@ -35,6 +35,10 @@ const struct json_t *jansson_member(const struct json_t *value, const char *name
 
 const char *jansson_text(const struct json_t *value) { return json_string_value(value); }
 bool jansson_is_true(const struct json_t *value) { return json_is_true(value); }
+double jansson_number(const struct json_t *value, double otherwise)
+{
+    return json_is_number(value) ? json_number_value(value) : otherwise;
+}
 
 void jansson_each(const struct json_t *value, jansson_visit visit, void *context)
 {

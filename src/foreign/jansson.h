@@ -23,6 +23,8 @@ const struct json_t *jansson_member(const struct json_t *value, const char *name
 /* NULL when the value is NULL or no string. Zero bytes inside end it. */
 const char *jansson_text(const struct json_t *value);
 bool jansson_is_true(const struct json_t *value);
+/* `otherwise` when the value is NULL or no number. */
+double jansson_number(const struct json_t *value, double otherwise);
 
 /* Calls for every member of an object (with its name) or item of an array (with NULL); nothing for other values. */
 typedef void (*jansson_visit)(void *context, const char *name, const struct json_t *value);

@@ -35,6 +35,9 @@ enum rail_result sysfs_cpus(struct sysfs *s);
 enum rail_result sysfs_pci_device(struct sysfs *s, const char *path, enum topo_kind kind, uint32_t *out);
 enum rail_result sysfs_gpus(struct sysfs *s);
 enum rail_result sysfs_ports(struct sysfs *s);
+/* sysfs does not tell a port's active MTU. Of RoCE the kernel takes the largest of 256 to 4096 that fits into the
+ * interface's with 96 bytes of headers. Bytes. */
+int32_t sysfs_roce_mtu(int32_t interface_mtu);
 /* The NUMA node's CPU in the graph; the first one when there is none of this number. */
 uint32_t sysfs_cpu_of(const struct topo_graph *graph, long numa);
 

@@ -112,13 +112,18 @@ static enum rail_result read_gids(struct sysfs *s, uint32_t node, const char *po
     return sysfs_each(s, folder, add_gid, &c);
 }
 
-/* sysfs does not tell a port's active MTU. Of RoCE the kernel takes the largest of 256 to 4096 that fits into the interface's
- * with 96 bytes of headers (iboe_get_mtu: GRH 40, UDP 8, BTH 12, XRC 4, atomic 28, ICRC 4). */
+/* The kernel's iboe_get_mtu: GRH 40, UDP 8, BTH 12, XRC 4, atomic 28, ICRC 4. */
+int32_t sysfs_roce_mtu(int32_t interface_mtu)
+{
+    int32_t mtu = 4096;
+    while (mtu > 256 && mtu > interface_mtu - 96) mtu /= 2;
+    return mtu;
+}
+
 static void derive_mtu(struct topo_net *net)
 {
-    int32_t room = net->mtu - 96;
     if (net->type != TOPO_NET_ETHERNET || net->mtu <= 0) return;
-    for (net->verbs_mtu = 4096; net->verbs_mtu > 256 && net->verbs_mtu > room;) net->verbs_mtu /= 2;
+    net->verbs_mtu = sysfs_roce_mtu(net->mtu);
     net->verbs_mtu_origin = (struct topo_origin){TOPO_KERNEL, 0, "as the kernel derives it from the interface's MTU"};
 }
 

@@ -24,6 +24,7 @@ collective_name() { # ROW
 add() { cases+=("$1") steps+=("$2"); }
 add "a machine comes up with rdma_rxe, verbs tools and this repository" machine
 add "4 hosts of 4 rails: 16 devices, every port active, MTU 4096, one IPv4 GID each" fabric
+add "railccl doctor sees every port, and the one whose cable is pulled" examined
 add "what two devices of a rail send crosses their two ports, no other, and not lo" crosses
 add "a cable pulled at the switch is an event at the near end within 1 s, and none at the far end" pulled
 add "a silent rail stops and keeps its port active, healed it goes on with the same queue pair" silent
@@ -48,6 +49,15 @@ fabric() {
     echo "set up in $(((${EPOCHREALTIME/./} - start) / 1000)) ms"
     want "devices" "$(ibv_devices | grep -c rx_)" == 16 && each_port port_is_right
 }
+
+examined() {
+    "${BUILD:-build}/bin/railccl" doctor >$scratch/well
+    want "exit status" $? "<=" 1 && want "active" "$(grep -c ' ACTIVE .*(RDMA 4096)  GID 1 ::ffff:10.77.*software' $scratch/well)" == 16 &&
+        cable_down 1 1 && vm_until 3 is_down 1 1 || { cat $scratch/well; return 1; }
+    "${BUILD:-build}/bin/railccl" doctor >$scratch/ill
+    want "exit status" $? == 3 && grep '^error .*rx_1_1:1.*down' $scratch/ill && cable_up 1 1 && fabric_wait || { cat $scratch/ill; return 1; }
+}
+is_down() { [ "$(port_state "$1" "$2")" = DOWN ]; }
 
 # OPTION...: bytes are checked by the program; FROM and TO are hosts
 pingpong() { # FROM TO RAIL OPTION...
