@@ -229,7 +229,7 @@ static double draw_few(const struct drawing *d, bool dry)
 
 /* ---- strips ---- */
 
-enum { COLUMNS_MAX = 256, CELL_HEIGHT = 11 };
+enum { COLUMNS_MAX = 128, CELL_HEIGHT = 11 };
 
 struct strip {
     const char *title, *columns_are;

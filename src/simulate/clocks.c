@@ -134,25 +134,35 @@ static double run(const struct clocks *c, bool apart, uint64_t rounds, double pi
                                   .shape = c->fed_by ? &c->node : &c->job->shape,
                                   .rounds = rounds,
                                   .piece_bytes = piece_bytes,
-                                  .n_channels = c->job->choice.n_channels,
+                                  .n_channels = 1,
                                   .slots = SLOTS,
                                   .direct = c->job->ask.machine->direct,
                                   .wires = &wires};
     return plan_cost_ns(&call, rates);
 }
 
+static void scale(double *figures, size_t n, double factor)
+{
+    for (size_t k = 0; k < n; k++) figures[k] *= factor;
+}
+
+/* One channel that finds the wires free: the others are in their hops and moves meanwhile. With C channels a step takes
+ * hop + move + wire, or C times the wire alone where that is more; the latter is the busiest link's time. */
 static enum rail_result run_both(struct clocks *c, struct clocks_report *out)
 {
     const struct simulate_machine *machine = c->job->ask.machine;
     const struct pieces *p = &c->job->pieces[0];
+    size_t n = (size_t)c->n * PLAN_MAX_LINKS;
     struct plan_rates rates = {.hop_ns = {machine->local_hop_ns, 0}, .step_ns = machine->step_ns,
                                .memory_ns_per_byte = machine->memory_ns_per_byte};
     struct plan_rates hops = {.hop_ns = {1, 1}};
     double piece = (double)p->total / ((double)p->rounds * p->n);
+    scale(c->share_ns, n, 1.0 / c->job->choice.n_channels);
+    scale(c->ns_per_byte, n, 1.0 / c->job->choice.n_channels);
     out->clock_ns = run(c, true, p->rounds, piece, &rates);
     double in_turn = p->rounds <= FEW_ROUNDS ? run(c, false, p->rounds, piece, &rates) : out->clock_ns;
     if (in_turn < out->clock_ns) out->clock_ns = in_turn;
-    for (size_t k = 0; k < (size_t)c->n * PLAN_MAX_LINKS; k++) c->hop_ns[k] = 1;
+    for (size_t k = 0; k < n; k++) c->hop_ns[k] = 1;
     double chain = run(c, true, 1, 0, &hops);
     if (out->clock_ns < 0 || chain < 0)
         return rail_fail(RAIL_E_SYSTEM, "clocks: out of memory for the clocks of %u ranks, or plans that never end", c->n);

@@ -4,7 +4,8 @@
  * What a rank sends to other hosts takes, all together, as long as the busiest link on its way needs for everything that all
  * jobs put on it. So congestion anywhere shows, and phases of one call that do not overlap are charged as if they did. Links
  * have fixed shares of their rank's wire; in a message of few rounds, whose phases follow one another, also first come first
- * served, and the better one counts: links really take turns. All
+ * served, and the better one counts: links really take turns. One channel's clocks run: while it is in a hop the others have
+ * the wires, and all together take the busiest link's time or longer. All
  * ranks' plans are run where they are few, or short (trees); in a large circle one node's ranks, each fed by its own class: when
  * all do the same, what one sends is what another one gets. The figures of its links are then the mean of all members': what goes
  * round passes each of them. A link that is busier than the mean bounds the whole, by link_ns. */
@@ -15,7 +16,7 @@
 
 struct clocks_report {
     double ns;        /* until the last rank is through: the longest of the next three */
-    double clock_ns;  /* by clocks */
+    double clock_ns;  /* of a channel by clocks, when the others are in nobody's way */
     double link_ns;   /* the busiest link of the network, all jobs */
     double local_ns;  /* the busiest rank's way to its peers' memory; 0 where that is not a way of its own */
     uint32_t chain;   /* hand-overs, one after another, of one round */

@@ -22,6 +22,8 @@ static enum rail_result check(const struct network *n, const struct job_request 
     if (q->collective == PLAN_ALLTOALL)
         return rail_fail(RAIL_E_ARGUMENT, "job: AlltoAll between hosts has no plan (algos/pairwise.h), and is not simulated");
     if (q->root >= q->n_hosts * q->gpus) return rail_fail(RAIL_E_ARGUMENT, "job: no rank %u for a root", q->root);
+    if (q->flows > JOB_FLOWS_MAX)
+        return rail_fail(RAIL_E_ARGUMENT, "job: %u flows of a lane; at most %d", q->flows, JOB_FLOWS_MAX);
     if (q->channels > JOB_CHANNELS_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "job: %u channels; at most %d", q->channels, JOB_CHANNELS_MAX);
     return RAIL_OK;

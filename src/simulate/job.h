@@ -9,7 +9,7 @@
 #include "simulate/pieces.h"
 #include "simulate/traffic.h"
 
-enum { JOB_ELEMENT_BYTES = 4, JOB_CHANNELS_MAX = 64, JOB_SAMPLES = 1000 };
+enum { JOB_ELEMENT_BYTES = 4, JOB_CHANNELS_MAX = 64, JOB_FLOWS_MAX = 256, JOB_SAMPLES = 1000 };
 #define JOB_RANKS_MAX (1u << 20)
 #define JOB_BYTES_MAX ((uint64_t)1 << 50)
 
