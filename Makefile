@@ -246,6 +246,10 @@ check-faults: all $(METER) ## collectives while rails die and come back, every b
 check-rdma: all ## the library on Linux's Soft-RoCE, 4 hosts x 4 rails in a virtual machine: no root; fetches 95 MB once, a minute
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),600) tests/run.sh rdma_vm/check_rdma.sh
 
+check-predict: all ## what `railccl plan` predicts against emulated rails, 16 cases and dead parts: root, some minutes
+	$(Q)scripts/deps.sh check
+	$(Q)BUILD=$(BUILD) tests/rails/predict.sh
+
 # Runs every test program and check script (or those named in T="plan/test_x ..."); last line counts their cases.
 check-run: tests $(if $(T),,all)
 	$(Q)BUILD=$(BUILD) tests/run.sh $(T)

@@ -1,0 +1,141 @@
+#!/usr/bin/env bash
+# predict.sh - what `railccl plan --machine rig` says against what emulated rails measure, side by side. root; some minutes.
+#
+#   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; a dead NIC, leaf and spine, the
+#                                       slowdown to 15 %. Status 1 when one is farther off
+#   tests/rails/predict.sh cases|faults the one or the other
+#   tests/rails/predict.sh calibrate    runs the shapes for calibration; prints the lines of tests/rails/calibration.txt
+#
+# Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of out of place and in place: whatever else the machine does
+# only adds. At 200 Mbit/s per NIC the wires are the bound, not the two cores, unless they are taken away.
+set -u
+export LC_ALL=C
+cd "$(dirname "$0")/../.." || exit 1
+. tests/rails/rig.sh
+. tests/rails/share.sh
+tool=${BUILD:-build}/bin/railccl runs=${RUNS:-5} mbit=200 rig="" bad=0
+refused=$(rig_refused)
+[ -z "$refused" ] || { echo "predict.sh: skipped: $refused"; exit 0; }
+trap '[ -z "$rig" ] || rig_down "$rig"' EXIT
+
+least() { sort -n | head -1; }
+
+# Microseconds of a call.
+measured() { # SLOTS ALGORITHM BYTES
+    local k line
+    for ((k = 0; k < runs; k++)); do
+        line=$(RAILCCL_ALGO=$2 rail_share "$rig" "$1" "$3" "${CALLS:-4}") || return 1
+        rail_value time_us "$line"
+    done | least
+}
+predicted() { # OPTIONS...
+    "$tool" plan --machine rig --rate 0.2 --flows 64 --json "$@" | python3 -c 'import json, sys; print("%.0f" % (json.load(sys.stdin)["cases"][0]["ns"] / 1e3))'
+}
+
+# Prints a line of the table; counts what is farther off than the bar.
+verdict() { # NAME MEASURED PREDICTED BAR UNIT
+    awk -v name="$1" -v m="$2" -v p="$3" -v bar="$4" -v unit="$5" 'BEGIN {
+        off = m > 0 ? 100 * (p / m - 1) : 1e9
+        printf "| %-44s | %10.4g %-2s | %10.4g %-2s | %+6.1f %% |%s\n", name, m, unit, p, unit, off, (off > bar || off < -bar) ? " farther than " bar " %" : ""
+        exit off > bar || off < -bar }' || bad=$((bad + 1))
+}
+
+# ---- calibration: shapes 2x4, 3x3, 6x1 ----
+
+calibrate_shape() { # HOSTS RAILS "SLOTS:ALGORITHM:BYTES ..."
+    local case slots algorithm bytes
+    rig=$(rig_name)
+    rig_up "$rig" "$1" "$2" $mbit || exit 1
+    for case in $3; do
+        IFS=: read -r slots algorithm bytes <<<"$case"
+        echo "$1 $2 $slots $algorithm $bytes $(measured "$slots" "$algorithm" "$bytes")"
+    done
+    rig_down "$rig"
+    rig=""
+}
+if [ "${1:-}" = calibrate ]; then
+    echo "# hosts rails ranks/host algorithm bytes microseconds; $mbit Mbit/s per NIC, load $(cut -d' ' -f1 /proc/loadavg)"
+    CALLS=50 calibrate_shape 6 1 "1:ring:3072 1:ring:12288"
+    CALLS=50 calibrate_shape 3 3 "1:ring:3072 1:ring:12288"
+    CALLS=50 calibrate_shape 2 4 "1:tree:1024 1:tree:4096"
+    calibrate_shape 2 4 "1:ring:33554432 2:ring:16777216 1:tree:33554432 4:rails:33554432"
+    calibrate_shape 3 3 "1:ring:16777216 3:ring:16777216 3:rails:16777216"
+    exit 0
+fi
+
+# ---- the sixteen ----
+
+shape() { # HOSTS RAILS "SLOTS:ALGORITHM:BYTES[:MBIT of one NIC] ..."
+    local case slots algorithm bytes slow options name
+    rig=$(rig_name)
+    rig_up "$rig" "$1" "$2" $mbit || exit 1
+    for case in $3; do
+        IFS=: read -r slots algorithm bytes slow <<<"$case"
+        options=(--hosts "$1" --rails "$2" --gpus "$slots" --tiers 1 --hosts-per-leaf "$1" --algo "$algorithm" --size "$bytes")
+        name="$1 hosts x $2 rails, $slots ranks, $algorithm, $((bytes >> 20)) MiB"
+        [ -z "$slow" ] || { rig_slow "$rig" 1 0 "$slow"; options+=(--slow "nic:host1.0=$(awk "BEGIN { print $slow / $mbit }")"); name+=", half a NIC"; }
+        verdict "$name" "$(measured "$slots" "$algorithm" "$bytes" | awk '{ print $1 / 1000 }')" \
+            "$(predicted "${options[@]}" | awk '{ print $1 / 1000 }')" 10 ms
+        [ -z "$slow" ] || rig_heal "$rig" 1 0
+    done
+    rig_down "$rig"
+    rig=""
+}
+M=1048576
+cases() {
+    echo "| case, $mbit Mbit/s per NIC                       |      measured |     predicted | differs  |"
+    echo "|---|---|---|---|"
+    shape 4 4 "1:ring:$((16 * M)) 1:ring:$((64 * M)) 4:ring:$((16 * M)) 4:rails:$((16 * M)) 4:rails:$((64 * M)) 1:tree:$((16 * M)) 1:ring:$((16 * M)):100 4:rails:$((64 * M)):100"
+    shape 5 3 "1:ring:$((16 * M)) 3:rails:$((16 * M)) 1:tree:$((16 * M))"
+    shape 2 8 "1:ring:$((16 * M)) 2:rails:$((32 * M))"
+    shape 3 2 "1:ring:$((8 * M)) 2:rails:$((16 * M)) 1:ring:$((16 * M)):100"
+}
+
+# ---- parts that are dead: how much longer a call takes ----
+
+slowdown() { # NAME WHOLE LESS, then options of plan for both, and after -- for the dead part
+    local name=$1 whole=$2 less=$3 options=() p q
+    shift 3
+    while [ "$1" != -- ]; do options+=("$1"); shift; done
+    shift
+    p=$(predicted "${options[@]}") q=$(predicted "${options[@]}" "$@")
+    verdict "$name" "$(awk "BEGIN { print ${less:-0} / $whole }")" "$(awk "BEGIN { print $q / $p }")" 15 x
+}
+faults() {
+    echo "| a dead part, ring, 16 MiB: time over the time before |      measured |     predicted | differs  |"
+    rig=$(rig_name)
+    rig_up "$rig" 4 4 $mbit || exit 1
+    whole=$(measured 1 ring $((16 * M)))
+    rig_cut "$rig" 1 2
+    nic=$(measured 1 ring $((16 * M)))
+    for host in 0 2 3; do rig_cut "$rig" $host 2; done
+    leaf=$(measured 1 ring $((16 * M)))
+    rig_down "$rig"
+    rig=""
+    options=(--hosts 4 --rails 4 --gpus 1 --tiers 1 --hosts-per-leaf 4 --algo ring --size $((16 * M)))
+    slowdown "4 hosts x 4 rails, a NIC" "$whole" "$nic" "${options[@]}" -- --down nic:host1.2
+    slowdown "4 hosts x 4 rails, a leaf" "$whole" "$leaf" "${options[@]}" -- --down leaf:2
+
+    # Two pods of two hosts and two spines; hosts of the pods in turn, so that the whole ring climbs. By one spine half as much climbs.
+    rig=$(rig_name)
+    RIG_ROUTES=2 RIG_ROUTE_MBIT=$mbit rig_up "$rig" 4 2 $mbit routes || exit 1
+    rig_hosts() { echo "$1-h0:$2,$1-h2:$2,$1-h1:$2,$1-h3:$2"; }
+    whole=$(measured 1 ring $((16 * M)))
+    for leaf in l0 l1 l0p1 l1p1; do ip -n "$rig-$leaf" link set route0 down; done
+    spine=$(measured 1 ring $((16 * M)))
+    rig_down "$rig"
+    rig=""
+    fabric=$(mktemp)
+    printf 'switch top\nswitch a b under top\nhosts n0 under a\nhosts n2 under a\nhosts n1 under b\nhosts n3 under b\n' >"$fabric"
+    slowdown "2 pods x 2 hosts x 2 rails, a spine" "$whole" "$spine" --fabric "$fabric" --rails 2 --gpus 1 --order given --spines 2 --algo ring \
+        --size $((16 * M)) -- --down spine:0
+    rm -f "$fabric"
+}
+
+case ${1:-} in
+"") cases; faults ;;
+cases | faults) $1 ;;
+*) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
+esac
+echo "$bad farther off than the bar"
+exit $((bad > 0))
