@@ -48,10 +48,11 @@ static enum rail_result place_jobs(struct plan_view *v, struct plan_wish *w)
 {
     uint32_t n = v->network.n_hosts;
     if (!w->job_hosts) w->job_hosts = n / w->jobs;
-    if (w->jobs > PLAN_JOBS_MAX) return rail_fail(RAIL_E_ARGUMENT, "%u jobs; at most %d at once", w->jobs, PLAN_JOBS_MAX);
+    if (w->jobs > PLAN_JOBS_MAX)
+        return rail_fail(RAIL_E_ARGUMENT, "%u jobs; at most %d at once", w->jobs, PLAN_JOBS_MAX);
     if (!w->job_hosts || (uint64_t)w->jobs * w->job_hosts > n)
-        return rail_fail(RAIL_E_ARGUMENT, "%u job%s of %u hosts; the fabric has %u hosts", w->jobs, w->jobs == 1 ? "" : "s",
-                         w->job_hosts, n);
+        return rail_fail(RAIL_E_ARGUMENT, "%u job%s of %u hosts; the fabric has %u hosts", w->jobs,
+                         w->jobs == 1 ? "" : "s", w->job_hosts, n);
     v->hosts = malloc(n * sizeof *v->hosts);
     if (!v->hosts) return rail_fail(RAIL_E_SYSTEM, "out of memory for %u hosts", n);
     for (uint32_t h = 0; h < n; h++) v->hosts[h] = h;
@@ -63,8 +64,8 @@ static enum rail_result bound_memory(struct plan_view *v, const struct plan_wish
 {
     v->memory = network * 3 + job_bytes(w->job_hosts ? w->job_hosts : hosts / w->jobs, w->gpus) * w->jobs;
     if ((double)v->memory <= w->memory_gib * 1073741824.0) return RAIL_OK;
-    return rail_fail(RAIL_E_ARGUMENT, "may need %.1f GiB, more than the limit of %g; --memory-limit", (double)v->memory / 1073741824.0,
-                     w->memory_gib);
+    return rail_fail(RAIL_E_ARGUMENT, "may need %.1f GiB, more than the limit of %g; --memory-limit",
+                     (double)v->memory / 1073741824.0, w->memory_gib);
 }
 
 static enum rail_result make_network(struct plan_view *v, struct plan_wish *w)
@@ -81,9 +82,12 @@ static enum rail_result make_network(struct plan_view *v, struct plan_wish *w)
         RAIL_TRY(bound_memory(v, w, bytes, q.hosts));
         RAIL_TRY(network_make(&v->network, &q));
     }
-    for (uint32_t k = 0; k < w->n_faults; k++) RAIL_TRY(network_fault(&v->network, w->faults[k].what, w->faults[k].factor));
+    for (uint32_t k = 0; k < w->n_faults; k++)
+        RAIL_TRY(network_fault(&v->network, w->faults[k].what, w->faults[k].factor));
     v->loads = malloc((v->network.n_links + 1) * sizeof *v->loads);
-    return v->loads ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "out of memory for the loads of %llu links", (unsigned long long)v->network.n_links);
+    return v->loads ? RAIL_OK
+                    : rail_fail(RAIL_E_SYSTEM, "out of memory for the loads of %llu links",
+                                (unsigned long long)v->network.n_links);
 }
 
 /* ---- running a case ---- */
@@ -96,7 +100,8 @@ static void progress(void *context, uint32_t done, uint32_t all)
     struct watch *w = context;
     uint64_t now = rail_now_ns();
     if (now - w->begin_ns < 1000000000u || now - w->said_ns < (w->terminal ? 200000000u : 10000000000u)) return;
-    fprintf(stderr, "%srailccl plan: %s: %u of %u hosts%s", w->terminal ? "\r" : "", w->what, done, all, w->terminal ? "" : "\n");
+    fprintf(stderr, "%srailccl plan: %s: %u of %u hosts%s", w->terminal ? "\r" : "", w->what, done, all,
+            w->terminal ? "" : "\n");
     w->said_ns = now;
     w->said = true;
 }
@@ -117,7 +122,8 @@ static double least_ns(const struct plan_view *v, const struct job *job)
     const struct plan_wish *w = v->wish;
     double m = job->shape.n_nodes, bytes = (double)job->ask.bytes;
     double rate = v->network.n_rails * v->network.n_ports * (double)v->network.whole[NETWORK_NIC_UP];
-    bool everybody = w->collective == PLAN_ALLGATHER || w->collective == PLAN_REDUCESCATTER || w->collective == PLAN_ALLREDUCE;
+    bool everybody = w->collective == PLAN_ALLGATHER || w->collective == PLAN_REDUCESCATTER ||
+                     w->collective == PLAN_ALLREDUCE;
     double sent = m < 2 ? 0 : everybody ? bytes * (m - 1) / m : bytes;
     return (w->collective == PLAN_ALLREDUCE ? 2 : 1) * sent / rate;
 }
@@ -126,11 +132,22 @@ static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct l
 {
     const struct plan_wish *w = v->wish;
     struct watch watch = {.begin_ns = rail_now_ns(), .terminal = isatty(2), .what = "laying plans"};
-    struct job_request ask = {.n_hosts = w->job_hosts, .gpus = w->gpus, .collective = w->collective, .algorithm = row->asked,
-                              .bytes = row->bytes, .root = w->root, .as_given = row->as_given, .unaware = row->unaware,
-                              .flows = w->flows, .channels = w->channels, .window_bytes = w->window_bytes,
-                              .slot_bytes = w->slot_bytes, .machine = w->machine,
-                              .method = w->all ? JOB_ALL : w->classes ? JOB_CLASSES : JOB_AUTO};
+    struct job_request ask = {.n_hosts = w->job_hosts,
+                              .gpus = w->gpus,
+                              .collective = w->collective,
+                              .algorithm = row->asked,
+                              .bytes = row->bytes,
+                              .root = w->root,
+                              .as_given = row->as_given,
+                              .unaware = row->unaware,
+                              .flows = w->flows,
+                              .channels = w->channels,
+                              .window_bytes = w->window_bytes,
+                              .slot_bytes = w->slot_bytes,
+                              .machine = w->machine,
+                              .method = w->all       ? JOB_ALL
+                                        : w->classes ? JOB_CLASSES
+                                                     : JOB_AUTO};
     enum rail_result r = RAIL_OK;
     memset(v->loads, 0, v->network.n_links * sizeof *v->loads);
     for (uint32_t j = 0; r == RAIL_OK && j < w->jobs; j++) {
@@ -144,7 +161,8 @@ static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct l
         struct clocks_report clocks;
         r = clocks_run(&jobs[j], &v->network, v->loads, &laid[j], &row->loads, &clocks);
         if (r != RAIL_OK || clocks.ns < row->ns) continue;
-        row->ns = clocks.ns, row->clock_ns = clocks.clock_ns, row->link_ns = clocks.link_ns, row->local_ns = clocks.local_ns;
+        row->ns = clocks.ns, row->clock_ns = clocks.clock_ns, row->link_ns = clocks.link_ns,
+        row->local_ns = clocks.local_ns;
         row->chain = clocks.chain, row->rounds = clocks.rounds, row->clocks = clocks.ranks;
         row->algorithm = jobs[j].choice.algorithm, row->channels = jobs[j].choice.n_channels;
         row->checked = jobs[j].n_checked;
@@ -185,7 +203,8 @@ static enum rail_result run_all(struct plan_view *v)
     const struct plan_wish *w = v->wish;
     for (uint32_t a = 0; a < w->n_algorithms; a++)
         for (uint32_t s = 0; s < w->n_sizes; s++) {
-            struct plan_row row = {.asked = w->algorithms[a], .bytes = w->sizes[s], .as_given = w->as_given, .unaware = w->unaware};
+            struct plan_row row = {
+                .asked = w->algorithms[a], .bytes = w->sizes[s], .as_given = w->as_given, .unaware = w->unaware};
             if (w->compare) {
                 row.as_given = row.unaware = true;
                 RAIL_TRY(run_or_say(v, &row));

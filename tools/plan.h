@@ -1,4 +1,5 @@
-/* plan.h - what the parts of `railccl plan` share: the wish, one row per case that was simulated, the loads of one of them. */
+/* plan.h - what the parts of `railccl plan` share: the wish, one row per case that was simulated, the loads of one of
+ * them. */
 #ifndef TOOLS_PLAN_H
 #define TOOLS_PLAN_H
 

@@ -10,7 +10,8 @@
 static int usage(FILE *out)
 {
     fputs("Usage: railccl plan [options]\n"
-          "Lays the plans that a collective would run over a network, and says where the bytes go and how long it takes.\n"
+          "Lays the plans that a collective would run over a network, and says where the bytes go and how long it "
+          "takes.\n"
           "Nothing is sent; no rank is started.\n\n"
           "The network:\n"
           "  --fabric FILE             hosts, leaves and pods of a fabric file or Slurm's topology.conf; else:\n"
@@ -35,9 +36,11 @@ static int usage(FILE *out)
           "  --nics aligned|unaware    NIC r to NIC r, or to any\n"
           "  --compare                 each algorithm as it is, with unaware NICs, and with the given order\n"
           "  --flows N                 of a lane, which switches hash apart (4)\n"
-          "  --channels N, --window BYTES, --slot BYTES   as NCCL_MIN_NCHANNELS, RAILCCL_WINDOW_BYTES, RAILCCL_NET_SLOT_BYTES\n"
+          "  --channels N, --window BYTES, --slot BYTES   as NCCL_MIN_NCHANNELS, RAILCCL_WINDOW_BYTES, "
+          "RAILCCL_NET_SLOT_BYTES\n"
           "  --machine NAME            h100, rig: what a hop and a byte cost (src/simulate/calibration.def)\n"
-          "  --cost NAME=NUMBER        of it another: payload, hop_ns, switch_ns, local_hop_ns, step_ns, memory_ns_per_byte,\n"
+          "  --cost NAME=NUMBER        of it another: payload, hop_ns, switch_ns, local_hop_ns, step_ns, "
+          "memory_ns_per_byte,\n"
           "                            local_gbyte_s; may be repeated\n\n"
           "How it is done and shown:\n"
           "  --all, --classes          build every rank's plan; one of each class, a thousand ranks compared\n"
@@ -49,9 +52,45 @@ static int usage(FILE *out)
     return out == stdout ? 0 : 2;
 }
 
-enum { O_FABRIC = 256, O_HOSTS, O_KIND, O_RAILS, O_TIERS, O_RATE, O_OVER, O_LEAF, O_POD, O_SPINES, O_CORES, O_COST, O_DOWN, O_SLOW,
-       O_GPUS, O_JOBS, O_JOB_HOSTS, O_PLACE, O_COLLECTIVE, O_SIZE, O_SIZES, O_ROOT, O_ALGO, O_ORDER, O_NICS, O_COMPARE,
-       O_FLOWS, O_CHANNELS, O_WINDOW, O_SLOT, O_MACHINE, O_ALL, O_CLASSES, O_MEMORY, O_JSON, O_SVG, O_PLOT };
+enum {
+    O_FABRIC = 256,
+    O_HOSTS,
+    O_KIND,
+    O_RAILS,
+    O_TIERS,
+    O_RATE,
+    O_OVER,
+    O_LEAF,
+    O_POD,
+    O_SPINES,
+    O_CORES,
+    O_COST,
+    O_DOWN,
+    O_SLOW,
+    O_GPUS,
+    O_JOBS,
+    O_JOB_HOSTS,
+    O_PLACE,
+    O_COLLECTIVE,
+    O_SIZE,
+    O_SIZES,
+    O_ROOT,
+    O_ALGO,
+    O_ORDER,
+    O_NICS,
+    O_COMPARE,
+    O_FLOWS,
+    O_CHANNELS,
+    O_WINDOW,
+    O_SLOT,
+    O_MACHINE,
+    O_ALL,
+    O_CLASSES,
+    O_MEMORY,
+    O_JSON,
+    O_SVG,
+    O_PLOT
+};
 
 static const struct option options[] = {
     {"fabric", required_argument, NULL, O_FABRIC},     {"hosts", required_argument, NULL, O_HOSTS},
@@ -197,9 +236,15 @@ static bool read_fault(struct plan_wish *w, char *text, bool down)
 static bool read_cost(struct plan_wish *w, char *text)
 {
     struct simulate_machine *m = &w->costs;
-    const struct { const char *name; double *at; } fields[] = {
-        {"payload", &m->payload}, {"hop_ns", &m->hop_ns}, {"switch_ns", &m->switch_ns}, {"local_hop_ns", &m->local_hop_ns},
-        {"step_ns", &m->step_ns}, {"memory_ns_per_byte", &m->memory_ns_per_byte}, {"local_gbyte_s", &m->local_gbyte_s},
+    const struct { const char *name; double *at;
+    } fields[] = {
+        {"payload", &m->payload},
+        {"hop_ns", &m->hop_ns},
+        {"switch_ns", &m->switch_ns},
+        {"local_hop_ns", &m->local_hop_ns},
+        {"step_ns", &m->step_ns},
+        {"memory_ns_per_byte", &m->memory_ns_per_byte},
+        {"local_gbyte_s", &m->local_gbyte_s},
     };
     char *equals = strchr(text, '=');
     double value;
@@ -246,16 +291,26 @@ static const char *take_named(struct plan_wish *w, int option, char *text)
     case O_RATE: return read_number(text, &w->network.nic_gbit) ? NULL : "Gbit/s, each way";
     case O_OVER: return read_over(w, text) ? NULL : "one number, or two with a comma: 2 is 2:1";
     case O_DOWN: return read_fault(w, text, true) ? NULL : "at most 64 parts";
-    case O_SLOW: return read_fault(w, text, false) ? NULL : "PART=FACTOR with a factor above 0, at most 1; a rate of zero is --down";
+    case O_SLOW:
+        return read_fault(w, text, false) ? NULL
+                                          : "PART=FACTOR with a factor above 0, at most 1; a rate of zero is --down";
     case O_PLACE: return read_place(w, text) ? NULL : "whole, fragmented:SEED or shuffled:SEED";
     case O_COLLECTIVE: return read_collective(w, text) ? NULL : "no such collective";
-    case O_ALGO: return read_algorithms(w, text) ? NULL : "auto, all, ring, tree, doubling, hierarchy, rails, ranktree ...";
+    case O_ALGO:
+        return read_algorithms(w, text) ? NULL : "auto, all, ring, tree, doubling, hierarchy, rails, ranktree ...";
     case O_SIZES: return read_sizes(w, text) ? NULL : "FROM:TO[:FACTOR], at most 32 sizes, such as 1M:4G or 1K:1G:2";
     case O_ROOT: return strcmp(text, "0") == 0 || read_count(text, &w->root) ? NULL : "a rank";
-    case O_ORDER: return strcmp(text, "given") == 0 ? (w->as_given = true, NULL) : strcmp(text, "ours") == 0 ? NULL : "ours or given";
-    case O_NICS: return strcmp(text, "unaware") == 0 ? (w->unaware = true, NULL) : strcmp(text, "aligned") == 0 ? NULL : "aligned or unaware";
+    case O_ORDER:
+        return strcmp(text, "given") == 0  ? (w->as_given = true, NULL)
+               : strcmp(text, "ours") == 0 ? NULL
+                                           : "ours or given";
+    case O_NICS:
+        return strcmp(text, "unaware") == 0   ? (w->unaware = true, NULL)
+               : strcmp(text, "aligned") == 0 ? NULL
+                                              : "aligned or unaware";
     case O_MACHINE: return read_machine(w, text) ? NULL : simulate_machine_names;
-    case O_COST: return read_cost(w, text) ? NULL : "NAME=NUMBER, not negative; payload above 0, at most 1; --help lists names";
+    case O_COST:
+        return read_cost(w, text) ? NULL : "NAME=NUMBER, not negative; payload above 0, at most 1; --help lists names";
     case O_MEMORY: return read_number(text, &w->memory_gib) && w->memory_gib > 0 ? NULL : "GiB";
     default: return NULL;
     }
@@ -297,7 +352,8 @@ int plan_read_options(struct plan_wish *w, int argc, char **argv)
         const char *wanted = take(w, c, optarg);
         if (wanted) return bad(options[index].name, optarg, wanted);
     }
-    if (optind < argc) return fprintf(stderr, "railccl plan: %s: everything is said by options; --help\n", argv[optind]), 2;
+    if (optind < argc)
+        return fprintf(stderr, "railccl plan: %s: everything is said by options; --help\n", argv[optind]), 2;
     if (w->all && w->classes) return fprintf(stderr, "railccl plan: --all or --classes, not both\n"), 2;
     if (!w->network.tiers) w->network.tiers = w->network.hosts > 512 ? 3 : 2;
     w->machine = &w->costs;

@@ -1,5 +1,5 @@
-/* plan_plot.c - cases over sizes: time on the left, share of what the NICs could do on the right; a line per algorithm, order and
- * way of using NICs, its name at its end. */
+/* plan_plot.c - cases over sizes: time on the left, share of what the NICs could do on the right; a line per
+ * algorithm, order and way of using NICs, its name at its end. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,13 +10,15 @@
 
 enum { WIDTH = 1200, HEIGHT = 520, TOP = 96, BOTTOM = 456, PANEL = 440, LEFT = 78, RIGHT = 640, LINES_MAX = 64 };
 
-static const char *const colours[] = {"#2563eb", "#d97706", "#059669", "#dc2626", "#7c3aed", "#0891b2", "#be185d", "#65a30d"};
+static const char *const colours[] = {"#2563eb", "#d97706", "#059669", "#dc2626",
+                                      "#7c3aed", "#0891b2", "#be185d", "#65a30d"};
 
 struct axis { double low, high, from, to; bool log; };
 
 static double at(const struct axis *a, double value)
 {
-    double x = a->log ? (log(value) - log(a->low)) / (log(a->high) - log(a->low)) : (value - a->low) / (a->high - a->low);
+    double x = a->log ? (log(value) - log(a->low)) / (log(a->high) - log(a->low))
+                      : (value - a->low) / (a->high - a->low);
     return a->from + x * (a->to - a->from);
 }
 
@@ -70,8 +72,8 @@ static void draw_axes(FILE *out, const struct axis *x, const struct axis *y, boo
 }
 
 /* One line through the cases of one kind. The legend stands in the left panel, where lines begin low. */
-static void draw_line(const struct plan_view *v, FILE *out, uint32_t first, uint32_t number, const struct axis *x, const struct axis *y,
-                      double (*value)(const struct plan_row *r))
+static void draw_line(const struct plan_view *v, FILE *out, uint32_t first, uint32_t number, const struct axis *x,
+                      const struct axis *y, double (*value)(const struct plan_row *r))
 {
     const char *ink = colours[number % 8], *dash = number >= 8 ? " stroke-dasharray=\"6 4\"" : "";
     bool begun = false;
@@ -103,9 +105,9 @@ static void draw_head(const struct plan_view *v, FILE *out)
 {
     char line[300];
     const struct network *n = &v->network;
-    snprintf(line, sizeof line, "%s on %u ranks: %u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers", collective_name(v->wish->collective),
-             v->wish->job_hosts * v->wish->gpus, v->wish->job_hosts, n->n_rails, v->wish->network.nic_gbit, network_kind_names[n->kind],
-             n->n_tiers);
+    snprintf(line, sizeof line, "%s on %u ranks: %u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers",
+             collective_name(v->wish->collective), v->wish->job_hosts * v->wish->gpus, v->wish->job_hosts, n->n_rails,
+             v->wish->network.nic_gbit, network_kind_names[n->kind], n->n_tiers);
     plan_svg_text(out, 30, 36, "font-size=\"20\" font-weight=\"bold\" fill=\"#0f172a\"", line);
     snprintf(line, sizeof line, "costs of %s: %s", v->wish->machine->name, v->wish->machine->source);
     plan_svg_text(out, 30, 58, "font-size=\"13\" fill=\"#475569\"", line);
@@ -117,7 +119,8 @@ static void draw_head(const struct plan_view *v, FILE *out)
 int plan_write_plot(const struct plan_view *v, FILE *out)
 {
     uint32_t first[LINES_MAX], n = lines_of(v, first);
-    struct axis x = {.low = 1e300, .from = LEFT, .to = LEFT + PANEL, .log = true}, y = {.low = 1e300, .from = BOTTOM, .to = TOP, .log = true};
+    struct axis x = {.low = 1e300, .from = LEFT, .to = LEFT + PANEL, .log = true},
+                y = {.low = 1e300, .from = BOTTOM, .to = TOP, .log = true};
     struct axis share = {.low = 0, .high = 100, .from = BOTTOM, .to = TOP};
     char name[64];
     for (uint32_t k = 0; k < v->n_rows; k++) {
@@ -126,7 +129,8 @@ int plan_write_plot(const struct plan_view *v, FILE *out)
         x.low = fmin(x.low, (double)r->bytes), x.high = fmax(x.high, (double)r->bytes);
         y.low = fmin(y.low, r->ns), y.high = fmax(y.high, r->ns);
     }
-    if (n == 0 || x.low >= x.high) return fprintf(stderr, "railccl plan: --plot wants several sizes: --sizes FROM:TO\n"), 1;
+    if (n == 0 || x.low >= x.high)
+        return fprintf(stderr, "railccl plan: --plot wants several sizes: --sizes FROM:TO\n"), 1;
     y.low = pow(10, floor(log10(y.low))), y.high = pow(10, ceil(log10(y.high)));
     plan_svg_begin(out, WIDTH, HEIGHT + 24.0 * ((n + 3) / 4));
     draw_head(v, out);

@@ -6,8 +6,8 @@
  *   [leaf 0] [leaf 1] ...
  *   host host host         a square per NIC
  *
- *   or, where they are many, a strip per tier: a column per unit or host, a row per rail; a cell is its busiest link, cells of
- *   several hosts the busiest of these.
+ *   or, where they are many, a strip per tier: a column per unit or host, a row per rail; a cell is its busiest link,
+ *   a cell of several hosts the busiest of these.
  *
  * Colours say how much of the busiest link's time a link is busy. */
 #include <math.h>
@@ -34,8 +34,9 @@ void plan_svg_text(FILE *out, double x, double y, const char *style, const char 
 
 void plan_svg_begin(FILE *out, double width, double height)
 {
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
-                 "font-family=\"Helvetica, Arial, sans-serif\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %.0f %.0f\" width=\"%.0f\" height=\"%.0f\" "
+            "font-family=\"Helvetica, Arial, sans-serif\">\n<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n",
             width, height, width, height);
 }
 
@@ -51,7 +52,8 @@ static const char *colour(double share, char out[16])
     int k = at >= 3 ? 2 : (int)at;
     part = at - k;
     snprintf(out, 16, "#%02x%02x%02x", (int)(stops[k].r + part * (stops[k + 1].r - stops[k].r)),
-             (int)(stops[k].g + part * (stops[k + 1].g - stops[k].g)), (int)(stops[k].b + part * (stops[k + 1].b - stops[k].b)));
+             (int)(stops[k].g + part * (stops[k + 1].g - stops[k].g)),
+             (int)(stops[k].b + part * (stops[k + 1].b - stops[k].b)));
     return out;
 }
 
@@ -90,30 +92,39 @@ static void head(const struct drawing *d)
     const struct plan_wish *w = d->view->wish;
     char line[400], c[16];
     double gib = (double)r->bytes / 1073741824.0;
-    snprintf(line, sizeof line, "%s of %.4g %s by %s: %.4g ms", collective_name(w->collective), gib >= 1 ? gib : gib * 1024,
-             gib >= 1 ? "GiB" : "MiB", plan_algorithm_names[r->algorithm], r->ns / 1e6);
+    snprintf(line, sizeof line, "%s of %.4g %s by %s: %.4g ms", collective_name(w->collective),
+             gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB", plan_algorithm_names[r->algorithm], r->ns / 1e6);
     plan_svg_text(d->out, MARGIN, 38, "font-size=\"22\" font-weight=\"bold\" fill=\"#0f172a\"", line);
-    snprintf(line, sizeof line, "%u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers; %s NICs, hosts in %s order; %.2f switches a byte, %.3g %% of bytes change rail",
+    snprintf(line, sizeof line,
+             "%u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers; %s NICs, hosts in %s order; %.2f switches a byte, %.3g "
+             "%% of bytes change rail",
              d->net->n_hosts, d->net->n_rails, w->network.nic_gbit, network_kind_names[d->net->kind], d->net->n_tiers,
              r->unaware ? "unaware" : "aligned", r->as_given ? "the given" : "our", plan_switches(r),
              r->sent > 0 ? 100 * r->cross_rail / r->sent : 0);
     plan_svg_text(d->out, MARGIN, 62, "font-size=\"14\" fill=\"#475569\"", line);
     for (int k = 0; k < 100; k++)
-        fprintf(d->out, "<rect x=\"%.1f\" y=\"78\" width=\"2.6\" height=\"14\" fill=\"%s\"/>\n", MARGIN + k * 2.5, colour(k / 99.0, c));
+        fprintf(d->out, "<rect x=\"%.1f\" y=\"78\" width=\"2.6\" height=\"14\" fill=\"%s\"/>\n", MARGIN + k * 2.5,
+                colour(k / 99.0, c));
     snprintf(line, sizeof line, "busy, of the busiest link's %.4g ms", d->full_ns / 1e6);
     plan_svg_text(d->out, MARGIN, 108, "font-size=\"12\" fill=\"#475569\"", "0 %");
     plan_svg_text(d->out, MARGIN + 250, 108, "font-size=\"12\" text-anchor=\"end\" fill=\"#475569\"", "100 %");
     plan_svg_text(d->out, MARGIN + 262, 90, "font-size=\"13\" fill=\"#475569\"", line);
-    fprintf(d->out, "<rect x=\"560\" y=\"78\" width=\"24\" height=\"14\" fill=\"%s\"/><rect x=\"660\" y=\"78\" width=\"24\" height=\"14\" fill=\"%s\"/>\n", IDLE, DOWN);
+    fprintf(d->out,
+            "<rect x=\"560\" y=\"78\" width=\"24\" height=\"14\" fill=\"%s\"/><rect x=\"660\" y=\"78\" width=\"24\" "
+            "height=\"14\" fill=\"%s\"/>\n",
+            IDLE, DOWN);
     plan_svg_text(d->out, 590, 90, "font-size=\"13\" fill=\"#475569\"", "unused");
     plan_svg_text(d->out, 690, 90, "font-size=\"13\" fill=\"#475569\"", "down");
     line[0] = '\0';
     for (uint32_t k = 0; k < w->n_faults && strlen(line) < 120; k++) {
         size_t n = strlen(line);
-        if (w->faults[k].factor > 0) snprintf(line + n, sizeof line - n, "%s%.40s at %.3g", k ? ", " : "", w->faults[k].what, w->faults[k].factor);
+        if (w->faults[k].factor > 0)
+            snprintf(line + n, sizeof line - n, "%s%.40s at %.3g", k ? ", " : "", w->faults[k].what,
+                     w->faults[k].factor);
         else snprintf(line + n, sizeof line - n, "%s%.40s is down", k ? ", " : "", w->faults[k].what);
     }
-    plan_svg_text(d->out, WIDTH - MARGIN, 90, "font-size=\"14\" text-anchor=\"end\" font-weight=\"bold\" fill=\"#1e293b\"", line);
+    plan_svg_text(d->out, WIDTH - MARGIN, 90,
+                  "font-size=\"14\" text-anchor=\"end\" font-weight=\"bold\" fill=\"#1e293b\"", line);
 }
 
 /* ---- few parts ---- */
@@ -133,10 +144,12 @@ static void box(const struct drawing *d, double x, double y, double wide, const 
 {
     char c[16];
     bool dark = share < 0 || share > 0.75;
-    fprintf(d->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"26\" rx=\"5\" fill=\"%s\" stroke=\"#475569\"/>\n", x - wide / 2, y,
-            wide, fill(share, c));
+    fprintf(d->out,
+            "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"26\" rx=\"5\" fill=\"%s\" stroke=\"#475569\"/>\n",
+            x - wide / 2, y, wide, fill(share, c));
     char style[120];
-    snprintf(style, sizeof style, "font-size=\"%.1f\" text-anchor=\"middle\" fill=\"%s\"", fmin(12.5, wide / 3.4), dark ? "#fff" : "#0f172a");
+    snprintf(style, sizeof style, "font-size=\"%.1f\" text-anchor=\"middle\" fill=\"%s\"", fmin(12.5, wide / 3.4),
+             dark ? "#fff" : "#0f172a");
     plan_svg_text(d->out, x, y + 17, style, name);
 }
 
@@ -146,11 +159,13 @@ struct rows { double core, spine, leaf, host; };
 static double leaf_busy(const struct drawing *d, uint32_t leaf)
 {
     double most = -1;
-    for (uint32_t s = 0; s < d->net->n_spines; s++) most = fmax(most, busy(d, NETWORK_LEAF_UP, (uint64_t)leaf * d->net->n_spines + s));
+    for (uint32_t s = 0; s < d->net->n_spines; s++)
+        most = fmax(most, busy(d, NETWORK_LEAF_UP, (uint64_t)leaf * d->net->n_spines + s));
     for (uint32_t h = 0; h < d->net->n_hosts; h++)
         for (uint32_t r = 0; r < d->net->n_rails; r++)
             for (uint32_t p = 0; p < d->net->n_ports; p++)
-                if (network_leaf(d->net, h, r, p) == leaf) most = fmax(most, busy(d, NETWORK_NIC_UP, network_nic(d->net, h, r, p)));
+                if (network_leaf(d->net, h, r, p) == leaf)
+                    most = fmax(most, busy(d, NETWORK_NIC_UP, network_nic(d->net, h, r, p)));
     return most;
 }
 
@@ -168,8 +183,8 @@ static void few_cables(const struct drawing *d, const struct rows *y, uint32_t s
                   busy(d, NETWORK_LEAF_UP, (uint64_t)leaf * n->n_spines + s));
     for (uint32_t s = 0; s < spines; s++)
         for (uint32_t c = 0; c < n->n_cores; c++)
-            cable(d, x_of(s, spines), y->spine, x_of(s % (n->n_planes * n->n_spines) * n->n_cores + c, cores), y->core + 26,
-                  busy(d, NETWORK_SPINE_UP, (uint64_t)s * n->n_cores + c));
+            cable(d, x_of(s, spines), y->spine, x_of(s % (n->n_planes * n->n_spines) * n->n_cores + c, cores),
+                  y->core + 26, busy(d, NETWORK_SPINE_UP, (uint64_t)s * n->n_cores + c));
     for (uint32_t h = 0; h < n->n_hosts; h++)
         for (uint32_t r = 0; r < n->n_rails; r++)
             for (uint32_t p = 0; p < n->n_ports; p++)
@@ -180,23 +195,33 @@ static void few_cables(const struct drawing *d, const struct rows *y, uint32_t s
 static void few_hosts(const struct drawing *d, const struct rows *y)
 {
     const struct network *n = d->net;
-    double room = (WIDTH - 2.0 * MARGIN) / n->n_hosts, wide = fmin(room - 4, 74), cell = fmin(14, (wide - 6) / (n->n_rails > 4 ? (n->n_rails + 1) / 2.0 : n->n_rails));
+    double room = (WIDTH - 2.0 * MARGIN) / n->n_hosts, wide = fmin(room - 4, 74),
+           cell = fmin(14, (wide - 6) / (n->n_rails > 4 ? (n->n_rails + 1) / 2.0 : n->n_rails));
     uint32_t columns = n->n_rails > 4 ? (n->n_rails + 1) / 2 : n->n_rails;
     for (uint32_t h = 0; h < n->n_hosts; h++) {
         char name[NETWORK_NAME_BYTES], c[16], style[100];
         double left = x_of(h, n->n_hosts) - wide / 2;
-        fprintf(d->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"58\" rx=\"4\" fill=\"#f8fafc\" stroke=\"#94a3b8\"/>\n", left, y->host, wide);
+        fprintf(
+            d->out,
+            "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"58\" rx=\"4\" fill=\"#f8fafc\" stroke=\"#94a3b8\"/>\n",
+            left, y->host, wide);
         for (uint32_t r = 0; r < n->n_rails; r++) {
             double share = -1;
-            for (uint32_t p = 0; p < n->n_ports; p++) share = fmax(share, busy(d, NETWORK_NIC_UP, network_nic(n, h, r, p)));
-            fprintf(d->out, "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" stroke=\"#fff\" stroke-width=\"0.7\"/>\n",
-                    left + (wide - columns * cell) / 2 + r % columns * cell, y->host + 5 + r / columns * 15.0, cell, 14.0, fill(share, c));
+            for (uint32_t p = 0; p < n->n_ports; p++)
+                share = fmax(share, busy(d, NETWORK_NIC_UP, network_nic(n, h, r, p)));
+            fprintf(d->out,
+                    "<rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" fill=\"%s\" stroke=\"#fff\" "
+                    "stroke-width=\"0.7\"/>\n",
+                    left + (wide - columns * cell) / 2 + r % columns * cell, y->host + 5 + r / columns * 15.0, cell,
+                    14.0, fill(share, c));
         }
         network_host_name(n, h, name);
-        snprintf(style, sizeof style, "font-size=\"%.1f\" text-anchor=\"middle\" fill=\"#334155\"", fmin(11, wide / 3.2));
+        snprintf(style, sizeof style, "font-size=\"%.1f\" text-anchor=\"middle\" fill=\"#334155\"",
+                 fmin(11, wide / 3.2));
         plan_svg_text(d->out, left + wide / 2, y->host + 51, style, strncmp(name, "host", 4) == 0 ? name + 4 : name);
     }
-    plan_svg_text(d->out, MARGIN, y->host + 76, "font-size=\"13\" fill=\"#475569\"", "hosts: a square is a NIC, rail 0 first");
+    plan_svg_text(d->out, MARGIN, y->host + 76, "font-size=\"13\" fill=\"#475569\"",
+                  "hosts: a square is a NIC, rail 0 first");
 }
 
 static double draw_few(const struct drawing *d, bool dry)
@@ -210,12 +235,14 @@ static double draw_few(const struct drawing *d, bool dry)
     if (dry) return y.host + 96;
     few_cables(d, &y, spines, cores);
     char name[64];
-    for (uint32_t c = 0; c < cores; c++) snprintf(name, sizeof name, "%u", c), box(d, x_of(c, cores), y.core, fmin(60, 1080.0 / cores), name, 0);
+    for (uint32_t c = 0; c < cores; c++)
+        snprintf(name, sizeof name, "%u", c), box(d, x_of(c, cores), y.core, fmin(60, 1080.0 / cores), name, 0);
     for (uint32_t s = 0; s < spines; s++) {
         double share = -1;
         for (uint32_t leaf = 0; leaf < n->n_leaves; leaf++)
             for (uint32_t k = 0; k < n->n_spines; k++)
-                if (spine_of(d, leaf, k) == s) share = fmax(share, busy(d, NETWORK_LEAF_UP, (uint64_t)leaf * n->n_spines + k));
+                if (spine_of(d, leaf, k) == s)
+                    share = fmax(share, busy(d, NETWORK_LEAF_UP, (uint64_t)leaf * n->n_spines + k));
         snprintf(name, sizeof name, spines > 16 ? "s%u" : "spine %u", s);
         box(d, x_of(s, spines), y.spine, fmin(74, 1080.0 / spines), name, share);
     }
@@ -240,7 +267,8 @@ struct strip {
 static double nic_share(const struct drawing *d, uint32_t row, uint32_t column)
 {
     double most = -1;
-    for (uint32_t p = 0; p < d->net->n_ports; p++) most = fmax(most, busy(d, NETWORK_NIC_UP, network_nic(d->net, column, row, p)));
+    for (uint32_t p = 0; p < d->net->n_ports; p++)
+        most = fmax(most, busy(d, NETWORK_NIC_UP, network_nic(d->net, column, row, p)));
     return most;
 }
 
@@ -257,7 +285,8 @@ static double core_share(const struct drawing *d, uint32_t row, uint32_t column)
 {
     double most = -1;
     uint64_t spine = (uint64_t)column * d->net->n_planes * d->net->n_spines + row;
-    for (uint32_t c = 0; c < d->net->n_cores; c++) most = fmax(most, busy(d, NETWORK_SPINE_UP, spine * d->net->n_cores + c));
+    for (uint32_t c = 0; c < d->net->n_cores; c++)
+        most = fmax(most, busy(d, NETWORK_SPINE_UP, spine * d->net->n_cores + c));
     return most;
 }
 
@@ -273,9 +302,11 @@ static double draw_strip(const struct drawing *d, const struct strip *s, double 
     for (uint32_t row = 0; row < s->rows; row++)
         for (uint32_t cell = 0; cell < cells; cell++) {
             double share = -1;
-            for (uint32_t k = cell * per; k < (cell + 1) * per && k < s->columns; k++) share = fmax(share, s->share(d, row, k));
-            fprintf(d->out, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%d\" fill=\"%s\"/>\n", MARGIN + cell * wide,
-                    y + 24 + row * (double)CELL_HEIGHT, wide > 3 ? wide - 0.6 : wide, CELL_HEIGHT - 1, fill(share, c));
+            for (uint32_t k = cell * per; k < (cell + 1) * per && k < s->columns; k++)
+                share = fmax(share, s->share(d, row, k));
+            fprintf(d->out, "<rect x=\"%.2f\" y=\"%.1f\" width=\"%.2f\" height=\"%d\" fill=\"%s\"/>\n",
+                    MARGIN + cell * wide, y + 24 + row * (double)CELL_HEIGHT, wide > 3 ? wide - 0.6 : wide,
+                    CELL_HEIGHT - 1, fill(share, c));
         }
     return y + 24 + s->rows * (double)CELL_HEIGHT + 30;
 }
@@ -284,9 +315,10 @@ static double draw_strips(const struct drawing *d, bool dry)
 {
     const struct network *n = d->net;
     const struct strip strips[] = {
-        {"cables of spines to cores: a row is a spine of its pod", "pods", n->n_cores ? n->n_planes * n->n_spines : 0, n->n_pods, core_share},
-        {n->kind == NETWORK_FAT_TREE ? "cables of leaves to spines" : "cables of leaves to spines: a row is a rail", "units of hosts",
-         n->n_spines ? n->n_leaves / n->n_units : 0, n->n_units, uplink_share},
+        {"cables of spines to cores: a row is a spine of its pod", "pods", n->n_cores ? n->n_planes * n->n_spines : 0,
+         n->n_pods, core_share},
+        {n->kind == NETWORK_FAT_TREE ? "cables of leaves to spines" : "cables of leaves to spines: a row is a rail",
+         "units of hosts", n->n_spines ? n->n_leaves / n->n_units : 0, n->n_units, uplink_share},
         {"NICs: a row is a rail", "hosts", n->n_rails, n->n_hosts, nic_share},
     };
     double y = HEAD + 14;
@@ -299,7 +331,8 @@ static double draw_strips(const struct drawing *d, bool dry)
 int plan_write_svg(const struct plan_view *v, FILE *out)
 {
     struct drawing d = {.view = v, .net = &v->network, .out = out};
-    if (v->n_rows == 0 || v->rows[v->drawn].why[0]) return fprintf(stderr, "railccl plan: nothing was simulated that could be drawn\n"), 1;
+    if (v->n_rows == 0 || v->rows[v->drawn].why[0])
+        return fprintf(stderr, "railccl plan: nothing was simulated that could be drawn\n"), 1;
     d.full_ns = v->rows[v->drawn].loads.busiest_ns;
     uint32_t spines = d.net->n_pods * d.net->n_planes * d.net->n_spines;
     bool few = d.net->n_hosts <= FEW_HOSTS && d.net->n_leaves <= FEW_LEAVES && spines <= FEW_SPINES &&

@@ -35,8 +35,8 @@ struct strand {
     double now;
 };
 
-/* A rank's wire: busy until `free`, but for the gaps that were left last. Strands are not run in the order of time to the
- * nanosecond, and what is ready early must not wait behind what was only run before it. */
+/* A rank's wire: busy until `free`, but for the gaps that were left last. Strands are not run in the order of time to
+ * the nanosecond, and what is ready early must not wait behind what was only run before it. */
 enum { GAPS = 8 };
 struct wire {
     double free;
@@ -303,8 +303,8 @@ static bool run_strand(struct model *m, struct strand *s)
     return moved;
 }
 
-/* One step of the strand that is least far in time, or of the next that is not blocked: strands of a rank share its wire, and
- * one that ran ahead would take it before its turn. */
+/* One step of the strand that is least far in time, or of the next that is not blocked: strands of a rank share its
+ * wire, and one that ran ahead would take it before its turn. */
 static bool run_rank(struct model *m, uint32_t r)
 {
     struct strand *first = &m->strands[m->strands_of[r]];
@@ -312,7 +312,8 @@ static bool run_rank(struct model *m, uint32_t r)
     for (uint32_t turn = 0; turn < n; turn++) {
         uint32_t least = n;
         for (uint32_t k = 0; k < n; k++)
-            if (!(tried >> k & 1) && !finished(m, &first[k]) && (least == n || first[k].now < first[least].now)) least = k;
+            if (!(tried >> k & 1) && !finished(m, &first[k]) && (least == n || first[k].now < first[least].now))
+                least = k;
         if (least == n) return false;
         if (run_strand(m, &first[least])) return true;
         tried |= 1u << least;
@@ -331,8 +332,8 @@ static bool run_all(struct model *m)
     return true;
 }
 
-/* What a round more costs: the mean of some before the last, after which nothing follows. Where credit is what is waited for,
- * every round that finds all slots taken is dearer; windows take turns, too. */
+/* What a round more costs: the mean of some before the last, after which nothing follows. Where credit is what is
+ * waited for, every round that finds all slots taken is dearer; windows take turns, too. */
 static double stride(const struct model *m)
 {
     uint64_t n = m->rounds, turn = n >= 2 + m->slots ? m->slots : PLAN_WINDOW_DEPTH;

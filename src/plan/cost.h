@@ -23,9 +23,10 @@ struct plan_rates {
 /* Derived in cost.c. */
 struct plan_rates plan_rates_default(const struct shape *shape);
 
-/* Links on a network that is known better than "one wire per node": entry rank * PLAN_MAX_LINKS + link of the rank's plan.
- * What leaves a rank by links with ns_per_byte > 0 queues for one wire of its own, as it comes; or each link has its share of it
- * for itself (`apart`). Links take turns by bytes, so what really happens is at least as good as fixed shares. */
+/* Links on a network that is known better than "one wire per node": entry rank * PLAN_MAX_LINKS + link of the rank's
+ * plan. What leaves a rank by links with ns_per_byte > 0 queues for one wire of its own, as it comes; or each link has
+ * its share of it for itself (`apart`). Links take turns by bytes, so what really happens is at least as good as fixed
+ * shares. */
 struct plan_cost_wires {
     const double *ns_per_byte; /* of links out; 0: it leaves no host */
     const double *hop_ns;      /* of links out */
@@ -41,7 +42,7 @@ struct plan_cost_call {
     uint32_t n_channels;      /* that share a rank's memory and wire */
     uint32_t slots;           /* of every link */
     bool direct;              /* buffers that peers reach directly */
-    const struct plan_cost_wires *wires; /* NULL: hop_ns[1] and wire_ns_per_byte of the rates, shared by a node's senders */
+    const struct plan_cost_wires *wires; /* NULL: those of the rates, shared by a node's senders */
 };
 
 /* Time until the last rank is through; negative: out of memory, or plans that never end. */

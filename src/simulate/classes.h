@@ -1,8 +1,9 @@
-/* classes.h - ranks that do the same: the j-th ranks of all nodes, each with its node moved to where the first node is. Holds
- * for plans that walk the nodes in a circle (ring, rails); not for trees, nor where nodes have different numbers of ranks.
+/* classes.h - ranks that do the same: the j-th ranks of all nodes, each with its node moved to where the first node
+ * is. Holds for plans that walk the nodes in a circle (ring, rails); not for trees, nor where nodes have different
+ * numbers of ranks.
  *
- * Rank order[start[v] + j]'s plan is then that of order[start[0] + j], with every peer v nodes on. A thousand ranks, drawn by a
- * fixed seed, are built and compared: links one by one, steps, and the bytes of every link to 1 %. */
+ * Rank order[start[v] + j]'s plan is then that of order[start[0] + j], with every peer v nodes on. A thousand ranks,
+ * drawn by a fixed seed, are built and compared: links one by one, steps, and the bytes of every link to 1 %. */
 #ifndef RAIL_SIMULATE_CLASSES_H
 #define RAIL_SIMULATE_CLASSES_H
 

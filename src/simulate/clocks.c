@@ -87,12 +87,14 @@ static enum rail_result feed(struct clocks *c, uint32_t at)
         struct plan theirs;
         uint32_t j = 0;
         if (l->direction != PLAN_LINK_IN) continue;
-        if (!job_plan_build(c->job, l->peer, 0, &theirs)) return rail_fail(RAIL_E_INTERNAL, "clocks: rank %u has no plan", l->peer);
+        if (!job_plan_build(c->job, l->peer, 0, &theirs))
+            return rail_fail(RAIL_E_INTERNAL, "clocks: rank %u has no plan", l->peer);
         while (j < theirs.n_links && !(theirs.links[j].direction == PLAN_LINK_OUT && theirs.links[j].peer == me &&
                                        theirs.links[j].way == l->way))
             j++;
         if (j == theirs.n_links)
-            return rail_fail(RAIL_E_INTERNAL, "clocks: rank %u has no link to rank %u, which has one from it", l->peer, me);
+            return rail_fail(RAIL_E_INTERNAL, "clocks: rank %u has no link to rank %u, which has one from it", l->peer,
+                             me);
         c->fed_by[at * PLAN_MAX_LINKS + k] = c->job->shape.peer_of[l->peer] * PLAN_MAX_LINKS + j;
     }
     return RAIL_OK;
@@ -107,7 +109,8 @@ static enum rail_result prepare_circle(struct clocks *c)
     struct traffic t;
     RAIL_TRY(classes_build(c->job)); /* a thousand ranks say that it is a circle */
     RAIL_TRY(allocate(c, k, true));
-    if (k > 64 || shape_build(&c->node, k, keys, 1) != 0) return rail_fail(RAIL_E_SYSTEM, "clocks: no shape of %u ranks", k);
+    if (k > 64 || shape_build(&c->node, k, keys, 1) != 0)
+        return rail_fail(RAIL_E_SYSTEM, "clocks: no shape of %u ranks", k);
     for (uint32_t j = 0; j < k; j++)
         if (!job_plan_build(c->job, s->order[j], 0, &c->plans[j]))
             return rail_fail(RAIL_E_INTERNAL, "clocks: rank %u has no plan", s->order[j]);
@@ -127,7 +130,8 @@ static enum rail_result prepare_circle(struct clocks *c)
 
 /* ---- running ---- */
 
-static double run(const struct clocks *c, bool apart, uint64_t rounds, double piece_bytes, const struct plan_rates *rates)
+static double run(const struct clocks *c, bool apart, uint64_t rounds, double piece_bytes,
+                  const struct plan_rates *rates)
 {
     struct plan_cost_wires wires = {apart ? c->share_ns : c->ns_per_byte, c->hop_ns, apart, c->fed_by};
     struct plan_cost_call call = {.plans = c->plans,
@@ -165,7 +169,8 @@ static enum rail_result run_both(struct clocks *c, struct clocks_report *out)
     for (size_t k = 0; k < n; k++) c->hop_ns[k] = 1;
     double chain = run(c, true, 1, 0, &hops);
     if (out->clock_ns < 0 || chain < 0)
-        return rail_fail(RAIL_E_SYSTEM, "clocks: out of memory for the clocks of %u ranks, or plans that never end", c->n);
+        return rail_fail(RAIL_E_SYSTEM, "clocks: out of memory for the clocks of %u ranks, or plans that never end",
+                         c->n);
     out->chain = (uint32_t)chain;
     out->rounds = p->rounds;
     out->ranks = c->n;

@@ -1,5 +1,5 @@
-/* job.c - from a request to shape, choice and pieces: the same functions in the same order as a communicator (core/rails.c,
- * core/table.c) takes. */
+/* job.c - from a request to shape, choice and pieces: the same functions in the same order as a communicator
+ * (core/rails.c, core/table.c) takes. */
 #include "simulate/job.h"
 
 #include <stdlib.h>
@@ -14,13 +14,14 @@ static enum rail_result check(const struct network *n, const struct job_request 
     if (q->n_hosts < 1 || q->n_hosts > n->n_hosts)
         return rail_fail(RAIL_E_ARGUMENT, "job: %u hosts, and the fabric has %u", q->n_hosts, n->n_hosts);
     if (q->gpus < 1 || (uint64_t)q->n_hosts * q->gpus > JOB_RANKS_MAX || (uint64_t)q->n_hosts * q->gpus < 2)
-        return rail_fail(RAIL_E_ARGUMENT, "job: %u hosts of %u ranks; 2 to %u ranks can be planned", q->n_hosts, q->gpus,
-                         JOB_RANKS_MAX);
+        return rail_fail(RAIL_E_ARGUMENT, "job: %u hosts of %u ranks; 2 to %u ranks can be planned", q->n_hosts,
+                         q->gpus, JOB_RANKS_MAX);
     if (q->bytes < JOB_ELEMENT_BYTES || q->bytes > JOB_BYTES_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "job: a message of %llu bytes; %d to 1 PiB", (unsigned long long)q->bytes,
                          JOB_ELEMENT_BYTES);
     if (q->collective == PLAN_ALLTOALL)
-        return rail_fail(RAIL_E_ARGUMENT, "job: AlltoAll between hosts has no plan (algos/pairwise.h), and is not simulated");
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "job: AlltoAll between hosts has no plan (algos/pairwise.h), and is not simulated");
     if (q->root >= q->n_hosts * q->gpus) return rail_fail(RAIL_E_ARGUMENT, "job: no rank %u for a root", q->root);
     if (q->flows > JOB_FLOWS_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "job: %u flows of a lane; at most %d", q->flows, JOB_FLOWS_MAX);
@@ -90,7 +91,8 @@ static enum rail_result choose(struct job *job)
     if (q->algorithm >= 0 && (int)job->choice.algorithm != q->algorithm)
         return rail_fail(RAIL_E_ARGUMENT, "job: %s by %s does not fit %u hosts of %u ranks (the chooser takes %s)%s",
                          collective_name(q->collective), plan_algorithm_names[q->algorithm], q->n_hosts, q->gpus,
-                         job->choice.algorithm < PLAN_ALGORITHMS ? plan_algorithm_names[job->choice.algorithm] : "pairwise",
+                         job->choice.algorithm < PLAN_ALGORITHMS ? plan_algorithm_names[job->choice.algorithm]
+                                                                 : "pairwise",
                          q->algorithm == PLAN_RAILS ? "; windows must hold a cache line for each rank: --window" : "");
     if (job->choice.n_channels > JOB_CHANNELS_MAX) job->choice.n_channels = JOB_CHANNELS_MAX;
     return RAIL_OK;

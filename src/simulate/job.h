@@ -1,5 +1,5 @@
-/* job.h - one collective of one job on a network: its hosts in their order, the shape that planners see, the plan that the
- * chooser takes or that is forced, the bytes of its pieces. */
+/* job.h - one collective of one job on a network: its hosts in their order, the shape that planners see, the plan that
+ * the chooser takes or that is forced, the bytes of its pieces. */
 #ifndef RAIL_SIMULATE_JOB_H
 #define RAIL_SIMULATE_JOB_H
 
@@ -18,7 +18,7 @@ struct job_request {
     uint32_t n_hosts, gpus;       /* ranks per host */
     enum plan_collective collective;
     int algorithm;                /* enum plan_algorithm; -1: the chooser's */
-    uint64_t bytes;               /* of one rank's input, or of all ranks' where one side has blocks: as benchmarks count */
+    uint64_t bytes; /* of one rank's input, or of all ranks' where one side has blocks: as benchmarks count */
     uint32_t root;
     bool as_given;                /* the given order of hosts, and no tiers; else ours */
     bool unaware;                 /* of rails: NIC r here sends to any NIC there (lay.h) */
@@ -37,12 +37,12 @@ struct job {
     struct choice choice;
     struct plan_split split;
     struct pieces pieces[JOB_CHANNELS_MAX]; /* [choice.n_channels] */
-    struct plan *classes; /* [choice.n_channels][ranks of a node]: plans of node 0, which stand for all; NULL: all are built */
+    struct plan *classes; /* [choice.n_channels][ranks of a node]: node 0's, which stand for all; NULL: all are built */
     uint32_t n_checked;   /* ranks that were compared with their class */
 };
 
-/* RAIL_E_ARGUMENT: does not fit the network, or the algorithm not the shape, with what to change. RAIL_E_INTERNAL: a rank is not
- * as its class. job_clear frees, and takes an empty one. */
+/* RAIL_E_ARGUMENT: does not fit the network, or the algorithm not the shape, with what to change. RAIL_E_INTERNAL: a
+ * rank is not as its class. job_clear frees, and takes an empty one. */
 enum rail_result job_make(struct job *out, const struct network *network, const struct job_request *request);
 void job_clear(struct job *job);
 /* What job_make and laying it take, in bytes, from sizes alone. */

@@ -27,7 +27,8 @@ static uint32_t shift_of(const struct job *job, const struct network *n, uint32_
     return job->ask.unaware ? (uint32_t)((x ^ x >> 29) % n->n_rails) : 0;
 }
 
-static enum rail_result spread_make(struct spread *s, const struct job *job, const struct network *n, uint32_t from, uint32_t to)
+static enum rail_result spread_make(struct spread *s, const struct job *job, const struct network *n, uint32_t from,
+                                    uint32_t to)
 {
     double sum = 0;
     char a[NETWORK_NAME_BYTES], b[NETWORK_NAME_BYTES];
@@ -146,8 +147,8 @@ enum rail_result lay_job(struct job *job, const struct network *network, double 
 
 /* ---- reading loads ---- */
 
-enum rail_result lay_pair(const struct job *job, const struct network *n, const double *loads, uint32_t from, uint32_t to,
-                          struct lay_pair_facts *out)
+enum rail_result lay_pair(const struct job *job, const struct network *n, const double *loads, uint32_t from,
+                          uint32_t to, struct lay_pair_facts *out)
 {
     struct spread s;
     *out = (struct lay_pair_facts){0, 0};

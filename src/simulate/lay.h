@@ -1,10 +1,10 @@
 /* lay.h - plans laid over a network: bytes on every link.
  *
- * What a host sends to another is summed over its ranks and channels and spread over lanes. A lane joins NIC r here to NIC r there
- * (unaware: to NIC (r + d) mod R, d a hash of the two hosts: every NIC is still used once, which is kind). Lanes take bytes by
- * the rate of their NICs, as transport/link/send.c deals out chunks; a lane whose NICs do not reach each other takes none, and
- * its bytes move to the others. A lane's bytes are spread evenly over its flows, which switches hash apart. Not modelled: lanes
- * that leave a crowded route for another one. */
+ * What a host sends to another is summed over its ranks and channels and spread over lanes. A lane joins NIC r here to
+ * NIC r there (unaware: to NIC (r + d) mod R, d a hash of the two hosts: every NIC is still used once, which is kind).
+ * Lanes take bytes by the rate of their NICs, as transport/link/send.c deals out chunks; a lane whose NICs do not
+ * reach each other takes none, and its bytes move to the others. A lane's bytes are spread evenly over its flows,
+ * which switches hash apart. Not modelled: lanes that leave a crowded route for another one. */
 #ifndef RAIL_SIMULATE_LAY_H
 #define RAIL_SIMULATE_LAY_H
 

@@ -1,4 +1,5 @@
-/* machine.h - what a byte, a hop and a step cost on a kind of machine; where each figure comes from stands in machine.c. */
+/* machine.h - what a byte, a hop and a step cost on a kind of machine; where each figure comes from stands in
+ * machine.c. */
 #ifndef RAIL_SIMULATE_MACHINE_H
 #define RAIL_SIMULATE_MACHINE_H
 

@@ -10,7 +10,8 @@ const char *const network_kind_names[NETWORK_KINDS] = {"rail", "fat-tree", "dual
 const char *const network_tier_names[NETWORK_TIERS] = {"NIC to leaf", "leaf to NIC", "leaf to spine",
                                                        "spine to leaf", "spine to core", "core to spine"};
 
-/* A leaf of 64 ports, half of them down: 32 hosts of a rail, or 4 hosts of 8 NICs. A pod of 16 units: 512 hosts of 8 NICs. */
+/* A leaf of 64 ports, half of them down: 32 hosts of a rail, or 4 hosts of 8 NICs. A pod of 16 units: 512 hosts of 8
+ * NICs. */
 enum { LEAF_PORTS_DOWN = 32, UNITS_PER_POD = 16 };
 
 static uint32_t at_least_one(uint32_t x) { return x ? x : 1; }
@@ -23,7 +24,10 @@ static uint32_t fan(uint32_t asked, uint32_t below, double oversubscription)
     return n < 1 ? 1 : n > NETWORK_FAN_MAX ? NETWORK_FAN_MAX : (uint32_t)(n + 0.5);
 }
 
-static uint32_t ports_of(enum network_kind kind) { return kind == NETWORK_DUAL_PLANE || kind == NETWORK_DUAL_TOR ? 2 : 1; }
+static uint32_t ports_of(enum network_kind kind)
+{
+    return kind == NETWORK_DUAL_PLANE || kind == NETWORK_DUAL_TOR ? 2 : 1;
+}
 
 static void complete_request(struct network_request *q)
 {
@@ -44,10 +48,11 @@ static enum rail_result check_request(const struct network_request *q)
     if (q->hosts < 1 || q->hosts > NETWORK_HOSTS_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "network: %u hosts; 1 to %d can be described", q->hosts, NETWORK_HOSTS_MAX);
     if (q->rails < 1 || q->rails > NETWORK_RAILS_MAX)
-        return rail_fail(RAIL_E_ARGUMENT, "network: %u NICs a host; 1 to %d can be described", q->rails, NETWORK_RAILS_MAX);
+        return rail_fail(RAIL_E_ARGUMENT, "network: %u NICs a host; 1 to %d can be described", q->rails,
+                         NETWORK_RAILS_MAX);
     if (q->tiers < 1 || q->tiers > 3)
-        return rail_fail(RAIL_E_ARGUMENT, "network: %u tiers of switches; 1 (leaves alone), 2 (and spines) or 3 (and cores)",
-                         q->tiers);
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "network: %u tiers of switches; 1 (leaves alone), 2 (and spines) or 3 (and cores)", q->tiers);
     if (!(q->nic_gbit > 0) || q->nic_gbit > 1e6)
         return rail_fail(RAIL_E_ARGUMENT, "network: a NIC of %g Gbit/s; more than 0, at most 1000000", q->nic_gbit);
     for (int k = 0; k < 2; k++)
@@ -58,8 +63,9 @@ static enum rail_result check_request(const struct network_request *q)
         return rail_fail(RAIL_E_ARGUMENT, "network: %u hosts a leaf, %u units a pod; at most %d", q->hosts_per_leaf,
                          q->units_per_pod, NETWORK_HOSTS_MAX);
     if (q->spines > NETWORK_FAN_MAX || q->cores > NETWORK_FAN_MAX)
-        return rail_fail(RAIL_E_ARGUMENT, "network: %u spines, %u cores; at most %d of each, whose links stand for trunks",
-                         q->spines, q->cores, NETWORK_FAN_MAX);
+        return rail_fail(RAIL_E_ARGUMENT,
+                         "network: %u spines, %u cores; at most %d of each, whose links stand for trunks", q->spines,
+                         q->cores, NETWORK_FAN_MAX);
     return RAIL_OK;
 }
 
@@ -114,7 +120,8 @@ uint64_t network_bytes(const struct network_request *request)
     n.n_units = ratio_up(q.hosts, q.hosts_per_leaf);
     n.n_pods = q.tiers == 3 ? ratio_up(n.n_units, q.units_per_pod) : 1;
     count(&n, &q);
-    return n.n_links * sizeof *n.rate + (uint64_t)n.n_hosts * sizeof *n.unit_of + (uint64_t)n.n_units * sizeof *n.pod_of;
+    return n.n_links * sizeof *n.rate + (uint64_t)n.n_hosts * sizeof *n.unit_of +
+           (uint64_t)n.n_units * sizeof *n.pod_of;
 }
 
 enum rail_result network_make(struct network *out, const struct network_request *request)
@@ -129,7 +136,8 @@ enum rail_result network_make(struct network *out, const struct network_request 
     n.pod_of = malloc(n.n_units * sizeof *n.pod_of);
     count(&n, &q);
     enum rail_result r = allocate(&n);
-    if (r == RAIL_OK && (!n.unit_of || !n.pod_of)) r = rail_fail(RAIL_E_SYSTEM, "network: out of memory for %u hosts", n.n_hosts);
+    if (r == RAIL_OK && (!n.unit_of || !n.pod_of))
+        r = rail_fail(RAIL_E_SYSTEM, "network: out of memory for %u hosts", n.n_hosts);
     if (r != RAIL_OK) return network_clear(&n), r;
     for (uint32_t h = 0; h < n.n_hosts; h++) n.unit_of[h] = h / q.hosts_per_leaf;
     for (uint32_t u = 0; u < n.n_units; u++) n.pod_of[u] = n.n_pods > 1 ? u / q.units_per_pod : 0;
@@ -169,12 +177,16 @@ static enum rail_result hang(struct network *n, const struct fabric *f, uint32_t
         depth++;
         if (h == 0) *tiers = depth, first_line = fabric_switch_at(f, (uint32_t)at).line;
         if (depth != *tiers || depth > 3)
-            return rail_fail(RAIL_E_ARGUMENT, "%s: host %s has %u switches above it, the first host (leaf in line %u) %u; the what-if wants "
-                             "the same number for all, at most 3", fabric_source(f), name, depth, first_line, *tiers);
+            return rail_fail(
+                RAIL_E_ARGUMENT,
+                "%s: host %s has %u switches above it, the first host (leaf in line %u) %u; the what-if wants "
+                "the same number for all, at most 3",
+                fabric_source(f), name, depth, first_line, *tiers);
         tops += numbers[top] == UINT32_MAX && *tiers > 1;
         if (*tiers > 1) numbered(numbers, (uint32_t)top, &n_tops);
         if (tops > 1)
-            return rail_fail(RAIL_E_ARGUMENT, "%s: no switch joins host %s with the first one: they do not reach each other",
+            return rail_fail(RAIL_E_ARGUMENT,
+                             "%s: no switch joins host %s with the first one: they do not reach each other",
                              fabric_source(f), name);
     }
     return RAIL_OK;
@@ -198,13 +210,15 @@ static enum rail_result group(struct network *n, const struct fabric *f, uint32_
     return RAIL_OK;
 }
 
-enum rail_result network_of_fabric(struct network *out, const struct fabric *fabric, const struct network_request *request)
+enum rail_result network_of_fabric(struct network *out, const struct fabric *fabric,
+                                   const struct network_request *request)
 {
     struct network n = {.n_hosts = fabric_n_hosts(fabric), .fabric = fabric};
     struct network_request q = *request;
     uint32_t switches = fabric_n_switches(fabric);
     if (n.n_hosts == 0)
-        return rail_fail(RAIL_E_ARGUMENT, "%s: names no hosts; write: hosts HOSTLIST under SWITCH", fabric_source(fabric));
+        return rail_fail(RAIL_E_ARGUMENT, "%s: names no hosts; write: hosts HOSTLIST under SWITCH",
+                         fabric_source(fabric));
     uint32_t *numbers = malloc(at_least_one(switches) * sizeof *numbers);
     n.unit_of = malloc(n.n_hosts * sizeof *n.unit_of);
     enum rail_result r = numbers && n.unit_of ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "network: out of memory");

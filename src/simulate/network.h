@@ -1,5 +1,5 @@
-/* network.h - a fabric with numbers: NICs, leaves, spines, cores, the rate of every cable each way, and the way that a flow
- * takes. Pure data: made from a description (a few numbers, or a fabric file), changed by faults, then only read.
+/* network.h - a fabric with numbers: NICs, leaves, spines, cores, the rate of every cable each way, and the way that a
+ * flow takes. Pure data: made from a description (a few numbers, or a fabric file), changed by faults, then only read.
  *
  *        core   core  ...             c: n_cores of each spine number; join the spines of that number of all pods
  *          |  \ / |
@@ -24,7 +24,7 @@ enum network_kind {
     NETWORK_RAIL,       /* NIC r of every host of a unit on leaf r of the unit */
     NETWORK_FAT_TREE,   /* all NICs of a unit's hosts on one leaf */
     NETWORK_DUAL_PLANE, /* rail, twice: port p of every NIC in plane p, which meet nowhere */
-    NETWORK_DUAL_TOR,   /* rail, with a pair of leaves for each: ports are bonded, both leaves hang on the same spines */
+    NETWORK_DUAL_TOR, /* rail, with a pair of leaves for each: ports are bonded, both leaves hang on the same spines */
     NETWORK_KINDS
 };
 extern const char *const network_kind_names[NETWORK_KINDS]; /* "rail", "fat-tree", "dual-plane", "dual-tor" */
@@ -73,8 +73,8 @@ void network_clear(struct network *network);
 /* Bytes that network_make will take. */
 uint64_t network_bytes(const struct network_request *request);
 
-/* "nic:HOST.RAIL", "port:HOST.RAIL.PORT", "leaf:N", "spine:N", "core:N"; HOST is a name, or "host" and a number. All its links
- * times `factor`, each way; 0: it is down. */
+/* "nic:HOST.RAIL", "port:HOST.RAIL.PORT", "leaf:N", "spine:N", "core:N"; HOST is a name, or "host" and a number. All
+ * its links times `factor`, each way; 0: it is down. */
 enum rail_result network_fault(struct network *network, const char *what, double factor);
 
 /* Names of parts, for people; return `out`. */
@@ -83,7 +83,8 @@ const char *network_host_name(const struct network *network, uint32_t host, char
 const char *network_link_name(const struct network *network, uint64_t link, char out[NETWORK_NAME_BYTES]);
 enum network_tier network_link_tier(const struct network *network, uint64_t link);
 
-uint64_t network_nic(const struct network *network, uint32_t host, uint32_t rail, uint32_t port); /* number of its links in their tiers */
+/* The number of its links in their tiers. */
+uint64_t network_nic(const struct network *network, uint32_t host, uint32_t rail, uint32_t port);
 uint32_t network_leaf(const struct network *network, uint32_t host, uint32_t rail, uint32_t port);
 uint32_t network_plane(const struct network *network, uint32_t leaf);
 uint32_t network_leaf_pod(const struct network *network, uint32_t leaf);
@@ -100,8 +101,8 @@ struct network_path {
     uint64_t link[NETWORK_PATH_MAX];
     uint32_t switches;
 };
-/* The way that switches send a flow: among equal ways that are up, the one that a fixed hash (splitmix64) of the two NICs and
- * the flow's number picks, anew at each switch. False: there is none. */
+/* The way that switches send a flow: among equal ways that are up, the one that a fixed hash (splitmix64) of the two
+ * NICs and the flow's number picks, anew at each switch. False: there is none. */
 bool network_route(const struct network *network, const struct network_flow *flow, struct network_path *out);
 /* Payload bytes per ns that two NICs can exchange, by themselves: the narrower of the two. 0: one is down. */
 double network_lane_rate(const struct network *network, const struct network_flow *flow);

@@ -27,7 +27,8 @@ static void leaf_fault(struct network *n, uint32_t leaf, double factor)
 
 static void spine_fault(struct network *n, uint32_t spine, double factor)
 {
-    uint32_t s = spine % n->n_spines, plane = spine / n->n_spines % n->n_planes, pod = spine / n->n_spines / n->n_planes;
+    uint32_t s = spine % n->n_spines, plane = spine / n->n_spines % n->n_planes,
+             pod = spine / n->n_spines / n->n_planes;
     for (uint32_t leaf = 0; leaf < n->n_leaves; leaf++)
         if (network_plane(n, leaf) == plane && network_leaf_pod(n, leaf) == pod)
             scale(n, NETWORK_LEAF_UP, (uint64_t)leaf * n->n_spines + s, factor);
@@ -78,8 +79,8 @@ static enum rail_result nic_named(struct network *n, const char *what, const cha
         return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": the fabric has no host %s; %s", what, text,
                          n->fabric ? "names are those of the fabric file" : "hosts are host0, host1 ...");
     if (rail >= n->n_rails || port >= n->n_ports)
-        return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": hosts have %u NICs of %u port%s, counted from 0", what, n->n_rails,
-                         n->n_ports, n->n_ports == 1 ? "" : "s");
+        return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": hosts have %u NICs of %u port%s, counted from 0", what,
+                         n->n_rails, n->n_ports, n->n_ports == 1 ? "" : "s");
     for (uint32_t p = 0; p < n->n_ports; p++)
         if (!with_port || p == port) nic_fault(n, host, rail, p, factor);
     return RAIL_OK;
@@ -102,9 +103,11 @@ enum rail_result network_fault(struct network *n, const char *what, double facto
         uint32_t index;
         if (strncmp(what, switches[k].word, strlen(switches[k].word)) != 0) continue;
         if (!number(what + strlen(switches[k].word), &index) || index >= switches[k].n)
-            return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": the fabric has %u of these, counted from 0", what, switches[k].n);
+            return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": the fabric has %u of these, counted from 0", what,
+                             switches[k].n);
         switches[k].apply(n, index, factor);
         return RAIL_OK;
     }
-    return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": write nic:HOST.RAIL, port:HOST.RAIL.PORT, leaf:N, spine:N or core:N", what);
+    return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": write nic:HOST.RAIL, port:HOST.RAIL.PORT, leaf:N, spine:N or core:N",
+                     what);
 }

@@ -24,7 +24,10 @@ static uint64_t flow_hash(const struct network *n, const struct network_flow *f)
 }
 
 /* A switch's own draw. */
-static uint32_t draw(uint64_t hash, uint64_t salt, uint32_t n) { return n == 1 ? 0 : (uint32_t)(mix(hash + salt * 0x9e3779b97f4a7c15u) % n); }
+static uint32_t draw(uint64_t hash, uint64_t salt, uint32_t n)
+{
+    return n == 1 ? 0 : (uint32_t)(mix(hash + salt * 0x9e3779b97f4a7c15u) % n);
+}
 
 static void add(struct network_path *p, const struct network *n, enum network_tier tier, uint64_t k)
 {
@@ -51,7 +54,8 @@ static int core_between(const struct network *n, uint32_t a, uint32_t b, uint32_
 
 static bool spine_joins(const struct network *n, uint32_t a, uint32_t b, uint32_t s, uint64_t hash)
 {
-    return up(n, NETWORK_LEAF_UP, (uint64_t)a * n->n_spines + s) && up(n, NETWORK_LEAF_DOWN, (uint64_t)b * n->n_spines + s) &&
+    return up(n, NETWORK_LEAF_UP, (uint64_t)a * n->n_spines + s) &&
+           up(n, NETWORK_LEAF_DOWN, (uint64_t)b * n->n_spines + s) &&
            (network_leaf_pod(n, a) == network_leaf_pod(n, b) || core_between(n, a, b, s, hash) >= 0);
 }
 
@@ -91,14 +95,15 @@ static bool by_ports(const struct network *n, const struct network_flow *f, uint
     if (!up(n, NETWORK_NIC_UP, from) || !up(n, NETWORK_NIC_DOWN, to)) return false;
     out->n = 0;
     add(out, n, NETWORK_NIC_UP, from);
-    if (!climb(n, network_leaf(n, f->from_host, f->from_rail, p), network_leaf(n, f->to_host, f->to_rail, q), hash, out))
+    if (!climb(n, network_leaf(n, f->from_host, f->from_rail, p), network_leaf(n, f->to_host, f->to_rail, q), hash,
+               out))
         return false;
     add(out, n, NETWORK_NIC_DOWN, to);
     return true;
 }
 
-/* Ports by hash: the sender's, then the receiver's. Where both NICs hang on the same leaves, a leaf delivers what came to it;
- * a plane stays a plane. What is down is passed over. */
+/* Ports by hash: the sender's, then the receiver's. Where both NICs hang on the same leaves, a leaf delivers what came
+ * to it; a plane stays a plane. What is down is passed over. */
 bool network_route(const struct network *n, const struct network_flow *f, struct network_path *out)
 {
     uint64_t hash = flow_hash(n, f);

@@ -58,8 +58,8 @@ static uint64_t walk(const struct pieces *p, struct plan_index x, uint64_t times
     return sum;
 }
 
-/* bytes[(a i + b) mod m] for i = 0 .. times - 1. With stride |a| a divisor of m, the pieces are those of b's residue in a
- * circle of m / |a|: whole turns, and a run that may pass the circle's end. Going down from b is going up to b. */
+/* bytes[(a i + b) mod m] for i = 0 .. times - 1. With stride |a| a divisor of m, the pieces are those of b's residue
+ * in a circle of m / |a|: whole turns, and a run that may pass the circle's end. Going down from b is going up to b. */
 static uint64_t progression(struct pieces *p, struct plan_index x, uint64_t times)
 {
     if (times == 0) return 0;

@@ -1,5 +1,5 @@
-/* pieces.h - how many bytes each piece of a plan carries over a whole operation, and sums of these over loops without walking
- * them: a ring of 131072 ranks has loops of 131070 iterations in each of its plans. */
+/* pieces.h - how many bytes each piece of a plan carries over a whole operation, and sums of these over loops without
+ * walking them: a ring of 131072 ranks has loops of 131070 iterations in each of its plans. */
 #ifndef RAIL_SIMULATE_PIECES_H
 #define RAIL_SIMULATE_PIECES_H
 

@@ -18,7 +18,8 @@ static void add_slot(const struct plan_operand *o, struct pieces *pieces,
         by_link[plan_index_at(o->which, 0)] += pieces_sum(pieces, o->piece, loop);
         return;
     }
-    for (uint32_t i = loop ? plan_loop_from(loop, 0) : 0; i < (loop ? loop->times : 1); i = loop ? plan_loop_from(loop, i + 1) : 1)
+    for (uint32_t i = loop ? plan_loop_from(loop, 0) : 0; i < (loop ? loop->times : 1);
+         i = loop ? plan_loop_from(loop, i + 1) : 1)
         by_link[plan_index_at(o->which, i)] += pieces->bytes[plan_index_at(o->piece, i)];
 }
 
@@ -31,7 +32,8 @@ static void add_move(const struct plan *plan, const struct plan_step *step, stru
         bool source = k < step->n_src;
         if (o[k].place == PLAN_SLOT_OUT) add_slot(&o[k], pieces, loop, out->sent);
         if (o[k].place == PLAN_SLOT_IN) add_slot(&o[k], pieces, loop, out->received);
-        bool theirs = (o[k].place == PLAN_PEER_INPUT && source) || (o[k].place == PLAN_PEER_OUTPUT && (!source || !direct));
+        bool theirs = (o[k].place == PLAN_PEER_INPUT && source) ||
+                      (o[k].place == PLAN_PEER_OUTPUT && (!source || !direct));
         if (theirs) out->peers += others(plan, &o[k]) * pieces_sum(pieces, o[k].piece, loop);
     }
 }

@@ -157,7 +157,8 @@ static void wires_of_links_are_taken_as_given(void **state)
     struct plan_cost_call call = {.plans = plans, .shape = &shape, .rounds = 1, .piece_bytes = 100, .n_channels = 3,
                                   .slots = PLAN_SLOTS_GUARANTEED, .wires = &wires};
     assert_true(plan_cost_ns(&call, &only_hops) == 2 * 100 * 2 * (N - 1));
-    for (uint32_t k = 0; k < PLAN_MAX_LINKS; k++) ns_per_byte[2 * PLAN_MAX_LINKS + k] = 8; /* every piece passes rank 2 */
+    for (uint32_t k = 0; k < PLAN_MAX_LINKS; k++)
+        ns_per_byte[2 * PLAN_MAX_LINKS + k] = 8; /* every piece passes rank 2 */
     assert_true(plan_cost_ns(&call, &only_hops) > 8 * 100 * 2 * (N - 1) - 1);
     for (uint32_t k = 0; k < N * PLAN_MAX_LINKS; k++) ns_per_byte[k] = 0, hop_ns[k] = 5;
     assert_true(plan_cost_ns(&call, &only_hops) == 5 * 2 * (N - 1));

@@ -1,4 +1,5 @@
-/* test_lay.c - loads on tiny networks as they are worked out by hand; what is conserved on any; classes against all plans. */
+/* test_lay.c - loads on tiny networks as they are worked out by hand; what is conserved on any; classes against all
+ * plans. */
 #include "simulate/simulate.h"
 
 #include "plan/collective.h"
@@ -7,8 +8,13 @@ enum { S = 1 << 20 };
 
 static struct job_request ring_of(const uint32_t *hosts, uint32_t n, uint32_t gpus)
 {
-    return (struct job_request){.hosts = hosts, .n_hosts = n, .gpus = gpus, .collective = PLAN_ALLREDUCE, .algorithm = PLAN_RING,
-                                .bytes = S, .machine = &plain};
+    return (struct job_request){.hosts = hosts,
+                                .n_hosts = n,
+                                .gpus = gpus,
+                                .collective = PLAN_ALLREDUCE,
+                                .algorithm = PLAN_RING,
+                                .bytes = S,
+                                .machine = &plain};
 }
 
 static double load(const struct laid *l, const struct network *n, enum network_tier tier, uint64_t k)
@@ -16,12 +22,13 @@ static double load(const struct laid *l, const struct network *n, enum network_t
     return l->loads[n->first[tier] + k];
 }
 
-/* 4 hosts of one rank and 2 NICs, 2 hosts a leaf. Every rank sends 1.5 S to the next one, over both rails alike: 0.75 S by each NIC.
- * Two of the four edges stay under a leaf, two climb: each leaf sends 0.75 S up. */
+/* 4 hosts of one rank and 2 NICs, 2 hosts a leaf. Every rank sends 1.5 S to the next one, over both rails alike: 0.75
+ * S by each NIC. Two of the four edges stay under a leaf, two climb: each leaf sends 0.75 S up. */
 static void a_ring_by_hand(void **state)
 {
     (void)state;
-    struct network n = network_with(&(struct network_request){.hosts = 4, .rails = 2, .tiers = 2, .hosts_per_leaf = 2, .spines = 1});
+    struct network n = network_with(
+        &(struct network_request){.hosts = 4, .rails = 2, .tiers = 2, .hosts_per_leaf = 2, .spines = 1});
     uint32_t *hosts = all_hosts(4);
     struct job_request ask = ring_of(hosts, 4, 1);
     struct laid l = lay_must(&n, &ask);
@@ -53,9 +60,35 @@ static void rails_by_hand(void **state)
     ask.algorithm = PLAN_RAILS;
     ask.bytes = 3 << 20;
     struct laid l = lay_must(&n, &ask);
-    for (uint32_t nic = 0; nic < 6; nic++) assert_true(near(load(&l, &n, NETWORK_NIC_UP, nic), 2 * (3 << 20) * (2.0 / 3) / 2, 1e-3));
+    for (uint32_t nic = 0; nic < 6; nic++)
+        assert_true(near(load(&l, &n, NETWORK_NIC_UP, nic), 2 * (3 << 20) * (2.0 / 3) / 2, 1e-3));
     assert_true(l.report.cross_rail == 0 && l.report.by_switches[1] == l.report.sent);
     assert_true(l.report.local_most > 0);
+    laid_clear(&l);
+    free(hosts);
+    network_clear(&n);
+}
+
+/* Hops alone: a ring of 4 hosts has 6, each of 1000 ns and 100 for its switch; every other one may have three. */
+static void hops_and_switches_by_hand(void **state)
+{
+    (void)state;
+    uint32_t *hosts = all_hosts(4);
+    struct simulate_machine slow = plain;
+    struct job_request ask = ring_of(hosts, 4, 1);
+    slow.hop_ns = 1000, slow.switch_ns = 100;
+    ask.machine = &slow, ask.bytes = 4 * 64;
+    struct network_request fast = {.hosts = 4, .rails = 1, .tiers = 1, .nic_gbit = 1e6, .hosts_per_leaf = 4};
+    struct network n = network_with(&fast);
+    struct laid l = lay_must(&n, &ask);
+    assert_int_equal(l.clocks.chain, 6);
+    assert_true(near(l.clocks.ns, 6 * 1100, 1e-3)); /* 64 bytes at 125 bytes/ns are not seen */
+    laid_clear(&l);
+    network_clear(&n);
+    fast.tiers = 2, fast.hosts_per_leaf = 2;
+    n = network_with(&fast);
+    l = lay_must(&n, &ask);
+    assert_true(near(l.clocks.ns, 3 * 1100 + 3 * 1300, 1e-3)); /* a piece takes 6 edges in a row */
     laid_clear(&l);
     free(hosts);
     network_clear(&n);
@@ -87,27 +120,34 @@ static void lanes_take_bytes_by_their_rates(void **state)
     free(hosts);
 }
 
-/* Every collective, kind and algorithm: what NICs send is what NICs get and what plans send; aligned bytes stay on their rail. */
+/* Every collective, kind and algorithm: what NICs send is what NICs get and what plans send; aligned bytes stay on
+ * their rail. */
 static void bytes_are_conserved(void **state)
 {
     (void)state;
     uint32_t *hosts = all_hosts(12);
     int seen = 0;
     for (int kind = 0; kind < NETWORK_KINDS; kind++) {
-        struct network n = network_with(&(struct network_request){.kind = (enum network_kind)kind, .hosts = 12, .rails = 4, .tiers = 3,
-                                                                  .hosts_per_leaf = 2, .units_per_pod = 2});
+        struct network n = network_with(&(struct network_request){.kind = (enum network_kind)kind,
+                                                                  .hosts = 12,
+                                                                  .rails = 4,
+                                                                  .tiers = 3,
+                                                                  .hosts_per_leaf = 2,
+                                                                  .units_per_pod = 2});
         for (int c = 0; c < PLAN_COLLECTIVES; c++)
             for (int a = 0; a < PLAN_ALGORITHMS; a++)
                 for (int unaware = 0; unaware < 2; unaware++) {
                     struct job_request ask = ring_of(hosts, 12, 4);
                     struct laid l;
-                    ask.collective = (enum plan_collective)c, ask.algorithm = a, ask.unaware = unaware, ask.bytes = 48 * 4096;
+                    ask.collective = (enum plan_collective)c, ask.algorithm = a, ask.unaware = unaware,
+                    ask.bytes = 48 * 4096;
                     if (lay_try(&l, &n, &ask) == RAIL_OK) {
                         const struct lay_tier *t = l.summary.tiers;
                         assert_true(near(t[NETWORK_NIC_UP].bytes, l.report.sent, 1e-9));
                         assert_true(near(t[NETWORK_NIC_DOWN].bytes, l.report.sent, 1e-9));
                         assert_true(near(t[NETWORK_LEAF_UP].bytes, t[NETWORK_LEAF_DOWN].bytes, 1e-9));
-                        assert_true(near(t[NETWORK_LEAF_UP].bytes, l.report.by_switches[3] + l.report.by_switches[5], 1e-9));
+                        assert_true(
+                            near(t[NETWORK_LEAF_UP].bytes, l.report.by_switches[3] + l.report.by_switches[5], 1e-9));
                         assert_true(near(t[NETWORK_SPINE_UP].bytes, l.report.by_switches[5], 1e-9));
                         if (!unaware) assert_true(l.report.cross_rail == 0);
                         if (unaware) assert_true(l.report.cross_rail > 0);
@@ -144,7 +184,13 @@ static void jobs_that_do_not_fit_are_refused(void **state)
     (void)state;
     uint32_t *hosts = all_hosts(8);
     struct network n = network_with(&(struct network_request){.hosts = 4, .rails = 2, .tiers = 1, .hosts_per_leaf = 2});
-    static const struct { uint32_t hosts, gpus, channels; int algorithm; uint64_t bytes; enum plan_collective collective; const char *says; } cases[] = {
+    static const struct {
+        uint32_t hosts, gpus, channels;
+        int algorithm;
+        uint64_t bytes;
+        enum plan_collective collective;
+        const char *says;
+    } cases[] = {
         {8, 1, 0, PLAN_RING, S, PLAN_ALLREDUCE, "8 hosts, and the fabric has 4"},
         {0, 1, 0, PLAN_RING, S, PLAN_ALLREDUCE, "0 hosts"},
         {1, 1, 0, PLAN_RING, S, PLAN_ALLREDUCE, "2 to"},
@@ -163,7 +209,8 @@ static void jobs_that_do_not_fit_are_refused(void **state)
         ask.algorithm = cases[k].algorithm, ask.bytes = cases[k].bytes, ask.collective = cases[k].collective;
         ask.channels = cases[k].channels;
         assert_int_equal(lay_try(&l, &n, &ask), RAIL_E_ARGUMENT);
-        if (!strstr(rail_last_error(), cases[k].says)) fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
+        if (!strstr(rail_last_error(), cases[k].says))
+            fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
         laid_clear(&l);
     }
     free(hosts);
@@ -184,7 +231,8 @@ static void classes_agree_with_all_plans(void **state)
     for (uint32_t k = 0; k < 128; k++) hosts[k] = k * 37 % 128; /* fragments of one host */
     for (int k = 0; k < 6; k++) {
         struct job_request ask = ring_of(hosts, 128, 8);
-        ask.algorithm = algorithms[k % 2], ask.collective = collectives[k / 2], ask.bytes = 256 << 20, ask.as_given = k % 3 == 0;
+        ask.algorithm = algorithms[k % 2], ask.collective = collectives[k / 2], ask.bytes = 256 << 20,
+        ask.as_given = k % 3 == 0;
         ask.machine = simulate_machine_named("h100");
         ask.method = JOB_ALL;
         struct laid all = lay_must(&n, &ask);
@@ -196,8 +244,10 @@ static void classes_agree_with_all_plans(void **state)
         assert_int_equal(all.clocks.ranks, 1024);
         for (uint64_t link = 0; link < n.n_links; link++)
             if (!near(all.loads[link], few.loads[link], 0.01))
-                fail_msg("case %d, link %llu: %g bytes, by classes %g", k, (unsigned long long)link, all.loads[link], few.loads[link]);
-        if (!near(all.clocks.ns, few.clocks.ns, 0.01)) fail_msg("case %d: %g ns, by classes %g", k, all.clocks.ns, few.clocks.ns);
+                fail_msg("case %d, link %llu: %g bytes, by classes %g", k, (unsigned long long)link, all.loads[link],
+                         few.loads[link]);
+        if (!near(all.clocks.ns, few.clocks.ns, 0.01))
+            fail_msg("case %d: %g ns, by classes %g", k, all.clocks.ns, few.clocks.ns);
         assert_int_equal(all.clocks.chain, few.clocks.chain);
         laid_clear(&all);
         laid_clear(&few);
@@ -206,7 +256,8 @@ static void classes_agree_with_all_plans(void **state)
     network_clear(&n);
 }
 
-/* Trees are no circle: the comparison with built plans says so. And one that is says so when a plan is not as its class. */
+/* Trees are no circle: the comparison with built plans says so. And one that is says so when a plan is not as its
+ * class. */
 static void a_rank_unlike_its_class_is_an_error(void **state)
 {
     (void)state;
@@ -237,6 +288,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_ring_by_hand),
         cmocka_unit_test(rails_by_hand),
+        cmocka_unit_test(hops_and_switches_by_hand),
         cmocka_unit_test(lanes_take_bytes_by_their_rates),
         cmocka_unit_test(bytes_are_conserved),
         cmocka_unit_test(our_order_leaves_each_leaf_once),

@@ -1,9 +1,11 @@
-/* test_network.c - fabrics in numbers: who hangs where, how fast, which way a flow goes, what is left when parts are down. */
+/* test_network.c - fabrics in numbers: who hangs where, how fast, which way a flow goes, what is left when parts are
+ * down. */
 #include "simulate/simulate.h"
 
 #include "topo/fabric.h"
 
-static struct network_path route(const struct network *n, uint32_t from, uint32_t from_rail, uint32_t to, uint32_t to_rail)
+static struct network_path route(const struct network *n, uint32_t from, uint32_t from_rail, uint32_t to,
+                                 uint32_t to_rail)
 {
     struct network_flow flow = {from, from_rail, to, to_rail, 0};
     struct network_path path = {.switches = 0};
@@ -12,7 +14,8 @@ static struct network_path route(const struct network *n, uint32_t from, uint32_
 }
 
 /* 8 hosts of 2 NICs, 2 hosts a leaf, 2 units a pod: units {0 1} {2 3} | {4 5} {6 7}. */
-static const struct network_request three_tiers = {.hosts = 8, .rails = 2, .tiers = 3, .hosts_per_leaf = 2, .units_per_pod = 2};
+static const struct network_request three_tiers = {
+    .hosts = 8, .rails = 2, .tiers = 3, .hosts_per_leaf = 2, .units_per_pod = 2};
 
 static void a_packet_climbs_as_far_as_it_must(void **state)
 {
@@ -58,7 +61,8 @@ static bool uses(const struct network *n, const struct network_path *path, enum 
     return false;
 }
 
-/* With a spine down all flows take the others; with all of them down there is no way. Planes do not help one another. */
+/* With a spine down all flows take the others; with all of them down there is no way. Planes do not help one another.
+ * */
 static void what_is_down_is_passed_over(void **state)
 {
     (void)state;
@@ -136,7 +140,8 @@ static void what_cannot_be_described_is_refused(void **state)
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         struct network n;
         assert_int_equal(network_make(&n, &cases[k].ask), RAIL_E_ARGUMENT);
-        if (!strstr(rail_last_error(), cases[k].says)) fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
+        if (!strstr(rail_last_error(), cases[k].says))
+            fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
         assert_int_equal(network_bytes(&cases[k].ask), 0);
     }
 }
@@ -144,8 +149,9 @@ static void what_cannot_be_described_is_refused(void **state)
 static void parts_that_are_not_there_are_refused(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"nic:host8.0", "nic:host0.2", "nic:host0", "nic:.0", "nic:host0.-1", "port:host0.0.1", "leaf:8",
-                                      "leaf:", "leaf:x", "leaf:99999999999", "spine:-1", "core:100", "cable:1", ""};
+    static const char *const bad[] = {"nic:host8.0",    "nic:host0.2", "nic:host0", "nic:.0", "nic:host0.-1",
+                                      "port:host0.0.1", "leaf:8",      "leaf:",     "leaf:x", "leaf:99999999999",
+                                      "spine:-1",       "core:100",    "cable:1",   ""};
     struct network n = network_with(&three_tiers);
     for (size_t k = 0; k < sizeof bad / sizeof bad[0]; k++) {
         if (network_fault(&n, bad[k], 0) != RAIL_E_ARGUMENT) fail_msg("\"%s\" was taken", bad[k]);
@@ -193,16 +199,19 @@ static void a_fabric_file_gives_units_and_pods(void **state)
 static void files_that_do_not_hang_together_are_refused(void **state)
 {
     (void)state;
-    static const struct { const char *text, *says; } cases[] = {
+    static const struct { const char *text, *says;
+    } cases[] = {
         {"switch a\n", "names no hosts"},
-        {"switch top\nswitch a b under top\nswitch other\nswitch c under other\nhosts n1 under a\nhosts n2 under c\n", "no switch joins host n2"},
+        {"switch top\nswitch a b under top\nswitch other\nswitch c under other\nhosts n1 under a\nhosts n2 under c\n",
+         "no switch joins host n2"},
         {"switch top\nswitch a under top\nhosts n1 under a\nhosts n2 under top\n", "n2 has 1 switches above it"},
         {"switch s\nswitch t under s\nswitch p under t\nswitch a under p\nhosts n1 under a\n", "at most 3"},
     };
     for (size_t k = 0; k < sizeof cases / sizeof cases[0]; k++) {
         struct network n;
         assert_int_equal(of_file(cases[k].text, &n), RAIL_E_ARGUMENT);
-        if (!strstr(rail_last_error(), cases[k].says)) fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
+        if (!strstr(rail_last_error(), cases[k].says))
+            fail_msg("\"%s\" does not say %s", rail_last_error(), cases[k].says);
     }
 }
 

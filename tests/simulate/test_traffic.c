@@ -1,5 +1,5 @@
-/* test_traffic.c - what is read off a plan without walking its loops is what a walk over every round, iteration and piece
- * counts, for every collective by every algorithm. */
+/* test_traffic.c - what is read off a plan without walking its loops is what a walk over every round, iteration and
+ * piece counts, for every collective by every algorithm. */
 #include "simulate/simulate.h"
 
 #include "plan/collective.h"
@@ -64,8 +64,8 @@ static void check_plan(const struct plan *plan, uint64_t count, uint64_t piece_m
         traffic_of_plan(plan, &pieces, true, &t);
         for (uint32_t k = 0; k < plan->n_links; k++)
             if (t.sent[k] != w.found.sent[k] || t.received[k] != w.found.received[k])
-                fail_msg("%s, rank %u, link %u: %llu sent and %llu received, a walk counts %llu and %llu", what, plan->rank, k,
-                         (unsigned long long)t.sent[k], (unsigned long long)t.received[k],
+                fail_msg("%s, rank %u, link %u: %llu sent and %llu received, a walk counts %llu and %llu", what,
+                         plan->rank, k, (unsigned long long)t.sent[k], (unsigned long long)t.received[k],
                          (unsigned long long)w.found.sent[k], (unsigned long long)w.found.received[k]);
         if (t.peers != w.found.peers)
             fail_msg("%s, rank %u: %llu through peers' buffers, a walk counts %llu", what, plan->rank,
@@ -88,9 +88,11 @@ static void sums_are_what_a_walk_counts(void **state)
                 struct plan *plans = collective_plans((enum plan_collective)c, &shape, (enum plan_algorithm)a, 1, 0);
                 char what[100];
                 if (!plans) continue;
-                snprintf(what, sizeof what, "%s by %s on shape %zu", collective_name((uint32_t)c), plan_algorithm_names[a], k);
+                snprintf(what, sizeof what, "%s by %s on shape %zu", collective_name((uint32_t)c),
+                         plan_algorithm_names[a], k);
                 for (uint32_t r = 0; r < shape.n_ranks; r++)
-                    for (size_t s = 0; s < sizeof counts / sizeof counts[0]; s++) check_plan(&plans[r], counts[s], 512, what);
+                    for (size_t s = 0; s < sizeof counts / sizeof counts[0]; s++)
+                        check_plan(&plans[r], counts[s], 512, what);
                 free(plans);
                 seen++;
             }
@@ -110,15 +112,18 @@ static void any_progression_is_summed(void **state)
         for (uint32_t b = 0; b < 24; b++)
             for (uint32_t times = 0; times <= 60; times += 7)
                 for (uint8_t period = 0; period <= 4; period++) {
-                    struct plan_step loop = {.verb = PLAN_LOOP, .times = times, .body = 1, .period = period == 1 ? 0 : period,
+                    struct plan_step loop = {.verb = PLAN_LOOP,
+                                             .times = times,
+                                             .body = 1,
+                                             .period = period == 1 ? 0 : period,
                                              .skip = period > 1 ? (uint8_t)(b % period) : 0};
                     struct plan_index x = {a, b, 24};
                     uint64_t sum = 0;
                     for (uint32_t i = plan_loop_from(&loop, 0); i < times; i = plan_loop_from(&loop, i + 1))
                         sum += pieces.bytes[plan_index_at(x, i)];
                     if (pieces_sum(&pieces, x, &loop) != sum)
-                        fail_msg("(%d i + %u) mod 24, %u times, without i mod %u = %u: %llu, a walk counts %llu", a, b, times,
-                                 loop.period, loop.skip, (unsigned long long)pieces_sum(&pieces, x, &loop),
+                        fail_msg("(%d i + %u) mod 24, %u times, without i mod %u = %u: %llu, a walk counts %llu", a, b,
+                                 times, loop.period, loop.skip, (unsigned long long)pieces_sum(&pieces, x, &loop),
                                  (unsigned long long)sum);
                 }
     assert_int_equal(pieces.total, 4 * 12345);
