@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 
+#include "core/predict_network.h"
 #include "core/table.h"
 #include "plan/collective.h"
 #include "plan/cost.h"
@@ -46,6 +47,8 @@ enum rail_result predict_collective(const struct comm *comm, const struct collec
     }
     struct choice choice = choose_plan(a->kind, &comm->table, &comm->shape, a->count * element);
     if (choice.algorithm == PLAN_PAIRWISE) return *ns = pairwise_ns(comm, a->count * element), RAIL_OK;
+    if (a->count * element >= JOB_ELEMENT_BYTES && predict_network_known(comm))
+        return predict_network(comm, a, choice, &rates, ns);
     struct plan *plans = plans_of_all(comm, a, choice.algorithm);
     if (!plans)
         return rail_fail(RAIL_E_SYSTEM, "ncclGroupSimulateEnd: out of memory for the plans of %u ranks", comm->n_ranks);

@@ -9,6 +9,8 @@
 #include "simulate/classes.h"
 #include "topo/order.h"
 
+enum { FLOWS = 4 };
+
 static enum rail_result check(const struct network *n, const struct job_request *q)
 {
     if (q->n_hosts < 1 || q->n_hosts > n->n_hosts)
@@ -127,7 +129,7 @@ uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus)
 
 void job_clear(struct job *job)
 {
-    shape_clear(&job->shape);
+    if (!job->borrowed) shape_clear(&job->shape);
     for (uint32_t c = 0; c < JOB_CHANNELS_MAX; c++) pieces_clear(&job->pieces[c]);
     free(job->host_of_node);
     free(job->classes);
@@ -139,10 +141,32 @@ enum rail_result job_make(struct job *out, const struct network *network, const 
     RAIL_TRY(check(network, request));
     memset(out, 0, sizeof *out);
     out->ask = *request;
-    if (!out->ask.flows) out->ask.flows = 4;
+    if (!out->ask.flows) out->ask.flows = FLOWS;
     enum rail_result r = make_shape(out, network);
     if (r == RAIL_OK) r = choose(out);
     if (r == RAIL_OK) r = make_pieces(out);
+    if (r == RAIL_OK) r = classes_make(out);
+    if (r != RAIL_OK) job_clear(out);
+    return r;
+}
+
+enum rail_result job_of_shape(struct job *out, const struct job_request *request, const struct shape *shape,
+                              struct choice choice, bool ordered)
+{
+    memset(out, 0, sizeof *out);
+    out->ask = *request;
+    out->ask.n_hosts = shape->n_nodes;
+    if (!out->ask.flows) out->ask.flows = FLOWS;
+    out->shape = *shape;
+    out->borrowed = true;
+    out->ordered = ordered;
+    out->choice = choice;
+    if (out->choice.n_channels > JOB_CHANNELS_MAX) out->choice.n_channels = JOB_CHANNELS_MAX;
+    out->host_of_node = malloc(shape->n_nodes * sizeof *out->host_of_node);
+    for (uint32_t v = 0; out->host_of_node && v < shape->n_nodes; v++) out->host_of_node[v] = v;
+    enum rail_result r = out->host_of_node
+                             ? make_pieces(out)
+                             : rail_fail(RAIL_E_SYSTEM, "job: out of memory for %u hosts", shape->n_nodes);
     if (r == RAIL_OK) r = classes_make(out);
     if (r != RAIL_OK) job_clear(out);
     return r;
@@ -154,6 +178,9 @@ uint32_t job_host(const struct job *job, uint32_t rank) { return job->host_of_no
 
 bool job_plan_build(const struct job *job, uint32_t rank, uint32_t channel, struct plan *out)
 {
+    if (job->ordered)
+        return plan_write_in_rank_order(job->ask.collective, job->choice.algorithm, &job->shape, rank, channel,
+                                        job->ask.root, out);
     return plan_write(job->ask.collective, job->choice.algorithm, &job->shape, rank, channel, job->ask.root, out);
 }
 

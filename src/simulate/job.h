@@ -38,6 +38,7 @@ struct job {
     struct plan_split split;
     struct pieces pieces[JOB_CHANNELS_MAX]; /* [choice.n_channels] */
     struct plan *classes; /* [choice.n_channels][ranks of a node]: node 0's, which stand for all; NULL: all are built */
+    bool borrowed, ordered; /* the shape is somebody else's; plans in rank order */
     uint32_t n_checked;   /* ranks that were compared with their class */
 };
 
@@ -45,6 +46,10 @@ struct job {
  * rank is not as its class. job_clear frees, and takes an empty one. */
 enum rail_result job_make(struct job *out, const struct network *network, const struct job_request *request);
 void job_clear(struct job *job);
+/* A job whose shape and choice are known: node v is host v. The shape stays the caller's, and must outlive the job.
+ * `ordered`: by the plans whose value is the rank tree. */
+enum rail_result job_of_shape(struct job *out, const struct job_request *request, const struct shape *shape,
+                              struct choice choice, bool ordered);
 /* What job_make and laying it take, in bytes, from sizes alone. */
 uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus);
 
