@@ -1,7 +1,7 @@
-/* lane.h - a lane: one socket on one rail and one route between two processes, carrying frames both ways.
+/* lane.h - a lane: one connection on one rail and one route between two processes, carrying frames both ways.
  *
- * A lane knows frames, not links: it tells its sink of every header, puts the payload where the sink says (straight
- * from the socket when it is large), and sends the frames queued on it. It never blocks.
+ * A lane knows frames, not links: it tells its sink of every header, puts the payload where the sink says, and sends the
+ * frames queued on it. It never blocks. What carries the frames is a wire, a small table of functions: TCP (tcp.c).
  *
  * One thread at a time: everything here is called under the drive lock of the process (link/net_state.h). */
 #ifndef RAIL_LANE_LANE_H
@@ -37,6 +37,37 @@ struct lane_sink {
     void (*sent)(struct lane *lane, void *owner);
 };
 
+/* What the wire has counted since it was connected. */
+struct lane_figures {
+    uint64_t acked_bytes;
+    uint64_t busy_us; /* something was unacknowledged or unsent, and the far end had room: it waited for the network */
+    uint64_t reader_us;           /* the same, and the far end had no room: it waited for its reader */
+    uint64_t delivered_segments;  /* acknowledged, also out of order; 0: the kernel does not say (before 4.18) */
+    uint32_t repeated_segments;   /* sent anew */
+    uint32_t in_flight_segments;  /* now */
+    uint32_t unsent_bytes;        /* now; in_flight and unsent make up what is unacknowledged */
+    uint32_t round_trip_us;       /* smoothed */
+    bool closed;                  /* the far end has no room at all (its window is 0); false before 5.4 */
+};
+
+/* A wire. None of these blocks, logs or calls the sink but where it says so. */
+struct lane_ops {
+    const char *name;
+    /* Reads and delivers to the sink: lane_read(). */
+    enum rail_result (*read)(struct lane *lane, size_t budget_bytes);
+    /* Takes what it has room for off the queue: lane_write(). May call sink->sent. */
+    enum rail_result (*write)(struct lane *lane);
+    /* unacked_bytes brought up to date. */
+    void (*look)(struct lane *lane);
+    /* room_bytes measured anew; asked at most every 5 ms. */
+    void (*measure)(struct lane *lane);
+    bool (*figures)(const struct lane *lane, struct lane_figures *out);
+    /* Nothing comes or goes by it afterwards, nothing of it refers to memory; the socket stays lane.c's to close. */
+    void (*close)(struct lane *lane);
+};
+
+extern const struct lane_ops lane_tcp_ops;
+
 struct lane_out {
     uint8_t head[FRAME_BYTES + LANE_INLINE_BYTES];
     uint32_t head_bytes;
@@ -46,6 +77,7 @@ struct lane_out {
 };
 
 struct lane {
+    const struct lane_ops *ops; /* of its present connection */
     int fd; /* -1: closed */
     uint32_t rail, index;
     const struct lane_sink *sink;
@@ -85,40 +117,39 @@ void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent
 
 /* Reads and delivers up to about budget_bytes. RAIL_OK: something came, RAIL_NOT_YET: nothing was there; else the
  * lane is broken (RAIL_E_REMOTE with lane_error's text: end of file, errno; or what the sink said). */
-enum rail_result lane_read(struct lane *lane, size_t budget_bytes);
+static inline enum rail_result lane_read(struct lane *lane, size_t budget_bytes)
+{
+    return lane->ops->read(lane, budget_bytes);
+}
 
 static inline bool lane_out_full(const struct lane *lane) { return lane->out_count == LANE_OUT_FRAMES; }
 
 /* Queues a frame; the lane must not be full. Payloads up to LANE_INLINE_BYTES are copied; larger ones stay in the
  * owner's memory until sink->sent(owner). Returns whether the owner's memory is in use. */
 bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, void *owner);
-/* Hands queued frames to the kernel. RAIL_OK: some went, RAIL_NOT_YET: none, else the lane is broken. */
-enum rail_result lane_write(struct lane *lane);
-/* Drops queued frames that the kernel has not begun to take, telling their owners. */
-void lane_drop_queue(struct lane *lane);
-/* Closes the socket and drops everything queued. */
+/* Hands queued frames to the wire. RAIL_OK: some went, RAIL_NOT_YET: none, else the lane is broken. */
+static inline enum rail_result lane_write(struct lane *lane) { return lane->ops->write(lane); }
+/* Closes the connection and drops everything queued, telling the owners. */
 void lane_close(struct lane *lane);
 
-/* Brings unacked_bytes up to date: one system call, none when nothing is outstanding. */
-void lane_look(struct lane *lane);
-/* May the lane take a chunk of `bytes` now? Asks the kernel when the bound is reached. */
+/* Brings unacked_bytes up to date: one system call on TCP, none when nothing is outstanding. */
+static inline void lane_look(struct lane *lane)
+{
+    if (lane->unacked_bytes > 0) lane->ops->look(lane);
+}
+/* May the lane take a chunk of `bytes` now? Asks the wire when the bound is reached. */
 bool lane_has_room(struct lane *lane, size_t bytes);
-/* What the kernel has counted since the socket was connected. */
-struct lane_figures {
-    uint64_t acked_bytes;
-    uint64_t busy_us; /* something was unacknowledged or unsent, and the far end had room: it waited for the network */
-    uint64_t reader_us;           /* the same, and the far end had no room: it waited for its reader */
-    uint64_t delivered_segments;  /* acknowledged, also out of order; 0: the kernel does not say (before 4.18) */
-    uint32_t repeated_segments;   /* sent anew */
-    uint32_t in_flight_segments;  /* now */
-    uint32_t unsent_bytes;        /* now; in_flight and unsent make up what is unacknowledged */
-    uint32_t round_trip_us;       /* smoothed */
-    bool closed;                  /* the far end has no room at all (its window is 0); false before 5.4 */
-};
-/* One system call; false when the kernel does not say. */
-bool lane_figures(const struct lane *lane, struct lane_figures *out);
+/* What the wire has counted since it was connected; false when it does not say. */
+static inline bool lane_figures(const struct lane *lane, struct lane_figures *out)
+{
+    return lane->ops->figures(lane, out);
+}
 /* The bound: max(2 chunks, 1.25 x rate x max(round trip, 8 ms)). A deeper socket buffer would be a static split in disguise. */
 uint64_t lane_room_bytes(uint32_t chunk_bytes, uint64_t rate_bytes_per_s, uint32_t round_trip_us);
+
+/* For wires: the first queued frame is theirs now (out_done_bytes begins anew); and all of them are dropped. */
+void lane_pop(struct lane *lane);
+void lane_drop_queue(struct lane *lane);
 
 /* The socket options of every lane: no delay, bounded unsent bytes. */
 enum rail_result lane_socket_prepare(int fd);

@@ -7,12 +7,12 @@
 #include "transport/lane/lane.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
-#include <stdio.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 /* From this size on a payload is followed by the next header only, not by a stage full of the next payload. */
 enum { BULK_BYTES = 32768 };
@@ -29,26 +29,6 @@ enum rail_result lane_socket_prepare(int fd)
     /* Without it lanes work, with a deeper buffer. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &notsent_bytes, sizeof notsent_bytes);
     return RAIL_OK;
-}
-
-void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent, bool hello_received)
-{
-    lane->fd = fd;
-    lane->out_first = lane->out_count = 0;
-    lane->out_done_bytes = lane->queued_bytes = 0;
-    lane->out_number = hello_sent;
-    lane->blocked = false;
-    lane->unacked_bytes = 0;
-    lane->chunk_bytes = chunk_bytes;
-    lane->room_bytes = lane_room_bytes(chunk_bytes, 0, 0);
-    lane->looked_at_ns = 0;
-    lane->stage_begin = lane->stage_end = 0;
-    lane->in_payload = false;
-    lane->in_left_bytes = 0;
-    lane->in_to = NULL;
-    lane->in_owner = NULL;
-    lane->in_number = hello_received;
-    lane->broke_rule = false;
 }
 
 /* ---- in ---- */
@@ -127,7 +107,7 @@ static void account_received(struct lane *lane, size_t got)
     lane->stage_end += (uint32_t)got;
 }
 
-enum rail_result lane_read(struct lane *lane, size_t budget_bytes)
+static enum rail_result tcp_read(struct lane *lane, size_t budget_bytes)
 {
     bool moved = false;
     size_t read_bytes = 0;
@@ -154,28 +134,6 @@ enum rail_result lane_read(struct lane *lane, size_t budget_bytes)
 
 /* ---- out ---- */
 
-bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, void *owner)
-{
-    struct lane_out *out = &lane->out[(lane->out_first + lane->out_count++) % LANE_OUT_FRAMES];
-    frame->number = lane->out_number++;
-    frame_encode(out->head, frame);
-    out->head_bytes = FRAME_BYTES;
-    out->payload_bytes = 0;
-    out->payload = NULL;
-    out->owner = NULL;
-    lane->queued_bytes += FRAME_BYTES + frame->payload_bytes;
-    lane->sent_frames++;
-    if (frame->payload_bytes <= LANE_INLINE_BYTES) {
-        if (frame->payload_bytes > 0) memcpy(out->head + FRAME_BYTES, payload, frame->payload_bytes);
-        out->head_bytes += frame->payload_bytes;
-        return false;
-    }
-    out->payload = payload;
-    out->payload_bytes = frame->payload_bytes;
-    out->owner = owner;
-    return owner != NULL;
-}
-
 static int gather(const struct lane *lane, struct iovec v[2 * LANE_OUT_FRAMES], size_t *offered_bytes)
 {
     int n = 0;
@@ -199,15 +157,6 @@ static int gather(const struct lane *lane, struct iovec v[2 * LANE_OUT_FRAMES], 
     return n;
 }
 
-static void pop_first(struct lane *lane)
-{
-    struct lane_out *out = &lane->out[lane->out_first];
-    lane->out_first = (lane->out_first + 1) % LANE_OUT_FRAMES;
-    lane->out_count--;
-    lane->out_done_bytes = 0;
-    if (out->owner) lane->sink->sent(lane, out->owner);
-}
-
 static void account_sent(struct lane *lane, size_t n)
 {
     lane->sent_bytes += n;
@@ -218,12 +167,14 @@ static void account_sent(struct lane *lane, size_t n)
         size_t left = out->head_bytes + out->payload_bytes - lane->out_done_bytes;
         if (n < left) break;
         n -= left;
-        pop_first(lane);
+        void *owner = out->owner;
+        lane_pop(lane);
+        if (owner) lane->sink->sent(lane, owner);
     }
     lane->out_done_bytes += n;
 }
 
-enum rail_result lane_write(struct lane *lane)
+static enum rail_result tcp_write(struct lane *lane)
 {
     bool moved = false;
     while (lane->out_count > 0) {
@@ -249,19 +200,53 @@ enum rail_result lane_write(struct lane *lane)
     return moved ? RAIL_OK : RAIL_NOT_YET;
 }
 
-void lane_drop_queue(struct lane *lane)
+/* ---- what the kernel knows ---- */
+
+static void tcp_measure(struct lane *lane)
 {
-    while (lane->out_count > 0) pop_first(lane);
-    lane->queued_bytes = 0;
+    struct tcp_info info = {0};
+    socklen_t bytes = sizeof info;
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return;
+    if (bytes < offsetof(struct tcp_info, tcpi_delivery_rate) + sizeof info.tcpi_delivery_rate) return;
+    lane->room_bytes = lane_room_bytes(lane->chunk_bytes, info.tcpi_delivery_rate, info.tcpi_min_rtt);
 }
 
-void lane_close(struct lane *lane)
+static bool tcp_figures(const struct lane *lane, struct lane_figures *out)
 {
-    if (lane->fd < 0) return;
-    /* Shut down as well: a forked child may still hold a copy of the descriptor. */
-    shutdown(lane->fd, SHUT_RDWR);
-    close(lane->fd);
-    lane->fd = -1;
-    lane->in_owner = NULL;
-    lane_drop_queue(lane);
+    struct tcp_info info = {0};
+    socklen_t bytes = sizeof info;
+    if (getsockopt(lane->fd, IPPROTO_TCP, TCP_INFO, &info, &bytes) < 0) return false;
+    if (bytes < offsetof(struct tcp_info, tcpi_rwnd_limited) + sizeof info.tcpi_rwnd_limited) return false; /* < 4.10 */
+    uint64_t reader_us = info.tcpi_rwnd_limited < info.tcpi_busy_time ? info.tcpi_rwnd_limited : info.tcpi_busy_time;
+    *out = (struct lane_figures){
+        .acked_bytes = info.tcpi_bytes_acked, .busy_us = info.tcpi_busy_time - reader_us,
+            .reader_us = info.tcpi_rwnd_limited,
+        .delivered_segments = info.tcpi_delivered, .repeated_segments = info.tcpi_total_retrans,
+        .closed = bytes >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof info.tcpi_snd_wnd && info.tcpi_snd_wnd == 0,
+        .in_flight_segments = info.tcpi_unacked, .unsent_bytes = info.tcpi_notsent_bytes,
+            .round_trip_us = info.tcpi_rtt,
+    };
+    return true;
 }
+
+static void tcp_look(struct lane *lane)
+{
+    int unacked = 0;
+    if (ioctl(lane->fd, SIOCOUTQ, &unacked) == 0)
+        lane->unacked_bytes = unacked > 0 ? (uint64_t)unacked : 0;
+}
+
+/* ---- end ---- */
+
+/* Shut down as well: a forked child may still hold a copy of the descriptor. */
+static void tcp_close(struct lane *lane) { shutdown(lane->fd, SHUT_RDWR); }
+
+const struct lane_ops lane_tcp_ops = {
+    .name = "tcp",
+    .read = tcp_read,
+    .write = tcp_write,
+    .look = tcp_look,
+    .measure = tcp_measure,
+    .figures = tcp_figures,
+    .close = tcp_close,
+};
