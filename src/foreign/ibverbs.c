@@ -56,7 +56,7 @@ static bool read_gid(const char *ports, int index, struct ibverbs_gid *out)
 
 int ibverbs_gids_below(const char *sys, const char *device, int port, struct ibverbs_gid *out, int room)
 {
-    enum { GIDS_MAX = 256 }; /* the largest table of a device is 255 */
+    enum { GIDS_MAX = 256, UNUSED_MAX = 32 }; /* the largest table of a device is 255 */
     char ports[256], path[300];
     int n = 0;
     if (snprintf(ports, sizeof ports, "%s/class/infiniband/%s/ports/%d", sys, device, port) >= (int)sizeof ports) return 0;
@@ -66,7 +66,12 @@ int ibverbs_gids_below(const char *sys, const char *device, int port, struct ibv
     int entries = 0;
     while (readdir(folder)) entries++;
     closedir(folder);
-    for (int i = 0; i < entries && i < GIDS_MAX && n < room; i++) n += read_gid(ports, i, &out[n]);
+    /* Tables are filled from the front, with holes where addresses went. */
+    for (int i = 0, unused = 0; i < entries && i < GIDS_MAX && n < room && unused < UNUSED_MAX; i++) {
+        bool used = read_gid(ports, i, &out[n]);
+        n += used;
+        unused = used ? 0 : unused + 1;
+    }
     return n;
 }
 

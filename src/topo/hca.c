@@ -93,6 +93,17 @@ struct rail_label hca_label(const struct hca_list *list, const char *hca, int po
     return (struct rail_label){{0}, {0}};
 }
 
+bool hca_admits(const struct hca_list *list, const char *hca, int port)
+{
+    bool named = list->n == 0;
+    for (int i = 0; i < list->n && !named; i++) {
+        const struct hca_item *item = &list->at[i];
+        bool same = list->exact ? strcmp(item->name, hca) == 0 : strncmp(item->name, hca, strlen(item->name)) == 0;
+        named = same && (item->port < 0 || item->port == port);
+    }
+    return list->n == 0 || named != list->exclude;
+}
+
 /* ---- from an interface to its device ---- */
 
 struct search {
@@ -158,4 +169,70 @@ struct rail_label hca_label_of_interface(const struct hca_list *list, const char
     (void)sysfs_each(&s, "/sys/class/infiniband", see_device, &q); /* fails only where a visitor does */
     *other_out = q.other;
     return q.found;
+}
+
+/* ---- a device to use ---- */
+
+struct use {
+    const struct hca_list *list;
+    const char *interface;
+    char device[SYSFS_PATH];
+    char *name_out;
+    int *port_out;
+    bool refused;
+};
+
+/* Quick signs before slow ones: Soft-RoCE names its interface, a NIC's device lists them; the table of GIDs has hundreds
+ * of files. */
+static bool is_port_of(struct sysfs *s, const struct use *u, const char *ports, int port, bool quick)
+{
+    char path[SYSFS_PATH + 64], line[SYSFS_LINE];
+    if (sysfs_read(s, line, sizeof line, u->device, "parent")) return strcmp(line, u->interface) == 0;
+    if (snprintf(path, sizeof path, "%s/device/net/%s", u->device, u->interface) < SYSFS_PATH && sysfs_exists(s, path, NULL) &&
+        sysfs_number(s, port - 1, path, "dev_port") == port - 1)
+        return true;
+    if (quick) return false;
+    struct search q = {.interface = u->interface};
+    snprintf(path, sizeof path, "%.*s/%d/gid_attrs/ndevs", SYSFS_PATH, ports, port);
+    (void)sysfs_each(s, path, see_ndev, &q);
+    return q.here;
+}
+
+static enum rail_result use_port(struct sysfs *s, const char *folder, const char *name, void *context)
+{
+    struct use *u = context;
+    const char *device = strrchr(u->device, '/') + 1;
+    int port = atoi(name);
+    if (u->name_out[0]) return RAIL_OK;
+    bool admitted = hca_admits(u->list, device, port);
+    if (!is_port_of(s, u, folder, port, !admitted)) return RAIL_OK;
+    if (!admitted) {
+        u->refused = true;
+        return RAIL_OK;
+    }
+    strcpy(u->name_out, device);
+    *u->port_out = port;
+    return RAIL_OK;
+}
+
+static enum rail_result use_device(struct sysfs *s, const char *folder, const char *name, void *context)
+{
+    struct use *u = context;
+    char ports[SYSFS_PATH + 16];
+    if (u->name_out[0] || strlen(name) >= HCA_NAME_BYTES ||
+        snprintf(u->device, sizeof u->device, "%s/%s", folder, name) >= SYSFS_PATH)
+        return RAIL_OK;
+    snprintf(ports, sizeof ports, "%s/ports", u->device);
+    return sysfs_each(s, ports, use_port, u);
+}
+
+bool hca_of_interface(const struct hca_list *list, const char *root, const char *interface, char name_out[HCA_NAME_BYTES],
+                      int *port_out, bool *refused_out)
+{
+    struct sysfs s = {NULL, root};
+    struct use u = {.list = list, .interface = interface, .name_out = name_out, .port_out = port_out};
+    name_out[0] = '\0';
+    (void)sysfs_each(&s, "/sys/class/infiniband", use_device, &u); /* fails only where a visitor does */
+    *refused_out = u.refused && !name_out[0];
+    return name_out[0] != '\0';
 }

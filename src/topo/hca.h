@@ -40,4 +40,13 @@ struct rail_label hca_label(const struct hca_list *list, const char *hca, int po
 struct rail_label hca_label_of_interface(const struct hca_list *list, const char *root, const char *interface,
                                          char *hca_out, struct rail_label *other_out);
 
+/* Whether the list lets a device's port be used at all; a list without items excludes nothing. */
+bool hca_admits(const struct hca_list *list, const char *hca, int port);
+
+/* The first device and port, in the order of names, that belongs to an interface and is admitted. False: none;
+ * *refused_out: one belongs to it that the list does not admit (not said of what only its table of GIDs names: that has up
+ * to 1024 files, and is read of admitted devices alone). */
+bool hca_of_interface(const struct hca_list *list, const char *root, const char *interface, char name_out[HCA_NAME_BYTES],
+                      int *port_out, bool *refused_out);
+
 #endif

@@ -10,6 +10,8 @@
 #include "topo/machine.h"
 #include "topo/rails.h"
 
+_Static_assert((int)RAILS_DEVICE_BYTES == (int)HCA_NAME_BYTES, "a device's name");
+
 static void label_text(const struct rail_label *label, char out[RAILS_TEXT_BYTES])
 {
     snprintf(out, RAILS_TEXT_BYTES, "%.10s%s%.6s", label->rail, label->plane[0] ? " plane " : "", label->plane);
@@ -76,6 +78,19 @@ enum rail_result rails_facts(const struct machine_interface *nic, struct rail_fa
     RAIL_TRY(hear_leaf(nic, &facts));
     *out = facts;
     return RAIL_OK;
+}
+
+bool rails_device(const struct machine_interface *nic, char name_out[RAILS_DEVICE_BYTES], int *port_out,
+                  const char **why_out)
+{
+    const char *text = rail_param_str(RAIL_PARAM_NCCL_IB_HCA);
+    struct hca_list list = {.n = 0};
+    bool refused = false;
+    *why_out = "";
+    if (text && text[0] && hca_parse(text, &list) != RAIL_OK) return false;
+    if (hca_of_interface(&list, machine_root(), nic->name, name_out, port_out, &refused)) return true;
+    if (refused) *why_out = "NCCL_IB_HCA does not admit its device";
+    return false;
 }
 
 /* By the whole set of leaves: one alone might be the management network's, which all hosts share. */

@@ -74,6 +74,12 @@ struct rail_facts {
 struct machine_interface;
 enum rail_result rails_facts(const struct machine_interface *nic, struct rail_facts *out);
 
+/* The RDMA device and port that belong to a NIC, as far as NCCL_IB_HCA admits them. False: none, *why_out says so ("" when
+ * there is nothing to say: the NIC has none). RAIL_E_ARGUMENT as above is logged by rails_facts(). */
+enum { RAILS_DEVICE_BYTES = 64 };
+bool rails_device(const struct machine_interface *nic, char name_out[RAILS_DEVICE_BYTES], int *port_out,
+                  const char **why_out);
+
 /* Where this host hangs, by the switches that its NICs hear (LLDP): hosts that hear the same ones are in one place. All
  * 0 when none is heard. */
 struct place;

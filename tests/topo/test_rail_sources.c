@@ -115,6 +115,8 @@ static int make_root(void **state)
     lay("/sys/class/infiniband/mlx5_bond_0/ports/1/gid_attrs/ndevs/0", "bond0\n");
     lay("/sys/class/infiniband/mlx5_3/ports/1/gid_attrs/ndevs/0", "eth9\n");
     lay("/sys/class/infiniband/mlx5_4/ports/1/gid_attrs/ndevs/0", "eth9\n");
+    lay("/sys/class/infiniband/rxe0/ports/1/state", "4: ACTIVE\n");
+    lay("/sys/class/infiniband/rxe0/parent", "soft0\n");
     lay("/sys/class/net/bond0/lower_p0/x", "");
     lay("/sys/class/net/bond0/lower_p1/x", "");
     lay("/sys/class/net/bond0.7/lower_bond0/x", "");
@@ -149,6 +151,31 @@ static void an_interface_is_found_below_its_device(void **state)
         assert_string_equal(hca, cases[i].hca);
         assert_string_equal(label.rail, cases[i].rail);
         assert_string_equal(other.rail, cases[i].other);
+    }
+}
+
+/* Which device carries lanes over RDMA. rxe0 is Soft-RoCE: it names its interface itself. */
+static void an_interface_uses_a_device_that_the_list_admits(void **state)
+{
+    (void)state;
+    static const struct { const char *list, *interface, *device; int port; bool refused; } cases[] = {
+        {"", "eth0", "mlx5_0", 1, false},          {"", "eth2", "mlx5_1", 2, false},  {"", "eth3", "", 0, false},
+        {"", "soft0", "rxe0", 1, false},           {"", "eth9", "mlx5_3", 1, false},  {"mlx5", "soft0", "", 0, true},
+        {"^mlx5_3", "eth9", "mlx5_4", 1, false},   {"=rxe0", "soft0", "rxe0", 1, false},
+        {"^=rxe0", "soft0", "", 0, true},          {"mlx5_1:1", "eth2", "", 0, true}, {"mlx5_1:2", "eth2", "mlx5_1", 2, false},
+        {"=mlx5", "eth0", "", 0, false},           {"^mlx5_1:2", "eth1", "mlx5_1", 1, false},
+        {"mlx5_0:1:3", "eth0", "mlx5_0", 1, false},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct hca_list list;
+        char device[HCA_NAME_BYTES];
+        int port = -1;
+        bool refused;
+        assert_int_equal(hca_parse(cases[i].list, &list), RAIL_OK);
+        bool found = hca_of_interface(&list, root, cases[i].interface, device, &port, &refused);
+        if (strcmp(device, cases[i].device) != 0 || (found && port != cases[i].port) || refused != cases[i].refused)
+            fail_msg("\"%s\" for %s: %s:%d, refused %d", cases[i].list, cases[i].interface, device, port, refused);
+        assert_int_equal(found, device[0] != '\0');
     }
 }
 
@@ -332,6 +359,7 @@ int main(void)
         cmocka_unit_test(planes_are_other_rails),
         cmocka_unit_test(nonsense_is_refused_with_its_place),
         cmocka_unit_test(an_interface_is_found_below_its_device),
+        cmocka_unit_test(an_interface_uses_a_device_that_the_list_admits),
         cmocka_unit_test(tables_of_devices_without_a_rail_are_not_read),
         cmocka_unit_test(all_daemons_tell_of_one_switch_alike),
         cmocka_unit_test(a_bond_hangs_where_its_ports_hang),
