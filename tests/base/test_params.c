@@ -231,7 +231,7 @@ static void what_was_set_is_reported_once_without_secrets(void **state)
 static void variables_without_effect_are_named_once(void **state)
 {
     (void)state;
-    setenv("NCCL_IB_SL", "mlx5", 1);
+    setenv("NCCL_IB_FIFO_TC", "mlx5", 1);
     setenv("NCCL_FROM_THE_FUTURE", "1", 1);
     setenv("RAILCCL_WACTH_S", "1", 1);
     setenv("RAILCCL_TEST_LONG", "0", 1);
@@ -239,7 +239,7 @@ static void variables_without_effect_are_named_once(void **state)
     rail_params_reload();
     rail_params_report_ignored();
     rail_params_report_ignored();
-    assert_int_equal(times_logged("NCCL_IB_SL (set by the environment) has no effect in railccl: "), 1);
+    assert_int_equal(times_logged("NCCL_IB_FIFO_TC (set by the environment) has no effect in railccl: "), 1);
     assert_int_equal(times_logged("NCCL_FROM_THE_FUTURE is set, but"), 1);
     assert_int_equal(times_logged("RAILCCL_WACTH_S is set, but"), 1);
     assert_int_equal(times_logged("RAILCCL_TEST_LONG"), 0);

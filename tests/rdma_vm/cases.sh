@@ -9,10 +9,17 @@
 # megabyte or more); "cm": the same, and connections were made by the connection manager. meanwhile: a command of guest.sh's (or several) that
 # begins with the program and ends before it: cables that are pulled; then only data on some cable of each host is asked for.
 collectives=(
-    "|2|1|1|tcp|||all_reduce_perf -b 8 -e 1M -f 8 -n 2"
-    "|4|4|1|tcp|||all_reduce_perf -b 4M -e 4M -n 2"
-    "|4|2|2|tcp|||all_gather_perf -b 1M -e 1M -n 2"
-    "a cable is pulled and put back under AllReduce: it goes by the other rails|4|4|1|tcp||vm_until 10 moves 1 2 3000000; cable_down 1 2; sleep 1; cable_up 1 2|all_reduce_perf -b 4M -e 4M -n 12"
+    "|2|1|1|tcp|NCCL_IB_DISABLE=1||all_reduce_perf -b 8 -e 1M -f 8 -n 2"
+    "|4|4|1|tcp|NCCL_NET=Socket||all_reduce_perf -b 4M -e 4M -n 2"
+    "a cable is pulled and put back under AllReduce over TCP: it goes by the other rails|4|4|1|tcp|NCCL_IB_DISABLE=1|vm_until 10 moves 1 2 3000000; cable_down 1 2; sleep 1; cable_up 1 2|all_reduce_perf -b 4M -e 4M -n 12"
+    "|2|1|1|verbs|NCCL_NET=IB||all_reduce_perf -b 8 -e 4M -f 16 -n 2"
+    "|4|2|2|verbs|||all_gather_perf -b 4M -e 4M -n 2"
+    "|4|4|1|verbs|||reduce_scatter_perf -b 4M -e 4M -n 2"
+    "|4|4|1|verbs|||alltoall_perf -b 4M -e 4M -n 2"
+    "|4|4|1|verbs|||all_reduce_perf -b 16M -e 16M -n 1 -w 1"
+    "a cable is pulled and put back under AllReduce over RDMA: it goes by the other rails|4|4|1|verbs||vm_until 10 moves 1 2 1000000; cable_down 1 2; sleep 2; cable_up 1 2|all_reduce_perf -b 1M -e 1M -n 20"
+    "a rail falls silent under AllReduce over RDMA, retried for ever: it goes by the other rails|4|4|1|verbs||vm_until 10 moves 2 3 1000000; rail_silent 2 3; sleep 2; rail_heal 2 3|all_reduce_perf -b 1M -e 1M -n 20"
+    "1 % of loss on a rail under AllReduce over RDMA|2|2|1|verbs||rail_loss 0 1 1; sleep 2; rail_heal 0 1|all_reduce_perf -b 1M -e 1M -n 20"
 )
 
 cases=() steps=()

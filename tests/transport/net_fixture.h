@@ -13,7 +13,20 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "support/fault_verbs.h"
 #include "transport/link/net_state.h"
+
+/* The same tests over RDMA devices in memory (fault_verbs.h): a program that is to be so defines it before. */
+#if !defined(FIXTURE_RDMA)
+enum { FIXTURE_DEVICES = 0 };
+#define FIXTURE_BEGIN (void)0
+#elif defined(RAIL_HAVE_VERBS)
+enum { FIXTURE_DEVICES = 1 };
+#define FIXTURE_BEGIN fault_verbs_install()
+#else
+enum { FIXTURE_DEVICES = 1 };
+#define FIXTURE_BEGIN return print_message("1..0 # SKIP built without infiniband/verbs.h\n"), 77
+#endif
 
 /* Rail r is 127.0.(r+1).1: the whole of 127/8 is local. */
 static inline struct net_config fixture_config(uint32_t n_rails, uint32_t sockets_per_rail)
@@ -27,7 +40,11 @@ static inline struct net_config fixture_config(uint32_t n_rails, uint32_t socket
         in->sin_addr.s_addr = htonl(0x7f000001u + ((r + 1) << 8));
         c.rails[r].address.bytes = sizeof *in;
         snprintf(c.rails[r].name, sizeof c.rails[r].name, "lo%u", r);
+        if (!FIXTURE_DEVICES) continue;
+        snprintf(c.rails[r].device, sizeof c.rails[r].device, "fault%u", r);
+        c.rails[r].device_port = 1;
     }
+    c.verbs = (struct verbs_settings){.gid = {.index = -1, .roce_version = 2}, .timeout = 14, .retries = 7};
     return c;
 }
 

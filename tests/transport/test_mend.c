@@ -395,6 +395,7 @@ static void lies_about_what_came_close_the_connection(void **state)
 
 int main(void)
 {
+    FIXTURE_BEGIN;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_when_lanes_break),
         cmocka_unit_test(nothing_is_lost_when_several_break_at_once),

@@ -164,6 +164,7 @@ static void a_link_stays_on_its_home_rail_while_that_keeps_up(void **state)
 
 int main(void)
 {
+    FIXTURE_BEGIN;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_slot_arrives_once_in_order_whole),
         cmocka_unit_test(a_process_may_link_to_itself),

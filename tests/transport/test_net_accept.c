@@ -188,6 +188,7 @@ static void nothing_comes_after_the_end(void **state)
 
 int main(void)
 {
+    FIXTURE_BEGIN;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(the_source_connects),
         cmocka_unit_test(the_target_is_rung_for),

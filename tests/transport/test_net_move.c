@@ -279,6 +279,7 @@ static void hellos_that_contradict_are_refused(void **state)
 
 int main(void)
 {
+    FIXTURE_BEGIN;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_when_the_connecter_moves_lanes),
         cmocka_unit_test(nothing_is_lost_when_the_accepter_asks),

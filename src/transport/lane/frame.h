@@ -30,6 +30,7 @@ enum frame_type {
     /* With FRAME_FEATURE_ROUTES (link/move.c): */
     FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one beside it */
     FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of the newcomer; first_grain = frame_opinion */
+    FRAME_VERBS = 14,   /* before the accepter's HELLO, when the connecter's has FRAME_HELLO_VERBS: struct verbs_record */
     FRAME_LEAVE = 13,   /* this socket is replaced: nothing more goes out on it. The connecter says it first */
 };
 
@@ -43,6 +44,8 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 #define FRAME_FEATURE_REPAIR 2ull /* lanes that die are repaired; control frames are numbered and acknowledged */
 /* Not a feature but a statement of the connecter's: its earlier sockets of this lane are closed. */
 #define FRAME_HELLO_ANEW (1ull << 63)
+/* The connecter's: it has an RDMA device on this lane's rail. The accepter's: from here on frames travel by it. */
+#define FRAME_HELLO_VERBS (1ull << 62)
 
 struct frame {
     uint8_t type;

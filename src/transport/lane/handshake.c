@@ -64,6 +64,8 @@ void handshake_close(struct handshake *h)
 {
     if (h->fd >= 0) close(h->fd);
     h->fd = -1;
+    verbs_connection_free(h->verbs);
+    h->verbs = NULL;
     auth_wipe(&h->auth);
 }
 
@@ -100,6 +102,7 @@ static enum rail_result step_proving(struct handshake *h)
     if (r != RAIL_OK) return failed(h, r, errno ? "authentication" : "closed during authentication", errno);
     if (h->connecter) {
         uint8_t hello[HELLO_FRAME_BYTES];
+        if (h->port) h->mine.features |= FRAME_HELLO_VERBS;
         handshake_hello_encode(&h->mine, hello);
         /* A hundred bytes always fit behind a proof; if not, something is odd enough to start again. */
         ssize_t n = send(h->fd, hello, sizeof hello, MSG_NOSIGNAL);
@@ -109,10 +112,19 @@ static enum rail_result step_proving(struct handshake *h)
     return RAIL_OK;
 }
 
-static enum rail_result step_hello(struct handshake *h)
+/* Reads one frame and no byte more: what follows may be the lane's already. */
+static enum rail_result read_frame(struct handshake *h, struct frame *frame)
 {
-    while (h->in_bytes < HELLO_FRAME_BYTES) {
-        ssize_t n = recv(h->fd, h->in + h->in_bytes, HELLO_FRAME_BYTES - h->in_bytes, MSG_DONTWAIT);
+    for (;;) {
+        uint32_t wanted = FRAME_BYTES;
+        if (h->in_bytes >= FRAME_BYTES) {
+            frame_decode(frame, h->in);
+            if (frame->payload_bytes > sizeof h->in - FRAME_BYTES)
+                return failed(h, RAIL_E_REMOTE, "the first frame is not HELLO", 0);
+            wanted += frame->payload_bytes;
+            if (h->in_bytes == wanted) return RAIL_OK;
+        }
+        ssize_t n = recv(h->fd, h->in + h->in_bytes, wanted - h->in_bytes, MSG_DONTWAIT);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0 && (errno == EAGAIN || errno == EWOULDBLOCK)) return RAIL_NOT_YET;
         if (n < 0) return failed(h, RAIL_E_SYSTEM, "waiting for HELLO", errno);
@@ -120,9 +132,11 @@ static enum rail_result step_hello(struct handshake *h)
         if (n == 0) return failed(h, RAIL_E_SYSTEM, "closed before HELLO (refused, see the other process's log)", 0);
         h->in_bytes += (uint32_t)n;
     }
-    struct frame frame;
-    frame_decode(&frame, h->in);
-    if (frame.type != FRAME_HELLO || frame.payload_bytes != sizeof h->theirs || frame.number != 0)
+}
+
+static enum rail_result take_hello(struct handshake *h, const struct frame *frame)
+{
+    if (frame->type != FRAME_HELLO || frame->payload_bytes != sizeof h->theirs || frame->number != 0)
         return failed(h, RAIL_E_REMOTE, "the first frame is not HELLO", 0);
     memcpy(&h->theirs, h->in + FRAME_BYTES, sizeof h->theirs);
     h->theirs = frame_hello_swap(h->theirs);
@@ -135,9 +149,92 @@ static enum rail_result step_hello(struct handshake *h)
     return RAIL_OK;
 }
 
+/* ---- by verbs? ---- */
+
+static enum rail_result send_record(struct handshake *h, struct verbs_record *record)
+{
+    uint8_t out[FRAME_BYTES + sizeof *record];
+    struct frame frame = {.type = FRAME_VERBS, .payload_bytes = sizeof *record};
+    verbs_record_swap(record);
+    frame_encode(out, &frame);
+    memcpy(out + FRAME_BYTES, record, sizeof *record);
+    ssize_t n = send(h->fd, out, sizeof out, MSG_NOSIGNAL);
+    /* Nothing else is under way on the socket: it always fits. */
+    if (n != (ssize_t)sizeof out) return failed(h, RAIL_E_SYSTEM, "sending a verbs record", n < 0 ? errno : EAGAIN);
+    return RAIL_OK;
+}
+
+static void without(struct handshake *h)
+{
+    verbs_connection_free(h->verbs);
+    h->verbs = NULL;
+}
+
+static bool take_record(struct handshake *h, const struct frame *frame, struct verbs_record *out)
+{
+    if (frame->type != FRAME_VERBS || frame->payload_bytes != sizeof *out) return false;
+    memcpy(out, h->in + FRAME_BYTES, sizeof *out);
+    verbs_record_swap(out);
+    h->in_bytes = 0;
+    return true;
+}
+
+/* The accepter's part begins: true when it waits for their record. */
+static enum rail_result offer(struct handshake *h)
+{
+    struct verbs_record record;
+    h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
+    if (!h->verbs) return RAIL_OK; /* our HELLO will say that it is TCP */
+    RAIL_TRY(send_record(h, &record));
+    h->in_bytes = 0;
+    h->state = HANDSHAKE_VERBS;
+    return RAIL_NOT_YET;
+}
+
+static enum rail_result step_verbs(struct handshake *h)
+{
+    struct frame frame;
+    struct verbs_record theirs;
+    RAIL_TRY(read_frame(h, &frame));
+    if (!take_record(h, &frame, &theirs)) return failed(h, RAIL_E_REMOTE, "a frame that is no verbs record", 0);
+    if (!verbs_connection_finish(h->verbs, &theirs, false, h->verbs_why)) without(h);
+    return RAIL_OK;
+}
+
+/* The connecter has their record: answers with its own. */
+static enum rail_result answer_record(struct handshake *h, const struct verbs_record *theirs)
+{
+    struct verbs_record record;
+    h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
+    if (h->verbs && !verbs_connection_finish(h->verbs, theirs, true, h->verbs_why)) without(h);
+    if (!h->verbs) verbs_record_decline(&record, h->verbs_why);
+    return send_record(h, &record);
+}
+
+static enum rail_result step_hello(struct handshake *h)
+{
+    struct frame frame;
+    struct verbs_record theirs;
+    RAIL_TRY(read_frame(h, &frame));
+    if (h->connecter && h->port && !h->verbs && !h->verbs_why[0] && take_record(h, &frame, &theirs)) {
+        RAIL_TRY(answer_record(h, &theirs));
+        RAIL_TRY(read_frame(h, &frame));
+    }
+    RAIL_TRY(take_hello(h, &frame));
+    bool theirs_too = (h->theirs.features & FRAME_HELLO_VERBS) != 0;
+    if (!h->connecter) return theirs_too && h->port && h->theirs.n_lanes > 0 ? offer(h) : RAIL_OK;
+    if (theirs_too && !h->verbs) return failed(h, RAIL_E_REMOTE, "HELLO by verbs, which were not agreed on", 0);
+    if (!theirs_too) without(h);
+    return RAIL_OK;
+}
+
 enum rail_result handshake_step(struct handshake *h)
 {
     if (h->state == HANDSHAKE_CONNECTING) RAIL_TRY(step_connecting(h));
     if (h->state == HANDSHAKE_PROVING) RAIL_TRY(step_proving(h));
-    return step_hello(h);
+    if (h->state == HANDSHAKE_HELLO) {
+        enum rail_result r = step_hello(h);
+        if (r != RAIL_NOT_YET || h->state != HANDSHAKE_VERBS) return r;
+    }
+    return step_verbs(h);
 }

@@ -3,6 +3,15 @@
  *   CONNECTING --> PROVING --> HELLO --> done (connecter: their HELLO has come; accepter: their HELLO has come, ours is
  *                                              the first frame that the new lane sends)
  *
+ * Where both have an RDMA device on the rail, two records go between the two HELLOs (docs/WIRE.md), and the lane's frames
+ * travel by it (`verbs`); whatever goes wrong with that, the lane is one over TCP:
+ *
+ *   connecter                             accepter
+ *   HELLO, I have one ------------------> makes a queue pair            (VERBS: waits for their record)
+ *   makes one, ready <------------ record
+ *   record -----------------------------> ready
+ *   done <------------- HELLO, by verbs
+ *
  * Steps never block and never log: strangers at the door must not fill the log. Deadlines are the caller's. */
 #ifndef RAIL_LANE_HANDSHAKE_H
 #define RAIL_LANE_HANDSHAKE_H
@@ -13,13 +22,15 @@
 
 #include "bootstrap/auth.h"
 #include "transport/lane/frame.h"
+#include "transport/lane/verbs.h"
 
 enum { HELLO_FRAME_BYTES = FRAME_BYTES + (int)sizeof(struct frame_hello) };
 
 enum handshake_state {
     HANDSHAKE_CONNECTING, /* connecter: waits for TCP */
     HANDSHAKE_PROVING,    /* waits for the other end's part of auth.h */
-    HANDSHAKE_HELLO,      /* waits for their HELLO */
+    HANDSHAKE_HELLO,      /* waits for their HELLO; connecter: or their record before it */
+    HANDSHAKE_VERBS,      /* accepter: waits for their record */
 };
 
 struct handshake {
@@ -31,7 +42,10 @@ struct handshake {
     bool refused; /* connecter: the far end said that it does not know the key (perhaps not yet) */
     struct auth auth;
     struct frame_hello mine, theirs;
-    uint8_t in[HELLO_FRAME_BYTES];
+    struct verbs_port *port;           /* what may be offered; NULL: nothing. Set between start and first step */
+    struct verbs_connection *verbs;    /* done: the lane's; NULL: over TCP */
+    char verbs_why[VERBS_WHY_BYTES];   /* done without, although both have a device: why; else "" */
+    uint8_t in[FRAME_BYTES + sizeof(struct verbs_record)];
     uint32_t in_bytes;
     char why[160]; /* text of a failed step */
 };

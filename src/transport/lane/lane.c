@@ -7,10 +7,14 @@ void lane_start(struct lane *lane, int fd, uint32_t chunk_bytes, bool hello_sent
 {
     lane->ops = &lane_tcp_ops;
     lane->fd = fd;
+    lane->event_fd = -1;
+    lane->wire = NULL;
     lane->out_first = lane->out_count = 0;
     lane->out_done_bytes = lane->queued_bytes = 0;
     lane->out_number = hello_sent;
     lane->blocked = false;
+    lane->lent = 0;
+    lane->owes = false;
     lane->unacked_bytes = 0;
     lane->chunk_bytes = chunk_bytes;
     lane->room_bytes = lane_room_bytes(chunk_bytes, 0, 0);

@@ -26,6 +26,8 @@ enum {
 };
 
 struct lane;
+struct lane_memory;
+struct verbs_connection;
 
 /* What stands above a lane. Called under the drive lock. An error closes the lane. */
 struct lane_sink {
@@ -35,6 +37,8 @@ struct lane_sink {
     enum rail_result (*end)(struct lane *lane, const struct frame *frame);
     /* A queued frame that pointed into its owner's memory has been taken by the kernel. */
     void (*sent)(struct lane *lane, void *owner);
+    /* The owner's memory, all of it, for wires that must register it (verbs.h). */
+    struct lane_memory *(*memory)(struct lane *lane, void *owner);
 };
 
 /* What the wire has counted since it was connected. */
@@ -57,11 +61,16 @@ struct lane_ops {
     enum rail_result (*read)(struct lane *lane, size_t budget_bytes);
     /* Takes what it has room for off the queue: lane_write(). May call sink->sent. */
     enum rail_result (*write)(struct lane *lane);
+    /* From now on event_fd becomes readable when there is something to read. True: it did not do so before, so what came
+     * meanwhile must be read once more. Wires whose socket tells do nothing. */
+    bool (*arm)(struct lane *lane);
     /* unacked_bytes brought up to date. */
     void (*look)(struct lane *lane);
     /* room_bytes measured anew; asked at most every 5 ms. */
     void (*measure)(struct lane *lane);
     bool (*figures)(const struct lane *lane, struct lane_figures *out);
+    /* Before closing in good order: what was taken is on its way, or 0.1 s are over. */
+    void (*settle)(struct lane *lane);
     /* Nothing comes or goes by it afterwards, nothing of it refers to memory; the socket stays lane.c's to close. */
     void (*close)(struct lane *lane);
 };
@@ -73,12 +82,14 @@ struct lane_out {
     uint32_t head_bytes;
     uint32_t payload_bytes;  /* outside of head */
     const uint8_t *payload;
-    void *owner;             /* NULL: nothing to tell when it is sent */
+    void *owner;             /* NULL: nothing to tell when it is sent; never NULL with a payload outside of head */
 };
 
 struct lane {
     const struct lane_ops *ops; /* of its present connection */
     int fd; /* -1: closed */
+    int event_fd; /* readable after arm(), besides fd; -1: none */
+    struct verbs_connection *wire; /* of lane_verbs_ops */
     uint32_t rail, index;
     const struct lane_sink *sink;
     void *user;
@@ -89,6 +100,8 @@ struct lane {
     uint32_t out_first, out_count;
     size_t out_done_bytes;    /* of the first frame */
     uint32_t out_number;
+    uint32_t lent;            /* frames off the queue whose payload the wire still uses (RDMA) */
+    bool owes;                /* the far end does not know yet what was consumed (RDMA) */
     bool blocked;             /* the kernel took less than was offered */
     size_t queued_bytes;      /* in out[] */
     uint64_t unacked_bytes;   /* upper bound of what the kernel holds unacknowledged; exact when last looked at */

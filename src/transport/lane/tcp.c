@@ -236,6 +236,15 @@ static void tcp_look(struct lane *lane)
         lane->unacked_bytes = unacked > 0 ? (uint64_t)unacked : 0;
 }
 
+/* The socket is in epoll, and what was written is the kernel's. */
+static bool tcp_arm(struct lane *lane)
+{
+    (void)lane;
+    return false;
+}
+
+static void tcp_settle(struct lane *lane) { (void)lane; }
+
 /* ---- end ---- */
 
 /* Shut down as well: a forked child may still hold a copy of the descriptor. */
@@ -245,8 +254,10 @@ const struct lane_ops lane_tcp_ops = {
     .name = "tcp",
     .read = tcp_read,
     .write = tcp_write,
+    .arm = tcp_arm,
     .look = tcp_look,
     .measure = tcp_measure,
     .figures = tcp_figures,
+    .settle = tcp_settle,
     .close = tcp_close,
 };

@@ -43,7 +43,7 @@ static void address_text(const struct handshake_address *a, char *out, size_t by
     }
 }
 
-static void lane_text(struct net_lane *lane, int fd)
+static void lane_text(struct net_lane *lane, int fd, const struct verbs_connection *verbs)
 {
     struct handshake_address here = {.bytes = sizeof here.address}, there = {.bytes = sizeof there.address};
     char here_text[64] = "?", there_text[64] = "?";
@@ -51,8 +51,8 @@ static void lane_text(struct net_lane *lane, int fd)
         address_text(&here, here_text, sizeof here_text);
     if (getpeername(fd, (struct sockaddr *)&there.address, &there.bytes) == 0)
         address_text(&there, there_text, sizeof there_text);
-    snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s) %.56s - %.56s", lane->rail,
-             lane->peer->net->rails[lane->rail].interface.name, here_text, there_text);
+    snprintf(lane->lane.text, sizeof lane->lane.text, "rail %u (%.15s%s) %.50s - %.50s", lane->rail,
+             lane->peer->net->rails[lane->rail].interface.name, verbs ? ", RDMA" : "", here_text, there_text);
 }
 
 static uint16_t port_of(const struct handshake_address *a)
@@ -167,6 +167,7 @@ enum rail_result net_listen(struct net *net)
     RAIL_TRY(net_service_start(net));
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd < 0) RAIL_TRY(rail_listen(net, &net->rails[i]));
+    net_devices_open(net);
     net_carrier_open(net);
     net->listening = true;
     for (uint32_t i = 0; i < net->config.n_rails; i++) net->listening &= net->rails[i].fd >= 0;
@@ -263,6 +264,7 @@ void net_listener_ready(struct net *net, struct net_rail *rail)
         net->n_knocks++;
         net_touch(net);
         handshake_accept(&knock->handshake, fd, key_lookup, net);
+        knock->handshake.port = net_device_offer(rail);
         if (lane_socket_prepare(fd) != RAIL_OK ||
             watch_fd(net, fd, EPOLLIN | EPOLLOUT | EPOLLET, &knock->watch) != RAIL_OK)
             knock_drop(net, knock, rail_last_error());
@@ -394,12 +396,13 @@ static const char *admit(struct net *net, struct net_knock *knock)
     lane->turn = hello->turn;
     lane->newcomer = hello->turn > 0 && !anew;
     lane->anew = anew;
-    lane_text(lane, knock->handshake.fd);
+    lane_text(lane, knock->handshake.fd, knock->handshake.verbs);
     struct frame_hello answer = {.version = FRAME_VERSION, .rail = hello->rail, .lane = hello->lane,
                                  .turn = hello->turn, .n_lanes = hello->n_lanes, .features = net_features(net), .session = hello->session};
+    if (knock->handshake.verbs) answer.features |= FRAME_HELLO_VERBS;
     memcpy(answer.from, net->process, NET_PROCESS_ID_BYTES);
     memcpy(answer.to, hello->from, NET_PROCESS_ID_BYTES);
-    if (peer_lane_up(lane, knock->handshake.fd, &answer) != RAIL_OK) return rail_last_error();
+    if (peer_lane_up(lane, &knock->handshake, &answer) != RAIL_OK) return rail_last_error();
     return NULL;
 }
 
@@ -482,6 +485,7 @@ static void try_connect(struct net_lane *lane)
     struct machine_interface nic = nic_of(&net->rails[lane->rail]);
     enum rail_result r = handshake_connect(lane->handshake, &net->rails[lane->rail].interface.address, &to,
                                            net->config.n_rails > 1 ? &nic : NULL, comm->secret, &hello);
+    lane->handshake->port = net_device_offer(&net->rails[lane->rail]);
     if (r == RAIL_OK) r = net_lane_watch(net, lane, lane->handshake->fd, false);
     if (r != RAIL_OK) {
         try_failed(lane, RAIL_E_SYSTEM, lane->handshake->why);
@@ -583,12 +587,11 @@ void net_connect_step(struct net_lane *lane)
         r = RAIL_E_REMOTE;
     }
     if (r == RAIL_OK) {
-        lane_text(lane, h->fd);
+        lane_text(lane, h->fd, h->verbs);
         if (!lane->newcomer && !lane->anew && lane->peer->n_up == 0)
             lane->peer->features = h->theirs.features & net_features(lane->peer->net);
-        r = peer_lane_up(lane, h->fd, NULL);
+        r = peer_lane_up(lane, h, NULL);
         if (r == RAIL_OK) {
-            h->fd = -1; /* the lane's now */
             lane->peer->net->n_connecting--;
             return;
         }

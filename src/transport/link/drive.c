@@ -26,6 +26,7 @@ enum {
     HOT_QUIET_MAX = 256,     /* reads in vain (about 0.1 ms of spinning) after which a lane is left to epoll */
     DRIVES_PER_POLL = 8,     /* with hot lanes, epoll is asked every so many drives: a cold lane waits some 2 us more */
     DRIVES_PER_POLL_ALL = 64,/* when all lanes are hot epoll is for the listeners only */
+    ARMS_MAX = 8,            /* times that a lane is read before it has nothing more */
     SERVICE_ROUNDS = 64,     /* of the service thread before it lets other sources have their turn */
 };
 
@@ -47,6 +48,7 @@ void net_lane_unwatch(struct net *net, struct net_lane *lane)
             break;
         }
     epoll_ctl(net->epoll_fd, EPOLL_CTL_DEL, lane->lane.fd, NULL);
+    if (lane->lane.event_fd >= 0) epoll_ctl(net->epoll_fd, EPOLL_CTL_DEL, lane->lane.event_fd, NULL);
 }
 
 void net_lane_hot(struct net *net, struct net_lane *lane)
@@ -79,12 +81,34 @@ static bool event_handle(struct net *net, struct net_watch *watch)
     case NET_WATCH_CARRIER:
         net_carrier_ready(net);
         return true;
+    case NET_WATCH_DEVICE:
+        net_device_ready(((struct net_device *)(void *)watch)->rail);
+        return true;
     }
     return false;
 }
 
+/* Lanes that tell of what comes only when they were asked to: all, or those that nobody reads without being told. Asked is
+ * before read, so nothing is missed. */
+static bool arm_lanes(struct net *net, bool all)
+{
+    bool moved = false;
+    for (uint32_t i = 0; i < net->n_up; i++) {
+        struct net_lane *lane = net->up[i];
+        bool hot = false;
+        for (uint32_t k = 0; k < net->n_hot && !all; k++) hot |= net->hot[k] == lane;
+        /* What is read may end lanes: those that moved up in the table are armed next time. */
+        for (int n = 0; n < ARMS_MAX && !hot && lane->state == NET_LANE_UP && lane->lane.ops->arm(&lane->lane); n++) {
+            if (!peer_read(lane)) break;
+            moved = true;
+        }
+    }
+    return moved;
+}
+
 static bool poll_all(struct net *net)
 {
+    if (atomic_load_explicit(&net->n_armed, memory_order_relaxed) > 0) (void)arm_lanes(net, false);
     struct epoll_event events[EVENTS_PER_POLL];
     int n = epoll_wait(net->epoll_fd, events, EVENTS_PER_POLL, 0);
     bool moved = false;
@@ -175,6 +199,7 @@ void net_unlock(struct net *net)
 {
     while (unlock_once(net)) {
         atomic_store_explicit(&net->kicked, false, memory_order_relaxed);
+        if (atomic_exchange(&net->arms_due, false)) (void)arm_lanes(net, true);
         if (atomic_exchange_explicit(&net->looks_due, false, memory_order_relaxed)) suspect_tick(net, rail_now_ns());
         send_all(net);
     }
@@ -224,8 +249,25 @@ void net_touch(struct net *net)
         service_timer_set(&net->timer, rail_now_ns() + TICK_NS);
 }
 
+/* Whoever has the lock does it on the way out. */
+static void arm_all(struct net *net)
+{
+    if (pthread_mutex_trylock(&net->lock) != 0) {
+        atomic_store(&net->arms_due, true);
+        atomic_store_explicit(&net->kicked, true, memory_order_seq_cst);
+        if (pthread_mutex_trylock(&net->lock) == 0) net_unlock(net);
+        return;
+    }
+    if (arm_lanes(net, true)) {
+        send_all(net);
+        net_touch(net);
+    }
+    net_unlock(net);
+}
+
 static void arm(struct net *net)
 {
+    if (atomic_load_explicit(&net->n_armed, memory_order_relaxed) > 0) arm_all(net);
     if (net->service_added) (void)service_modify(&net->source, EPOLLIN | EPOLLONESHOT);
 }
 
@@ -261,6 +303,7 @@ static void source_ready(struct service_source *source, uint32_t events)
     bool moved = true;
     for (int i = 0; i < SERVICE_ROUNDS && moved; i++) {
         moved = poll_all(net);
+        if (atomic_load_explicit(&net->n_armed, memory_order_relaxed) > 0) moved |= read_hot(net);
         moved |= send_all(net);
     }
     net_unlock(net);
@@ -285,6 +328,22 @@ static bool late_credits(struct net *net)
     return waiting;
 }
 
+/* The last frames on a lane over RDMA may have asked for no completion, and their reader may not have said that it has
+ * consumed them: both are seen to a little later (verbs_wire.c). True: not yet. */
+static bool look_at_tails(struct net *net)
+{
+    bool out = false;
+    if (atomic_load_explicit(&net->n_armed, memory_order_relaxed) == 0) return false;
+    for (uint32_t i = 0; i < net->n_up; i++) {
+        struct lane *lane = &net->up[i]->lane;
+        if (lane->ops != &lane_verbs_ops) continue;
+        if (lane->unacked_bytes == 0 && lane->lent == 0 && !lane->owes) continue;
+        lane->ops->look(lane);
+        out |= lane->unacked_bytes > 0 || lane->lent > 0 || lane->owes;
+    }
+    return out;
+}
+
 /* Which tick is needed next although nobody drives. */
 static enum net_pace tick_locked(struct net *net, bool driven)
 {
@@ -294,6 +353,7 @@ static enum net_pace tick_locked(struct net *net, bool driven)
     uint64_t now_ns = rail_now_ns();
     net_connect_tick(net, now_ns);
     waiting |= move_tick(net, now_ns);
+    waiting |= look_at_tails(net);
     enum net_pace mend = mend_tick(net, now_ns);
     if (!driven)
         for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;

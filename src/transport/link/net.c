@@ -8,6 +8,7 @@
 #include <netinet/in.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -44,7 +45,12 @@ static void fork_parent(void)
 static void abandon(struct net *net)
 {
     atomic_store(&net->abandoned, true);
-    for (uint32_t i = 0; i < net->n_up; i++) close(net->up[i]->lane.fd);
+    for (uint32_t i = 0; i < net->n_up; i++) {
+        close(net->up[i]->lane.fd);
+        if (net->up[i]->lane.ops == &lane_verbs_ops) verbs_connection_abandon(net->up[i]->lane.wire);
+    }
+    for (uint32_t i = 0; i < net->config.n_rails; i++)
+        if (net->rails[i].device_of.port) verbs_port_abandon(net->rails[i].device_of.port);
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd >= 0) close(net->rails[i].fd);
     for (int i = 0; i < NET_KNOCKS_MAX; i++)
@@ -106,6 +112,52 @@ static uint32_t chunk_bytes_wanted(void)
     return (uint32_t)(n / NET_GRAIN_BYTES_MIN * NET_GRAIN_BYTES_MIN);
 }
 
+/* A chunk is one frame, and a frame must find room in a ring (verbs.h). */
+enum { CHUNK_BYTES_RDMA = VERBS_RING_BYTES / 4 };
+
+static struct verbs_settings verbs_settings(void)
+{
+    const char *family = rail_param_str(RAIL_PARAM_NCCL_IB_ADDR_FAMILY);
+    return (struct verbs_settings){
+        .gid = {.index = (int)rail_param_int(RAIL_PARAM_NCCL_IB_GID_INDEX),
+                .family = !family ? 0 : strcmp(family, "AF_INET6") == 0 ? 6 : 4,
+                .roce_version = (int)rail_param_int(RAIL_PARAM_NCCL_IB_ROCE_VERSION_NUM)},
+        .timeout = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_TIMEOUT),
+        .retries = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_RETRY_CNT),
+        .service_level = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_SL),
+        .traffic_class = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_TC),
+        .pkey_index = (uint16_t)rail_param_int(RAIL_PARAM_NCCL_IB_PKEY),
+    };
+}
+
+static bool net_is(const char *name)
+{
+    const char *wanted = rail_param_str(RAIL_PARAM_NCCL_NET);
+    return wanted && strcasecmp(wanted, name) == 0;
+}
+
+static void device_of(const struct machine_interface *nic, struct net_interface *rail)
+{
+    const char *why;
+    int port = 0;
+    if (rail_param_bool(RAIL_PARAM_NCCL_IB_DISABLE) || net_is("Socket")) return;
+    if (rails_device(nic, rail->device, &port, &why)) rail->device_port = (uint8_t)port;
+    else if (why[0]) RAIL_INFO(RAIL_NET, "%s uses TCP: %s", nic->name, why);
+}
+
+/* NCCL_NET=IB wants devices; the chunk must fit. */
+static enum rail_result devices_settle(struct net_config *config)
+{
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < config->n_rails; i++) n += config->rails[i].device[0] != '\0';
+    config->verbs = verbs_settings();
+    if (n > 0 && config->chunk_bytes > CHUNK_BYTES_RDMA) config->chunk_bytes = CHUNK_BYTES_RDMA;
+    if (n > 0 || !net_is("IB")) return RAIL_OK;
+    return rail_fail(RAIL_E_SYSTEM, "NCCL_NET=IB, but no RDMA device belongs to any of the %u interfaces chosen (%s, ...): looked "
+                     "in /sys/class/infiniband; see NCCL_IB_DISABLE, NCCL_IB_HCA and NCCL_SOCKET_IFNAME, or leave NCCL_NET out",
+                     config->n_rails, config->n_rails ? config->rails[0].name : "none");
+}
+
 /* A rail per interface, on its first (best) address. */
 static enum rail_result rails_find(struct net_config *config)
 {
@@ -127,6 +179,7 @@ static enum rail_result rails_find(struct net_config *config)
         rail->mtu = found[i].mtu;
         rail->prefix_bits = found[i].prefix_bits;
         RAIL_TRY(rails_facts(&found[i], &rail->facts));
+        device_of(&found[i], rail);
         rail->rail = rail->facts.label ? rail->facts.label : rails_subnet_key(&found[i].address, found[i].prefix_bits);
     }
     return RAIL_OK;
@@ -178,6 +231,7 @@ void net_destroy(struct net *net)
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].fd >= 0) close(net->rails[i].fd);
     net_carrier_close(net);
+    net_devices_close(net);
     if (net->epoll_fd >= 0) close(net->epoll_fd);
     pthread_mutex_destroy(&net->lock);
     free(net->comms);
@@ -217,6 +271,7 @@ static enum rail_result configure(struct net *net)
         config.repairs = rail_param_bool(RAIL_PARAM_REPAIR);
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);
         r = rails_find(&config);
+        if (r == RAIL_OK) r = devices_settle(&config);
         if (r == RAIL_OK) {
             net->config = config;
             for (uint32_t i = 0; i < config.n_rails; i++) net->rails[i].interface = config.rails[i];

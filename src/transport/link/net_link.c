@@ -48,6 +48,8 @@ enum rail_result link_memory(struct net_link *l)
                          "NCCL_BUFFSIZE or the number of channels", bytes, l->base.n_slots, l->base.from, l->base.to,
                          l->base.channel, strerror(errno));
     l->memory = p;
+    l->registered.base = p;
+    l->registered.bytes = bytes;
     return RAIL_OK;
 }
 
@@ -116,6 +118,13 @@ static bool net_drained(struct link *link)
     return atomic_load_explicit(&l->credited, memory_order_acquire) == link->sequence;
 }
 
+/* What a device has registered stays with it, whatever the mapping shows: it must not outlive the pages. */
+static void give_pages_back(struct net_link *l)
+{
+    lane_memory_forget(&l->registered);
+    madvise(l->memory, l->stride_bytes * l->base.n_slots, MADV_DONTNEED);
+}
+
 /* The mapping stays, so that neither owner nor driver needs to know. */
 static void net_trim(struct link *link)
 {
@@ -124,7 +133,7 @@ static void net_trim(struct link *link)
     pthread_mutex_lock(&l->net->lock);
     bool idle = l->sender ? atomic_load(&l->credited) == link->sequence && l->frames_out == 0
                           : atomic_load(&l->arrived) == link->sequence;
-    if (l->memory && idle) madvise(l->memory, l->stride_bytes * link->n_slots, MADV_DONTNEED);
+    if (l->memory && idle) give_pages_back(l);
     net_unlock(l->net);
 }
 
@@ -238,6 +247,7 @@ void link_matched(struct net_link *l, const struct frame_open *open, uint32_t nu
 
 void link_free(struct net_link *l)
 {
+    lane_memory_forget(&l->registered);
     if (l->memory) munmap(l->memory, l->stride_bytes * l->base.n_slots);
     free(l->slots);
     free(l->bitmaps);
@@ -283,8 +293,16 @@ static uint32_t grain_for(const struct net *net, size_t slot_bytes)
     return grain_bytes;
 }
 
-static enum rail_result check_request(const struct net_link_request *q)
+/* A grain must fit into a frame, and a frame into a ring (verbs.h). */
+#define NET_SLOT_BYTES_MAX_RDMA ((size_t)NET_GRAINS_MAX * (VERBS_RING_BYTES / 4))
+
+static enum rail_result check_request(const struct net *net, const struct net_link_request *q)
 {
+    bool rdma = false;
+    for (uint32_t i = 0; i < net->config.n_rails; i++) rdma |= net->config.rails[i].device[0] != '\0';
+    if (rdma && q->slot_bytes > NET_SLOT_BYTES_MAX_RDMA)
+        return rail_fail(RAIL_E_ARGUMENT, "net_link_open: slot_bytes is %zu, over RDMA at most %zu: lower NCCL_BUFFSIZE, or set "
+                         "NCCL_IB_DISABLE=1", q->slot_bytes, NET_SLOT_BYTES_MAX_RDMA);
     if (q->n_slots < 1 || q->n_slots > NET_SLOTS_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "net_link_open: n_slots is %u, must be 1..%d", q->n_slots, NET_SLOTS_MAX);
     if (q->slot_bytes < 1 || q->slot_bytes > NET_SLOT_BYTES_MAX)
@@ -374,7 +392,7 @@ static enum rail_result open_locked(struct net *net, const struct net_link_reque
 
 enum rail_result net_link_open_on(struct net *net, const struct net_link_request *q, struct link **out)
 {
-    RAIL_TRY(check_request(q));
+    RAIL_TRY(check_request(net, q));
     struct net_link *l = link_make(net, q);
     if (!l) return rail_fail(RAIL_E_SYSTEM, "net_link_open: out of memory for the slot table of %u slots", q->n_slots);
     pthread_mutex_lock(&net->lock);

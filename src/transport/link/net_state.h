@@ -23,6 +23,7 @@
 #include "topo/rails.h"
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
+#include "transport/lane/verbs.h"
 #include "transport/link/repair.h"
 #include "transport/link/route.h"
 #include "transport/link/silence.h"
@@ -43,6 +44,7 @@ enum {
     NET_BERTHS = 2,                            /* of a lane: for its socket, and for the one that may replace it */
 };
 #define NET_SLOT_BYTES_MAX ((size_t)1 << 30)
+static_assert((int)VERBS_PLACES == (int)NET_MAX_RAILS, "a place for each rail's registrations");
 
 struct net_interface {
     char name[16];
@@ -51,6 +53,8 @@ struct net_interface {
     uint8_t prefix_bits;
     uint64_t rail;                    /* topo/rails.h */
     struct rail_facts facts;
+    char device[VERBS_NAME_BYTES];    /* the RDMA device to use on this rail; "": TCP */
+    uint8_t device_port;
 };
 
 struct net_config {
@@ -60,6 +64,7 @@ struct net_config {
     uint32_t sockets_per_rail;
     bool moves_lanes;            /* off bad routes (move.c) */
     bool repairs;                /* lanes that die (mend.c) */
+    struct verbs_settings verbs;
     enum rails_crossing crossing;
     uint64_t connect_timeout_ns; /* for the first lane to a peer */
     uint64_t knock_timeout_ns;   /* for a stranger to say who he is */
@@ -67,7 +72,7 @@ struct net_config {
 };
 
 /* What an epoll event points to; the first member of what it belongs to. */
-enum net_watch_kind { NET_WATCH_LISTENER, NET_WATCH_KNOCK, NET_WATCH_LANE, NET_WATCH_CARRIER };
+enum net_watch_kind { NET_WATCH_LISTENER, NET_WATCH_KNOCK, NET_WATCH_LANE, NET_WATCH_CARRIER, NET_WATCH_DEVICE };
 struct net_watch { enum net_watch_kind kind; };
 
 struct net_rail {
@@ -82,6 +87,7 @@ struct net_rail {
     uint64_t hears_again_ns;
     uint16_t port;
     struct net_interface interface;
+    struct net_device { struct net_watch watch; struct net_rail *rail; struct verbs_port *port; } device_of; /* devices.c */
 };
 
 struct net_comm {
@@ -214,6 +220,7 @@ struct net_link {
     bool sender;
     uint32_t grain_bytes, n_grains;
     size_t stride_bytes;
+    struct lane_memory registered; /* sender: `memory`, with RDMA devices */
     uint8_t *memory;           /* sender: the owner's to allocate; receiver: the driver's. See net_link.c */
     struct net_slot *slots;
     uint64_t *bitmaps;         /* receiver: words_per_slot each */
@@ -286,6 +293,7 @@ struct net {
     int epoll_fd;
     struct net_lane **up;      /* all lanes that are up */
     uint32_t n_up, up_room;
+    _Atomic uint32_t n_armed;  /* of them have to be armed before anybody sleeps (lane.h) */
     struct net_lane *hot[NET_HOT_LANES_MAX]; /* had traffic lately: read without asking epoll */
     uint32_t n_hot;
     uint32_t drives_to_epoll;
@@ -297,6 +305,7 @@ struct net {
     _Atomic uint32_t callers;  /* inside net_enter */
     _Atomic uint32_t caller_drives;
     _Atomic int ticking;       /* enum net_pace that the timer is set for */
+    _Atomic bool arms_due;     /* somebody wanted to arm lanes and did not get the lock */
     _Atomic bool looks_due;    /* a tick did not get the lock: whoever has it looks for dead lanes */
     _Atomic uint32_t seen_drives; /* caller_drives at the last tick: unchanged, nobody drives */
     struct service_source source;
@@ -324,6 +333,14 @@ void net_carrier_close(struct net *net);
 void net_carrier_ready(struct net *net);
 void net_carrier_ask(struct net_rail *rail, int fd); /* fd: any socket */
 void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on that NIC are dead */
+/* devices.c, under the lock: RDMA devices of rails, and what they tell. */
+void net_devices_open(struct net *net);
+void net_devices_close(struct net *net);
+void net_device_ready(struct net_rail *rail);
+/* What a handshake on that rail may offer; NULL: TCP only. */
+struct verbs_port *net_device_offer(const struct net_rail *rail);
+/* A handshake that ended over TCP although a device was there: said once at WARN. */
+void net_device_without(struct net_rail *rail, const char *lane, const char *why);
 /* suspect.c, under the lock: lanes that die without a word. True: a lane has work, and must be looked at again. */
 bool suspect_tick(struct net *net, uint64_t now_ns);
 enum rail_result suspect_asked(struct net_lane *lane, const struct frame *frame);
@@ -372,7 +389,8 @@ enum rail_result peer_lanes_resize(struct net_peer *peer, uint32_t n_lanes);
 struct net_lane *peer_lane(struct net_peer *peer, uint32_t berth, uint32_t rail);
 /* The lane's other berth; NULL when it was never used. */
 struct net_lane *peer_lane_beside(const struct net_lane *lane);
-enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer);
+/* Takes the socket, and the RDMA connection if there is one, out of the handshake. */
+enum rail_result peer_lane_up(struct net_lane *lane, struct handshake *handshake, const struct frame_hello *answer);
 void peer_lane_off(struct net_lane *lane);   /* closes its socket; what it carried is the caller's business */
 void peer_lane_ended(struct net_lane *lane, enum rail_result result, const char *why);
 void peer_lane_left(struct net_lane *lane);  /* both ends have said LEAVE: links go on */
@@ -408,7 +426,7 @@ bool peer_send(struct net_peer *peer, bool *more);
 bool move_tick(struct net *net, uint64_t now_ns); /* true: something is under way that needs the next tick */
 void move_begins(struct net_lane *newcomer);      /* it is up */
 void move_failed(struct net_lane *newcomer);      /* it could not be connected */
-void move_lane(struct net_lane *lane);            /* now, for good, whatever it carries. For tests */
+void move_lane(struct net_lane *lane);            /* now, for good, whatever it carries */
 bool move_say_leave(struct net_lane *lane);       /* queues LEAVE when there is room; true when queued */
 bool move_is_left(const struct net_lane *lane);   /* both ends have said it */
 /* Frames, checked before they are believed. */

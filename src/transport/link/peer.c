@@ -1,7 +1,9 @@
 /* peer.c - the bundle of lanes to one peer process: how it is found, how lanes join it and leave it. */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
 #include "base/log.h"
 #include "transport/link/net_state.h"
@@ -127,7 +129,45 @@ bool peer_read(struct net_lane *lane)
 
 /* ---- beginning and end ---- */
 
-enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_hello *answer)
+/* The accepter's HELLO goes by the socket also where the lane's frames do not. */
+static enum rail_result answer_hello(struct net_lane *lane, const struct handshake *h, const struct frame_hello *answer)
+{
+    uint8_t hello[HELLO_FRAME_BYTES];
+    handshake_hello_encode(answer, hello);
+    /* Nothing but a record went before it: it always fits. */
+    if (send(h->fd, hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello) return RAIL_OK;
+    return rail_fail_quietly(RAIL_E_SYSTEM, "%s: sending HELLO: %s", lane->lane.text, strerror(errno));
+}
+
+static void start(struct net_lane *lane, struct handshake *h, const struct frame_hello *answer)
+{
+    struct net *net = lane->peer->net;
+    lane_start(&lane->lane, h->fd, net->config.chunk_bytes, !answer || h->verbs, true);
+    if (h->verbs) {
+        lane_start_verbs(&lane->lane, h->verbs);
+        atomic_fetch_add(&net->n_armed, 1);
+    } else if (answer) {
+        struct frame frame = {.type = FRAME_HELLO, .payload_bytes = sizeof *answer};
+        struct frame_hello wire = frame_hello_swap(*answer);
+        lane_queue(&lane->lane, &frame, &wire, NULL);
+    }
+    h->fd = -1;
+    h->verbs = NULL;
+}
+
+static void say_up(const struct net_lane *lane, const struct handshake *h)
+{
+    struct net_rail *rail = &lane->peer->net->rails[lane->rail];
+    if (h->verbs_why[0]) net_device_without(rail, lane->lane.text, h->verbs_why);
+    if (lane->newcomer || lane->anew) return;
+    if (lane->lane.ops == &lane_verbs_ops)
+        RAIL_INFO(RAIL_NET, "lane %u up: %s, by %s:%u, %s", lane->index, lane->lane.text, rail->device_of.port->name,
+                  rail->device_of.port->port, verbs_connection_text(lane->lane.wire));
+    else
+        RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
+}
+
+enum rail_result peer_lane_up(struct net_lane *lane, struct handshake *h, const struct frame_hello *answer)
 {
     struct net_peer *peer = lane->peer;
     struct net *net = peer->net;
@@ -138,13 +178,10 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
         net->up = up;
         net->up_room = room;
     }
-    RAIL_TRY(net_lane_watch(net, lane, fd, true));
-    lane_start(&lane->lane, fd, net->config.chunk_bytes, !answer, true);
-    if (answer) {
-        struct frame frame = {.type = FRAME_HELLO, .payload_bytes = sizeof *answer};
-        struct frame_hello wire = frame_hello_swap(*answer);
-        lane_queue(&lane->lane, &frame, &wire, NULL);
-    }
+    RAIL_TRY(net_lane_watch(net, lane, h->fd, true));
+    if (h->verbs) RAIL_TRY(net_lane_watch(net, lane, verbs_connection_event_fd(h->verbs), true));
+    if (h->verbs && answer) RAIL_TRY(answer_hello(lane, h, answer));
+    start(lane, h, answer);
     lane->state = NET_LANE_UP;
     lane->said_bye = lane->skip = false;
     lane->leaving = lane->said_leave = lane->heard_leave = lane->seen_valid = false;
@@ -157,7 +194,7 @@ enum rail_result peer_lane_up(struct net_lane *lane, int fd, const struct frame_
     peer->leaving = false;
     net_lane_hot(net, lane);
     peer_activate(peer);
-    if (!lane->newcomer && !lane->anew) RAIL_INFO(RAIL_NET, "lane %u up: %s", lane->index, lane->lane.text);
+    say_up(lane, h);
     mend_lane_up(lane);
     if (lane->newcomer) move_begins(lane);
     return RAIL_OK;
@@ -178,6 +215,7 @@ void peer_lane_off(struct net_lane *lane)
     lane->newcomer = lane->leaving = false;
     if (peer->control == lane) control_lane_gone(peer);
     peer->n_up--;
+    if (lane->lane.ops == &lane_verbs_ops) atomic_fetch_sub(&net->n_armed, 1);
     lane_close(&lane->lane);
 }
 
@@ -301,6 +339,7 @@ void peer_leave(struct net_peer *peer)
             struct frame frame = {.type = FRAME_BYE};
             lane_queue(&lane->lane, &frame, NULL, NULL);
             (void)lane_write(&lane->lane);
+            lane->lane.ops->settle(&lane->lane);
         }
         peer_lane_off(lane);
     }

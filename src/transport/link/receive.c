@@ -348,4 +348,11 @@ static void sink_sent(struct lane *lane, void *owner)
     if (l->closed) link_free_if_done(l);
 }
 
-const struct lane_sink net_sink = {.begin = sink_begin, .end = sink_end, .sent = sink_sent};
+static struct lane_memory *sink_memory(struct lane *lane, void *owner)
+{
+    (void)lane;
+    struct net_link *l = owner;
+    return &l->registered;
+}
+
+const struct lane_sink net_sink = {.begin = sink_begin, .end = sink_end, .sent = sink_sent, .memory = sink_memory};

@@ -1,0 +1,139 @@
+/* verbs.h - the other wire: frames by RDMA write into a ring of the far end's memory, over one reliable queue pair.
+ *
+ *   sender                                                                   receiver
+ *   frame --WRITE_WITH_IMM { header, payload straight from its slot } -->  ring: [frame|frame|   ]  --copied--> slot
+ *           <---------- immediate: how much of the ring was consumed -----
+ *
+ *   verbs_port        a port of a device, opened: protection domain, wishes           verbs_port.c
+ *   verbs_connection  queue pair, queues, ring; the state machine by hand             verbs_connection.c
+ *   lane_verbs_ops    the wire                                                        verbs_wire.c
+ *
+ * Layouts, credits and the exchange that sets it up: docs/WIRE.md. Without infiniband/verbs.h at build time no port opens.
+ *
+ * Thread rules: those of lane.h. */
+#ifndef RAIL_LANE_VERBS_H
+#define RAIL_LANE_VERBS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "foreign/ibverbs.h"
+#include "transport/lane/gid_choice.h"
+#include "transport/lane/lane.h"
+
+enum {
+    VERBS_UNIT_BYTES = 64,          /* frames begin at multiples of it in the ring */
+    VERBS_RING_BYTES = 1 << 20,     /* eight chunks; 100 Gbit/s x 80 us. Counted in 16 bits of units: < 4 MiB */
+    VERBS_RECEIVES = 256,           /* posted receives: each write with immediate takes one */
+    VERBS_RESERVE = 32,             /* of them, for counts alone: at most 20 are out at a time (docs/WIRE.md) */
+    VERBS_SENDS = 128,              /* work requests out at a time */
+    VERBS_SIGNAL_EVERY = 4,         /* one in so many asks for a completion */
+    VERBS_INLINE_BYTES = 128,       /* copied into the work request, where the device can: a small frame */
+    VERBS_HEAD_BYTES = (FRAME_BYTES + LANE_INLINE_BYTES + VERBS_UNIT_BYTES - 1) / VERBS_UNIT_BYTES * VERBS_UNIT_BYTES,
+    VERBS_NAME_BYTES = 64,
+    VERBS_WHY_BYTES = 200,
+};
+
+/* NCCL_IB_...; docs/ENVIRONMENT.md. */
+struct verbs_settings {
+    struct gid_wish gid;
+    uint8_t timeout;       /* 4.096 us x 2^timeout until a packet goes again */
+    uint8_t retries;       /* 7: for ever on Soft-RoCE; a lane is found dead by silence before that */
+    uint8_t service_level, traffic_class;
+    uint16_t pkey_index;
+};
+
+struct verbs_port {
+    const struct ibverbs *f;
+    struct ibv_context *context;
+    struct ibv_pd *pd;
+    char name[VERBS_NAME_BYTES]; /* of the device */
+    uint8_t port;
+    uint32_t place;              /* which of struct lane_memory's registrations are ours */
+    struct verbs_settings settings;
+    uint8_t rail[16];            /* the rail's own address */
+    bool is_ethernet;
+    int event_fd;                /* readable: verbs_port_event() */
+    bool down, fatal;            /* by events: the port; the device, for good */
+    bool useless;                /* it does not register memory: no new lanes */
+    bool complained;             /* what has to be said about falling back to TCP was said at WARN */
+    /* Telemetry. */
+    uint64_t n_requests, n_signalled, n_connections, n_registrations;
+};
+
+/* Opens NAME's port; `why`, VERBS_WHY_BYTES, when it fails: with the remedy. The caller's until verbs_port_close(), after
+ * the last of its connections and registrations. */
+enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
+                                 uint32_t place, struct verbs_port **out, char *why);
+void verbs_port_close(struct verbs_port *port);
+
+/* What one asynchronous event means for lanes. */
+enum verbs_news {
+    VERBS_NO_NEWS,     /* nothing (more) has happened */
+    VERBS_NOTHING,     /* something, which is nothing to lanes */
+    VERBS_PORT_DOWN,   /* every lane of the port is dead; why says it in words */
+    VERBS_PORT_UP,
+    VERBS_FATAL,       /* the device is gone for good, every lane of it is dead */
+    VERBS_LANE_DEAD,   /* the one whose connection `lane` is */
+};
+struct verbs_connection;
+enum verbs_news verbs_port_event(struct verbs_port *port, struct verbs_connection **lane, char *why);
+
+/* ---- memory that payloads lie in ---- */
+
+enum { VERBS_PLACES = 16 }; /* = NET_MAX_RAILS (asserted there) */
+
+/* Of one owner: frames' payloads lie in it. Registered with each port on first use. All zero: nothing is registered. */
+struct lane_memory {
+    void *base;
+    size_t bytes;
+    struct ibv_mr *at[VERBS_PLACES];
+    struct verbs_port *port[VERBS_PLACES];
+};
+/* Before the memory is unmapped or given back: no frame that lies in it may be on its way. */
+void lane_memory_forget(struct lane_memory *memory);
+
+/* ---- connections ---- */
+
+/* What an end tells the other, little endian. */
+struct verbs_record {
+    uint32_t version;          /* 1 */
+    uint32_t declines;         /* 1: no verbs on this lane; `why` in words. Nothing else counts */
+    uint32_t queue_pair, packet;
+    uint64_t ring_address;
+    uint32_t ring_key, ring_bytes;
+    uint32_t n_receives;
+    uint16_t lid;
+    uint8_t mtu;               /* enum ibv_mtu */
+    uint8_t is_ethernet;
+    uint32_t n_gids;
+    struct { uint8_t raw[16]; uint16_t index; uint8_t kind, is_rails; } gids[GID_OFFER_MAX];
+    char why[84];
+};
+_Static_assert(sizeof(struct verbs_record) == 288, "the record has no padding");
+
+/* A queue pair in INIT with all receives posted, and what to tell. NULL with `why`. The caller's. */
+struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct verbs_record *ours, char *why);
+/* To RTS. `first`: we connect. False with `why`: declined, or they do not go together. */
+bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first, char *why);
+/* Queue pair into error and destroyed: afterwards nothing of it can touch memory. Memory that the device may still reach
+ * because it refused is never given back. NULL is nothing. */
+void verbs_connection_free(struct verbs_connection *connection);
+/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...)" */
+struct lane *verbs_connection_lane(const struct verbs_connection *connection); /* NULL: it is none's yet */
+/* In a forked child: the descriptors are closed, everything else is the parent's. */
+void verbs_port_abandon(struct verbs_port *port);
+void verbs_connection_abandon(struct verbs_connection *connection);
+const char *verbs_connection_text(const struct verbs_connection *connection);
+int verbs_connection_event_fd(const struct verbs_connection *connection);
+void verbs_record_decline(struct verbs_record *out, const char *why);
+
+/* What is on the wire, from what is in memory and back: its own inverse. */
+void verbs_record_swap(struct verbs_record *record);
+
+/* The lane becomes one over `connection`, which is its own from here on; like lane_start(). The socket only says by its end
+ * that the far process has closed the lane, or has ended. */
+void lane_start_verbs(struct lane *lane, struct verbs_connection *connection);
+extern const struct lane_ops lane_verbs_ops;
+
+#endif

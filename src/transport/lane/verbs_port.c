@@ -1,0 +1,185 @@
+/* verbs_port.c - a device's port opened, its news, and memory registered with it. */
+#include "transport/lane/verbs.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/params.h"
+
+#ifdef RAIL_HAVE_VERBS
+
+static struct ibv_context *open_named(const struct ibverbs *f, const char *name, char *why)
+{
+    int n = 0;
+    struct ibv_device **list = f->get_device_list(&n);
+    struct ibv_context *context = NULL;
+    if (!list) {
+        snprintf(why, VERBS_WHY_BYTES, "ibv_get_device_list: %s; is the module ib_uverbs loaded?", strerror(errno));
+        return NULL;
+    }
+    snprintf(why, VERBS_WHY_BYTES, "libibverbs does not offer %s among its %d devices: its provider is missing (Debian: "
+             "ibverbs-providers), or ib_uverbs is not loaded", name, n);
+    for (int i = 0; i < n && !context; i++) {
+        if (strcmp(f->get_device_name(list[i]), name) != 0) continue;
+        context = f->open_device(list[i]);
+        if (context) break;
+        int error = errno;
+        snprintf(why, VERBS_WHY_BYTES, "ibv_open_device(%s): %s%s", name, strerror(error),
+                 error == EACCES || error == EPERM ? "; this user needs access to /dev/infiniband" : "");
+    }
+    f->free_device_list(list);
+    return context;
+}
+
+static bool ask_port(struct verbs_port *p, char *why)
+{
+    struct ibv_port_attr attr;
+    memset(&attr, 0, sizeof attr); /* foreign/ibverbs.c says why */
+    int error = p->f->query_port(p->context, p->port, &attr);
+    if (error != 0) {
+        snprintf(why, VERBS_WHY_BYTES, "ibv_query_port(%s, %u): %s", p->name, p->port, strerror(error));
+        return false;
+    }
+    p->is_ethernet = attr.link_layer == IBV_LINK_LAYER_ETHERNET;
+    p->down = attr.state != IBV_PORT_ACTIVE;
+    return true;
+}
+
+enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
+                                 uint32_t place, struct verbs_port **out, char *why)
+{
+    static _Atomic bool fork_told;
+    const char *missing;
+    const struct ibverbs *f = ibverbs_functions(rail_param_str(RAIL_PARAM_NCCL_IBVERBS_LIB), &missing);
+    if (!f) {
+        snprintf(why, VERBS_WHY_BYTES, "%s", missing);
+        return RAIL_E_SYSTEM;
+    }
+    struct verbs_port *p = calloc(1, sizeof *p);
+    if (!p) {
+        snprintf(why, VERBS_WHY_BYTES, "out of memory");
+        return RAIL_E_SYSTEM;
+    }
+    /* Registered memory of a parent must not change under the device when a child is forked. Fails where something was
+     * registered before, by others of this process: they have their reasons. */
+    if (!atomic_exchange(&fork_told, true)) (void)f->fork_init();
+    *p = (struct verbs_port){.f = f, .port = (uint8_t)port, .place = place, .settings = *settings, .event_fd = -1};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    memcpy(p->rail, rail, sizeof p->rail);
+    p->context = open_named(f, name, why);
+    if (!p->context || !ask_port(p, why)) goto failed;
+    p->pd = f->alloc_pd(p->context);
+    if (!p->pd) {
+        snprintf(why, VERBS_WHY_BYTES, "ibv_alloc_pd(%s): %s", name, strerror(errno));
+        goto failed;
+    }
+    int flags = fcntl(p->context->async_fd, F_GETFL);
+    if (flags < 0 || fcntl(p->context->async_fd, F_SETFL, flags | O_NONBLOCK) < 0) {
+        snprintf(why, VERBS_WHY_BYTES, "fcntl(O_NONBLOCK) for events of %s: %s", name, strerror(errno));
+        goto failed;
+    }
+    p->event_fd = p->context->async_fd;
+    *out = p;
+    return RAIL_OK;
+failed:
+    verbs_port_close(p);
+    return RAIL_E_SYSTEM;
+}
+
+void verbs_port_close(struct verbs_port *p)
+{
+    if (!p) return;
+    if (p->pd && p->f->dealloc_pd(p->pd) != 0)
+        RAIL_INFO(RAIL_NET, "ibv_dealloc_pd(%s): %s", p->name, strerror(errno));
+    if (p->context && p->f->close_device(p->context) != 0)
+        RAIL_INFO(RAIL_NET, "ibv_close_device(%s): %s", p->name, strerror(errno));
+    free(p);
+}
+
+void verbs_port_abandon(struct verbs_port *p)
+{
+    close(p->context->cmd_fd);
+    close(p->context->async_fd);
+}
+
+enum verbs_news verbs_port_event(struct verbs_port *p, struct verbs_connection **lane, char *why)
+{
+    struct ibv_async_event event = {0};
+    *lane = NULL;
+    if (p->f->get_async_event(p->context, &event) != 0) return VERBS_NO_NEWS;
+    enum verbs_news news = VERBS_NOTHING;
+    bool ours = event.element.port_num == p->port; /* where the event is a port's */
+    switch (event.event_type) {
+    case IBV_EVENT_PORT_ERR:
+        if (ours) news = VERBS_PORT_DOWN, p->down = true;
+        snprintf(why, VERBS_WHY_BYTES, "port %s:%u is down (port event)", p->name, p->port);
+        break;
+    case IBV_EVENT_PORT_ACTIVE:
+        if (ours) news = VERBS_PORT_UP, p->down = false;
+        break;
+    case IBV_EVENT_DEVICE_FATAL:
+        news = VERBS_FATAL;
+        p->fatal = true;
+        snprintf(why, VERBS_WHY_BYTES, "device %s has failed (device event): reset it, or start the program anew", p->name);
+        break;
+    case IBV_EVENT_QP_FATAL:
+    case IBV_EVENT_QP_REQ_ERR:
+    case IBV_EVENT_QP_ACCESS_ERR:
+    case IBV_EVENT_PATH_MIG_ERR:
+        news = VERBS_LANE_DEAD;
+        *lane = event.element.qp->qp_context;
+        snprintf(why, VERBS_WHY_BYTES, "its queue pair has failed (event %d of %s)", (int)event.event_type, p->name);
+        break;
+    case IBV_EVENT_CQ_ERR:
+        news = VERBS_LANE_DEAD;
+        *lane = event.element.cq->cq_context;
+        snprintf(why, VERBS_WHY_BYTES, "its completion queue has failed (event of %s)", p->name);
+        break;
+    default: /* GID_CHANGE among them: GIDs are read anew for each connection */
+        break;
+    }
+    p->f->ack_async_event(&event);
+    return news;
+}
+
+void lane_memory_forget(struct lane_memory *memory)
+{
+    for (uint32_t i = 0; i < VERBS_PLACES; i++) {
+        if (!memory->at[i]) continue;
+        if (memory->port[i]->f->dereg_mr(memory->at[i]) != 0)
+            RAIL_WARN("ibv_dereg_mr(%s) of %zu bytes: %s", memory->port[i]->name, memory->bytes, strerror(errno));
+        memory->at[i] = NULL;
+    }
+}
+
+#else
+
+enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
+                                 uint32_t place, struct verbs_port **out, char *why)
+{
+    const char *missing;
+    (void)name, (void)port, (void)settings, (void)rail, (void)place, (void)out;
+    (void)ibverbs_functions(NULL, &missing);
+    snprintf(why, VERBS_WHY_BYTES, "%s", missing);
+    return RAIL_E_SYSTEM;
+}
+
+void verbs_port_close(struct verbs_port *port) { (void)port; }
+void verbs_port_abandon(struct verbs_port *port) { (void)port; }
+
+enum verbs_news verbs_port_event(struct verbs_port *port, struct verbs_connection **lane, char *why)
+{
+    (void)port, (void)why;
+    *lane = NULL;
+    return VERBS_NO_NEWS;
+}
+
+void lane_memory_forget(struct lane_memory *memory) { (void)memory; }
+
+#endif

@@ -1,0 +1,129 @@
+/* devices.c - RDMA devices beside the rails' NICs: opened with the listeners, and heard of while they are open.
+ *
+ *   port down, up      every lane over it is dead; it may come back
+ *   device fatal       the same, for good: lanes come back over TCP
+ *   queue pair fatal   that lane
+ */
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/epoll.h>
+
+#include "base/log.h"
+#include "transport/link/net_state.h"
+
+/* As a GID has it: IPv4 behind ::ffff:. */
+static void gid_of(const struct sockaddr_storage *a, uint8_t out[16])
+{
+    memset(out, 0, 16);
+    if (a->ss_family == AF_INET6) {
+        memcpy(out, &((const struct sockaddr_in6 *)(const void *)a)->sin6_addr, 16);
+        return;
+    }
+    out[10] = out[11] = 0xff;
+    memcpy(out + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
+}
+
+static void open_device(struct net *net, uint32_t i)
+{
+    struct net_rail *rail = &net->rails[i];
+    const struct net_interface *nic = &rail->interface;
+    struct net_device *device = &rail->device_of;
+    char why[VERBS_WHY_BYTES];
+    uint8_t address[16];
+    gid_of(&nic->address.address, address);
+    *device = (struct net_device){.watch = {NET_WATCH_DEVICE}, .rail = rail};
+    if (verbs_port_open(nic->device, nic->device_port, &net->config.verbs, address, i, &device->port, why) != RAIL_OK) {
+        RAIL_WARN("rail %u (%s) uses TCP, not %s:%u: %s", i, nic->name, nic->device, nic->device_port, why);
+        return;
+    }
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &device->watch};
+    if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->event_fd, &event) != 0)
+        RAIL_INFO(RAIL_NET, "%s tells nothing of itself: epoll_ctl: %s", nic->device, strerror(errno));
+    RAIL_INFO(RAIL_NET, "rail %u (%s) by RDMA: %s:%u", i, nic->name, nic->device, nic->device_port);
+}
+
+void net_devices_open(struct net *net)
+{
+    for (uint32_t i = 0; i < net->config.n_rails; i++)
+        if (net->rails[i].interface.device[0] && !net->rails[i].device_of.rail) open_device(net, i);
+}
+
+void net_devices_close(struct net *net)
+{
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        verbs_port_close(net->rails[i].device_of.port);
+        net->rails[i].device_of.port = NULL;
+    }
+}
+
+struct verbs_port *net_device_offer(const struct net_rail *rail)
+{
+    struct verbs_port *port = rail->device_of.port;
+    return port && !port->fatal && !port->useless && !port->down ? port : NULL;
+}
+
+void net_device_without(struct net_rail *rail, const char *lane, const char *why)
+{
+    struct verbs_port *port = rail->device_of.port;
+    if (!port || port->complained)
+        RAIL_INFO(RAIL_NET, "%s: over TCP: %s", lane, why);
+    else
+        RAIL_WARN("%s: over TCP, though both ends have an RDMA device: %s", lane, why);
+    if (port) port->complained = true;
+}
+
+/* Every lane over the device. What is said of one that ends may end others: the table is looked at anew each time. */
+static void lanes_dead(struct net_rail *rail, const char *why)
+{
+    struct net *net = rail->net;
+    for (uint32_t i = 0; i < net->n_up;) {
+        struct net_lane *lane = net->up[i];
+        if (lane->lane.ops != &lane_verbs_ops || &net->rails[lane->rail] != rail) {
+            i++;
+            continue;
+        }
+        char text[NET_WHY_BYTES];
+        snprintf(text, sizeof text, "%.140s: %.100s", lane->lane.text, why);
+        peer_lane_ended(lane, RAIL_E_REMOTE, text);
+        i = 0;
+    }
+}
+
+static void lane_dead(struct lane *lane, const char *why)
+{
+    if (!lane) return; /* not one yet: its handshake will fail */
+    char text[NET_WHY_BYTES];
+    snprintf(text, sizeof text, "%.140s: %.100s", lane->text, why);
+    peer_lane_ended(lane->user, RAIL_E_REMOTE, text);
+}
+
+/* Lanes that came up over TCP while the port was down go back to it, where routes may change (move.c). */
+static void port_up(struct net_rail *rail)
+{
+    struct net *net = rail->net;
+    mend_nic_back(net, (uint32_t)(rail - net->rails));
+    for (uint32_t i = 0; i < net->n_up; i++)
+        if (&net->rails[net->up[i]->rail] == rail && net->up[i]->lane.ops != &lane_verbs_ops) move_lane(net->up[i]);
+}
+
+enum { EVENTS_MAX = 32 }; /* of one visit */
+
+void net_device_ready(struct net_rail *rail)
+{
+    struct verbs_connection *connection;
+    char why[VERBS_WHY_BYTES] = "";
+    for (int i = 0; i < EVENTS_MAX; i++) {
+        switch (verbs_port_event(rail->device_of.port, &connection, why)) {
+        case VERBS_NO_NEWS: return;
+        case VERBS_NOTHING: break;
+        case VERBS_FATAL:
+            RAIL_WARN("rail %u (%s): %s", (uint32_t)(rail - rail->net->rails), rail->interface.name, why);
+            lanes_dead(rail, why);
+            break;
+        case VERBS_PORT_DOWN: lanes_dead(rail, why); break;
+        case VERBS_PORT_UP: port_up(rail); break;
+        case VERBS_LANE_DEAD: lane_dead(verbs_connection_lane(connection), why); break;
+        }
+    }
+}

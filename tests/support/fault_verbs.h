@@ -1,0 +1,47 @@
+/* fault_verbs.h - RDMA devices that exist in memory only, and do what a test says: a table for foreign/ibverbs.h.
+ *
+ * Any number of devices "fault0", "fault1", ...; their port 1 has GIDs of RoCE v2 for 127.0.(i+1).1. A queue pair reaches any
+ * other of the process by its number, once both are in the states that the specification asks for; sends are gathered when
+ * they are carried out, not when they are posted, keys and bounds are checked, a write with immediate needs a posted
+ * receive. What libibverbs would not forgive (a queue that overflows, an object destroyed in use, an event not
+ * acknowledged) ends the program.
+ *
+ * Faults: any call can fail, once or from some point on; queue pairs can be held (nothing is carried out, as on a silent
+ * rail), give up, lose their completions; events can be raised. Any thread. */
+#ifndef TEST_FAULT_VERBS_H
+#define TEST_FAULT_VERBS_H
+
+#include "foreign/ibverbs.h"
+
+#ifdef RAIL_HAVE_VERBS
+
+/* From here on ibverbs_functions() gives this table, without faults. Nothing of it may be in use. */
+void fault_verbs_install(void);
+
+/* The NAME-th member's ("reg_mr") calls from now: the first `after` succeed, the next `times` fail with `error`. NULL: any call
+ * that can fail. */
+void fault_verbs_fail(const char *name, int after, int times, int error);
+/* Calls of that kind so far; NULL: of all that can fail. */
+int fault_verbs_calls(const char *name);
+
+/* All queue pairs of a device, those to come included; -1: of all devices. */
+void fault_verbs_hold(int device, bool held);
+void fault_verbs_lose_completions(int device, bool lost); /* of sends */
+/* What is out ends with RETRY_EXC, the queue pairs are in error. */
+void fault_verbs_give_up(int device);
+/* In every context that has the device open. QP events name each queue pair of it. */
+void fault_verbs_event(int device, enum ibv_event_type type);
+void fault_verbs_port(int device, bool active); /* the port's state, with its event */
+/* GIDs of a device are of this family from now on: 4, 6; 0: it has none. */
+void fault_verbs_family(int device, int family);
+
+struct fault_verbs_figures {
+    uint64_t requests, signalled, bytes;
+    uint64_t not_ready;      /* writes that found no receive posted */
+    int objects;             /* contexts, domains, regions, channels, queues that are open */
+    int registered_most;
+};
+struct fault_verbs_figures fault_verbs_figures(void);
+
+#endif
+#endif
