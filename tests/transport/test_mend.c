@@ -393,11 +393,31 @@ static void lies_about_what_came_close_the_connection(void **state)
     }
 }
 
+/* The other end kept nothing of a lane on which it had no link. */
+static void a_lane_that_dies_before_the_other_end_opened_a_link_is_made_anew(void **state)
+{
+    (void)state;
+    struct net_config config = fixture_config(1, 1);
+    struct pair p;
+    pair_make(&p, &config);
+    struct link *out = open_end(&p, 0, 0, true);
+    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
+    while ((sockets_up(p.net[0]) == 0 || sockets_up(p.net[1]) == 0) && !rail_deadline_passed(deadline)) drive(&p);
+    break_one(p.net[1], SUSPICION, 0);
+    while (sockets_up(p.net[0]) > 0 && !rail_deadline_passed(deadline)) drive(&p); /* it has noticed */
+    struct link *in = open_end(&p, 1, 0, false);
+    assert_true(drive_until_ready(&p, out));
+    out->ops->close(out);
+    in->ops->close(in);
+    pair_end(&p);
+}
+
 int main(void)
 {
     FIXTURE_BEGIN;
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_when_lanes_break),
+        cmocka_unit_test(a_lane_that_dies_before_the_other_end_opened_a_link_is_made_anew),
         cmocka_unit_test(nothing_is_lost_when_several_break_at_once),
         cmocka_unit_test(nothing_is_lost_when_the_only_lane_breaks),
         cmocka_unit_test(nothing_is_lost_when_both_of_two_break),

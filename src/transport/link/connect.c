@@ -533,7 +533,12 @@ static void anew_failed(struct net_lane *lane, const char *why)
              ended ? "nobody listens there any more: the other process has ended"
                    : "the other process takes no other: it has given up, or ended");
     mend_try_failed(lane, why);
-    if ((ended || given_up) && peer->n_up == 0) peer_fail(peer, RAIL_E_REMOTE, text);
+    if (peer->n_up > 0 || (!ended && !given_up)) return;
+    /* It had nothing on the lanes yet, so it kept nothing of them. */
+    if (given_up && !ended && !peer_has_met(peer))
+        peer_begin_anew(peer);
+    else
+        peer_fail(peer, RAIL_E_REMOTE, text);
 }
 
 static void try_failed(struct net_lane *lane, enum rail_result result, const char *why)

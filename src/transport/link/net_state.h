@@ -397,6 +397,8 @@ void peer_lane_left(struct net_lane *lane);  /* both ends have said LEAVE: links
 void peer_fail(struct net_peer *peer, enum rail_result result, const char *why);
 /* Where it is, and how our NICs are called beside it (net_link_request.self; NULL: as net_describe told). */
 void peer_address(struct net_peer *peer, const struct net_address *theirs, const struct net_address *ours);
+bool peer_has_met(const struct net_peer *peer); /* some link of it, with its other end */
+void peer_begin_anew(struct net_peer *peer); /* of one without lanes that has met nobody: another set of lanes */
 void peer_leave(struct net_peer *peer);      /* closes all lanes in good order */
 void peer_free_idle(struct net *net);       /* peers without lanes and links */
 bool peer_read(struct net_lane *lane);

@@ -275,6 +275,24 @@ void peer_fail(struct net_peer *peer, enum rail_result result, const char *why)
     links_ended(peer, result, why);
 }
 
+bool peer_has_met(const struct net_peer *peer)
+{
+    for (uint32_t i = 0; i < peer->n_places; i++) {
+        const struct net_link *l = peer->places[i].link;
+        if (l && (l->remote != 0 || atomic_load_explicit(&l->accepted, memory_order_relaxed))) return true;
+    }
+    return false;
+}
+
+void peer_begin_anew(struct net_peer *peer)
+{
+    peer->repair.alone_ns = 0;
+    for (uint32_t i = 0; i < peer->n_lanes; i++)
+        if (peer->lanes[i]) net_connect_drop(peer->lanes[i]);
+    links_ended(peer, RAIL_OK, "the other process has closed its end");
+    net_connect_peer(peer);
+}
+
 static uint32_t links_open(const struct net_peer *peer)
 {
     uint32_t n = 0;
