@@ -220,7 +220,7 @@ tests: $(TESTS) $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
 # ---- showing and proving --------------------------------------------------------------------------------------------
 
 # What `make check` runs beside all test programs and tests/*/check_*.sh.
-HOUSE   := run include_rule headers ptx clang install arm64 fuzz
+HOUSE   := run include_rule headers ptx kernel clang install arm64 fuzz
 
 demo: ## 4 processes as 2 hosts of 2 ranks: AllReduce from 8 B to 128 MiB, verified
 	$(Q)scripts/deps.sh demo

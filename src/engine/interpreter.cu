@@ -57,7 +57,8 @@ KERNEL_FN void scalar_load(const struct worker *w)
 KERNEL_FN void block_begin(const struct worker *w)
 {
     struct block *b = w->b;
-    copy_words(w, &b->node, at_address(w, b->call.node), sizeof b->node);
+    /* Not the words at which blocks meet: one that began early may be at them already. */
+    copy_words(w, &b->node, at_address(w, b->call.node), offsetof(struct kernel_node, moved));
     kernel_sync(&w->t);
     if (w->t.thread != 0) return;
     if (w->t.block == 0) {
