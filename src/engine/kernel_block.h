@@ -163,12 +163,13 @@ KERNEL_FN void trouble_report(const struct worker *w)
 
 #define LINK_WORD(w, address, member) (at_address(w, address) + offsetof(struct kernel_link, member))
 
+/* Of all links of a plan: those of other strands their blocks may change meanwhile; what is read of them is not used. */
 KERNEL_FN void link_load(const struct worker *w, uint64_t address, struct link_here *link)
 {
     link->address = address;
-    link->place = word_at(LINK_WORD(w, address, place));
-    link->slots = word_at(LINK_WORD(w, address, slots));
-    link->sequence = word_at(LINK_WORD(w, address, sequence));
+    link->place = flag_look(LINK_WORD(w, address, place));
+    link->slots = flag_look(LINK_WORD(w, address, slots));
+    link->sequence = flag_look(LINK_WORD(w, address, sequence));
     link->seen = 0;
     link->n_slots = load_u32(LINK_WORD(w, address, n_slots));
     link->slot_bytes = load_u32(LINK_WORD(w, address, slot_bytes));
@@ -197,7 +198,7 @@ KERNEL_FN void link_step(const struct worker *w, struct link_here *link)
 {
     link->sequence++;
     if (++link->turn == link->n_slots) link->turn = 0;
-    word_put(LINK_WORD(w, link->address, sequence), link->sequence);
+    flag_set(LINK_WORD(w, link->address, sequence), link->sequence);
 }
 
 /* In two: what is written before the fence, which serves all links of a MOVE, and the flag after it. */
@@ -238,8 +239,8 @@ KERNEL_FN int link_found(const struct worker *w, struct link_here *link)
     link->place = b->find_places + (uint64_t)b->found * KERNEL_PLACE_BYTES;
     uint64_t set = word_at(at_address(w, link->place) + KERNEL_PLACE_SET);
     link->slots = word_at(LINK_WORD(w, link->address, slots_base)) + set * link->n_slots * link->slot_bytes;
-    word_put(LINK_WORD(w, link->address, place), link->place);
-    word_put(LINK_WORD(w, link->address, slots), link->slots);
+    flag_set(LINK_WORD(w, link->address, place), link->place);
+    flag_set(LINK_WORD(w, link->address, slots), link->slots);
     return 1;
 }
 
