@@ -308,6 +308,27 @@ static void no_binary(void)
 {
     image_trouble(NULL, "loading the kernel|compute capability 9.0|CUDA_ERROR_NO_BINARY_FOR_GPU|update");
 }
+/* The programs that are linked with the archive have the image, too: the emulated driver cannot run it, and says so. */
+static void embedded(void)
+{
+    struct cuda_device *device;
+    const struct cuda_kernel *kernel;
+    unsetenv("RAILCCL_CUDA_KERNEL");
+    fixture_open();
+    fixture_use(0);
+    MUST_OK(cuda_device_current("call", &device));
+    MUST(cuda_kernel_get(device, "ncclCommInitRank", "rail_interpret", 32, &kernel) == RAIL_E_CUDA);
+    bool without = !trouble_lacks(rail_last_error(), "this build of the library has no kernel for GPUs");
+    MUST(without || !trouble_lacks(rail_last_error(), "loading the kernel (embedded) on device 0"));
+    if (access("/usr/bin/clang", X_OK) == 0) MUST(!without);
+    cuda_device_drop(device);
+}
+static void the_embedded_image_is_in_every_program(void **state)
+{
+    (void)state;
+    fixture_child(embedded, two);
+}
+
 static void an_image_that_cannot_be_loaded_is_named(void **state)
 {
     (void)state;
@@ -360,6 +381,7 @@ int main(void)
         cmocka_unit_test(what_was_not_retained_is_not_released),
         cmocka_unit_test(a_capture_that_was_broken_off_is_said),
         cmocka_unit_test(the_kernel_is_loaded_once_and_resident),
+        cmocka_unit_test(the_embedded_image_is_in_every_program),
         cmocka_unit_test(an_image_that_cannot_be_loaded_is_named),
         cmocka_unit_test(a_sticky_error_says_that_the_context_is_lost),
     };

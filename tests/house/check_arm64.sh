@@ -40,7 +40,8 @@ smoke() {
 # the short suites.
 suites() {
     local t list=""
-    for t in api/test_doors api/test_config plan/test_ranges plan/test_print plan/test_damaged_plans device; do
+    for t in api/test_doors api/test_config plan/test_ranges plan/test_print plan/test_damaged_plans device/test_combine device/test_cuda_combine \
+        device/test_float; do
         for f in "$out/tests/$t" "$out/tests/$t"/test_*; do [ -f "$f" ] && [ -x "$f" ] && list="$list ${f#"$out/tests/"}"; done
     done
     # shellcheck disable=SC2086

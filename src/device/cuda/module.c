@@ -14,9 +14,9 @@
 #include "base/params.h"
 #include "device/cuda/state.h"
 
-/* The embedded image: machine code and PTX. Absent in builds without it. */
-extern const unsigned char rail_kernel_image[] __attribute__((weak));
-extern const size_t rail_kernel_image_bytes __attribute__((weak));
+/* The embedded image: machine code and PTX (Makefile). 0 bytes in builds that had no compiler for it. */
+extern const unsigned char rail_kernel_image[];
+extern const size_t rail_kernel_image_bytes;
 
 struct cuda_kernel_entry {
     struct cuda_kernel_entry *next;
@@ -72,7 +72,7 @@ static enum rail_result load(struct cuda_device *device, const char *call)
         free(image);
         return result;
     }
-    if (!rail_kernel_image || rail_kernel_image_bytes == 0)
+    if (rail_kernel_image_bytes == 0)
         return rail_fail(RAIL_E_CUDA, "%s: this build of the library has no kernel for GPUs (neither nvcc nor clang "
                          "was there when it was built): build it anew, name an image in RAILCCL_CUDA_KERNEL, or set "
                          "RAILCCL_DEVICE=host", call);
