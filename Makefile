@@ -194,8 +194,8 @@ $(filter %/test_interpreter,$(TESTS)): $(KERNEL_HOST_OBJ)
 $(BUILD)/tests/device/test_cuda_combine.o: FILE_CFLAGS += -O1
 $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): | $(KERNEL_HOST)
 
-# What check scripts run in network namespaces.
-RIGGED   := $(BUILD)/tests/rails/tree_rank
+# What check scripts run in network namespaces and in the virtual machine.
+RIGGED   := $(BUILD)/tests/rails/tree_rank $(BUILD)/tests/rdma_vm/flows
 $(RIGGED): %: %.o $(ARCHIVE) | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $< $(ARCHIVE) $(STATIC) -lm -ldl $(LDFLAGS)
@@ -243,7 +243,7 @@ check-faults: all $(METER) ## collectives while rails die and come back, every b
 	$(Q)scripts/deps.sh check
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),1500) tests/run.sh rails/faults.sh
 
-check-rdma: all ## the library on Linux's Soft-RoCE, 4 hosts x 4 rails in a virtual machine: no root; fetches 95 MB once, a minute
+check-rdma: all $(BUILD)/tests/rdma_vm/flows ## the library on Linux's Soft-RoCE, 4 hosts x 4 rails in a virtual machine: no root; fetches 95 MB once, a minute
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),600) tests/run.sh rdma_vm/check_rdma.sh
 
 check-predict: all ## what `railccl plan` predicts against emulated rails, 16 cases and dead parts: root, some minutes

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The library and its rails on a real verbs stack, Linux's Soft-RoCE, in a virtual machine of its own: `make check-rdma`, some
 # minutes at most. vm.sh says what the machine is, cases.sh what is proven. Where there can be no machine the cases are
-# skipped with the reason; with RAIL_RDMA_REQUIRED=1 they fail. RAIL_RDMA_LIMIT_S=280 for what runs inside.
+# skipped with the reason; with RAIL_RDMA_REQUIRED=1 they fail. RAIL_RDMA_LIMIT_S=500 for what runs inside.
 . tests/support/tap.sh
 . tests/rdma_vm/cases.sh
 
@@ -15,7 +15,7 @@ tap_plan ${#cases[@]}
 out=$(mktemp -d)
 trap 'rm -rf "$out"' EXIT
 trap 'exit 1' INT TERM HUP
-tests/rdma_vm/vm.sh -t "${RAIL_RDMA_LIMIT_S:-280}" -o "$out" bash tests/rdma_vm/check_rdma.sh inside 2>"$out/why"
+tests/rdma_vm/vm.sh -t "${RAIL_RDMA_LIMIT_S:-500}" -o "$out" bash tests/rdma_vm/check_rdma.sh inside 2>"$out/why"
 status=$?
 if [ $status -eq 77 ]; then
     why=$(tail -n 1 "$out/why")

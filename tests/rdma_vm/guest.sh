@@ -18,6 +18,7 @@
 #   fabric_ports                     one line per cable: "HOST RAIL SENT RECEIVED", bytes as the switch's port counts them
 #   ports_since FILE                 the same less what an earlier fabric_ports wrote to FILE
 #   fabric_lo                        bytes that crossed lo
+#   flows_begin ; flows_end          RoCE packets by what a switch's hash sees, between the two (flows.c says the columns)
 #   rxe_counter HOST RAIL NAME       /sys/class/infiniband/rx_H_R/ports/1/hw_counters/NAME
 #   port_state HOST RAIL             "ACTIVE", "DOWN"
 #   vm_address HOST RAIL ; vm_gid HOST RAIL     its address, and the index of its RoCE v2 GID over IPv4
@@ -102,6 +103,12 @@ fabric_ports() {
 }
 ports_since() { fabric_ports | awk 'NR == FNR { s[$1, $2] = $3; r[$1, $2] = $4; next } { printf "%d %d %.0f %.0f\n", $1, $2, $3 - s[$1, $2], $4 - r[$1, $2] }' "$1" -; }
 fabric_lo() { awk '/^ *lo:/ { sub(/.*lo:/, ""); print $1 }' /proc/net/dev; }
+flows_begin() {
+    ip netns exec sw "${BUILD:-build}/tests/rdma_vm/flows" /tmp/flows & flows_reader=$!
+    vm_until 5 flows_read || { echo "flows does not start" >&2; return 1; }
+}
+flows_read() { [ "$(ip netns exec sw cat /proc/net/packet | wc -l)" -gt 1 ]; }
+flows_end() { kill $flows_reader && wait $flows_reader && cat /tmp/flows; }
 rxe_counter() { cat "/sys/class/infiniband/rx_$1_$2/ports/1/hw_counters/$3"; }
 
 vm_gid() { # the GID table of Soft-RoCE is v2 alone; an IPv4 address is in it as ::ffff:a.b.c.d
