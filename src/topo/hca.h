@@ -35,8 +35,8 @@ enum rail_result hca_parse(const char *text, struct hca_list *out);
 struct rail_label hca_label(const struct hca_list *list, const char *hca, int port);
 
 /* The label of an interface: of the device and port that it belongs to, by the files below `root` ("" is the machine).
- * hca_out, HCA_NAME_BYTES + 8: "mlx5_0:1", "" when the interface belongs to none that the list puts on a rail. Planes or rails that differ between
- * two devices of one interface (a bond): the first, with *other_out the second's label. */
+ * hca_out, HCA_NAME_BYTES + 8: "mlx5_0:1", "" when the interface belongs to none that the list puts on a rail. Planes or
+ * rails that differ between two devices of one interface (a bond): the first, with *other_out the second's label. */
 struct rail_label hca_label_of_interface(const struct hca_list *list, const char *root, const char *interface,
                                          char *hca_out, struct rail_label *other_out);
 
