@@ -17,7 +17,8 @@ skip_all() {
 [ -n "$source" ] || skip_all "NCCL_TESTS_SOURCE does not name a folder with its sources (github.com/NVIDIA/nccl-tests)"
 [ -f "$source/src/all_reduce.cu" ] || skip_all "$source/src/all_reduce.cu is not there"
 [ -x "$cuda/bin/nvcc" ] || skip_all "$cuda/bin/nvcc is not there"
-nm -D "$build/lib/libnccl.so.2" | grep -qE ' U __(asan|tsan|ubsan)_' && skip_all "a sanitizer's library needs programs of its own"
+nm -D "$build/lib/libnccl.so.2" | grep -qE ' U __(asan|tsan|ubsan)_' &&
+    skip_all "a sanitizer's library needs programs of its own"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 gpu=$(nvidia-smi -L 2>/dev/null | head -n 1)
@@ -37,10 +38,12 @@ done | sort -u -k1,1n)
 mkdir -p "$work/cudart"
 ln -s "$cuda"/lib64/libcudart* "$cuda"/lib64/libcudadevrt.a "$work/cudart/"
 builds() { # NAME INCLUDE [FLAG]
-    mkdir -p "$work/$1" && ln -sfn "$2" "$work/$1/include" && ln -sfn "$build/lib" "$work/$1/lib" && cp -r "$source" "$work/$1/source" &&
+    mkdir -p "$work/$1" && ln -sfn "$2" "$work/$1/include" && ln -sfn "$build/lib" "$work/$1/lib" &&
+        cp -r "$source" "$work/$1/source" &&
         env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j"$(nproc)" -C "$work/$1/source/src" CUDA_HOME="$cuda" CUDA_LIB="$work/cudart" \
             NCCL_HOME="$work/$1" BUILDDIR="$work/$1/build" NVCC="$cuda/bin/nvcc ${3:-}" \
-            NVCC_GENCODE="${NVCC_GENCODE:--gencode=arch=compute_80,code=compute_80}" >"$work/log" 2>&1 || { tail -n 20 "$work/log"; return 1; }
+            NVCC_GENCODE="${NVCC_GENCODE:--gencode=arch=compute_80,code=compute_80}" >"$work/log" 2>&1 ||
+                { tail -n 20 "$work/log"; return 1; }
     [ "$(ls "$work/$1/build"/*_perf | wc -l)" -ge 10 ]
 }
 # Every name is bound, and the first line says which header and which library. Without a GPU that is where they end.
@@ -50,7 +53,8 @@ starts() { # NAME HEADER
         LD_BIND_NOW=1 LD_LIBRARY_PATH=$build/lib timeout 120 "$p" -b 8 -e 1M -f 8 -g 1 >"$work/out" 2>&1
         grep -q "nccl-headers=$2 nccl-library=$code" "$work/out" || { echo "$p"; cat "$work/out"; return 1; }
         ! grep -q 'symbol lookup error' "$work/out" || return 1
-        [ -z "$gpu" ] || grep -qE 'Out of bounds values *: 0 OK' "$work/out" || { echo "$p"; cat "$work/out"; return 1; }
+        [ -z "$gpu" ] || grep -qE 'Out of bounds values *: 0 OK' "$work/out" ||
+            { echo "$p"; cat "$work/out"; return 1; }
     done
 }
 both() { # NAME HEADER INCLUDE FLAG WORDS

@@ -51,10 +51,12 @@ examples() {
 }
 ours() { compile include tests/abi/client.c "$work/client" && timeout 60 "$work/client" | grep 'against 23007'; }
 ours_as_of_2_27() {
-    compile include tests/abi/client.c "$work/client" -DRAILCCL_NCCL_2_27 && timeout 60 "$work/client" | grep 'against 22707'
+    compile include tests/abi/client.c "$work/client" -DRAILCCL_NCCL_2_27 &&
+        timeout 60 "$work/client" | grep 'against 22707'
 }
 a_wrong_header_is_noticed() { # operators renumbered: Max is not Min
-    mkdir -p "$work/wrong" && sed 's/ncclMax = 2/ncclMax = 3/; s/ncclMin = 3/ncclMin = 2/' include/nccl.h >"$work/wrong/nccl.h"
+    mkdir -p "$work/wrong" &&
+        sed 's/ncclMax = 2/ncclMax = 3/; s/ncclMin = 3/ncclMin = 2/' include/nccl.h >"$work/wrong/nccl.h"
     compile "$work/wrong" tests/abi/client.c "$work/client" && ! timeout 60 "$work/client"
 }
 

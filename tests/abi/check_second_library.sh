@@ -18,7 +18,8 @@ skip_all() {
     for c in "${cases[@]}"; do tap_skip "$c" "$1"; done
     tap_end
 }
-nm -D "$ours" 2>/dev/null | grep -qE ' U __(asan|tsan|ubsan)_' && skip_all "a sanitizer's library cannot be loaded into other programs"
+nm -D "$ours" 2>/dev/null | grep -qE ' U __(asan|tsan|ubsan)_' &&
+    skip_all "a sanitizer's library cannot be loaded into other programs"
 fake='int ncclGetVersion(int *v) { return *v = 22809, 0; } int pncclGetVersion(int *v) { return ncclGetVersion(v); }'
 mkdir -p "$work/wheel" "$work/own"
 echo "$fake" | $cc -shared -fPIC -Wl,-soname,libnccl.so.2 -xc - -o "$work/wheel/libnccl.so.2" &&
@@ -32,22 +33,28 @@ times() { # N WORDS
     [ "$(grep -cF -- "$2" "$work/out")" -eq "$1" ] || { echo "expected $1 times: $2"; return 1; }
 }
 second="a second NCCL library is mapped: "
-one() { LEVEL=VERSION said open "$ours" comm comm && times 1 "interface) from $ours" && LEVEL=INFO said open "$ours" comm && times 1 "from $ours" && times 0 "$second"; }
+one() { LEVEL=VERSION said open "$ours" comm comm && times 1 "interface) from $ours" &&
+    LEVEL=INFO said open "$ours" comm && times 1 "from $ours" && times 0 "$second"; }
 beside() {
-    LD_PRELOAD=$ours said open "$work/wheel/libnccl.so.2" open libnccl.so.2 comm comm && times 1 "$second$work/wheel/libnccl.so.2 beside $ours: " &&
+    LD_PRELOAD=$ours said open "$work/wheel/libnccl.so.2" open libnccl.so.2 comm comm &&
+        times 1 "$second$work/wheel/libnccl.so.2 beside $ours: " &&
         times 1 "what is linked with NCCL calls this one"
 }
 theirs_first() {
-    said global "$work/wheel/libnccl.so.2" open "$ours" comm && times 1 "$second$work/wheel/libnccl.so.2 beside $ours: " && times 1 "may call that one, which came first" &&
+    said global "$work/wheel/libnccl.so.2" open "$ours" comm &&
+        times 1 "$second$work/wheel/libnccl.so.2 beside $ours: " && times 1 "may call that one, which came first" &&
         said open "$work/wheel/libnccl.so.2" open "$ours" comm && times 1 "calls may reach either"
 }
 later() {
     LD_PRELOAD=$ours said open libnccl.so.2 comm open "$work/wheel/libnccl.so.2" sleep 1100 open libnccl.so.2 comm sleep 1100 comm && times 1 "$second"
 }
-auditwheel() { said open "$work/wheel/libnccl-1a2b3c4d.so.2.28.9" open "$ours" comm && times 1 "${second}$work/wheel/libnccl-1a2b3c4d.so.2.28.9"; }
-plugins() { said open "$work/wheel/libnccl-net.so" open "$work/wheel/libnccl-tuner-efa.so" open "$ours" comm && times 0 "$second"; }
+auditwheel() { said open "$work/wheel/libnccl-1a2b3c4d.so.2.28.9" open "$ours" comm &&
+    times 1 "${second}$work/wheel/libnccl-1a2b3c4d.so.2.28.9"; }
+plugins() { said open "$work/wheel/libnccl-net.so" open "$work/wheel/libnccl-tuner-efa.so" open "$ours" comm &&
+    times 0 "$second"; }
 anew() {
-    cp "$ours" "$work/own/libnccl.so.2" && LEVEL=INFO said open "$work/own/libnccl.so.2" do "cp '$ours' '$work/own/new' && mv '$work/own/new' '$work/own/libnccl.so.2'" comm &&
+    cp "$ours" "$work/own/libnccl.so.2" &&
+        LEVEL=INFO said open "$work/own/libnccl.so.2" do "cp '$ours' '$work/own/new' && mv '$work/own/new' '$work/own/libnccl.so.2'" comm &&
         times 0 "$second" && times 1 "from $work/own/libnccl.so.2 (deleted)"
 }
 quiet() { LEVEL=NONE said open "$work/wheel/libnccl.so.2" open "$ours" comm && [ ! -s "$work/out" ]; }

@@ -35,7 +35,8 @@ is_ours() { says "^calls $ours\$" && says "available True" && says "^id b'railcu
 its_own() { asked "$python" "$ask" torch && says "^calls $theirs\$" && ! grep -q railcuid "$work/out"; }
 preloaded() { asked env LD_PRELOAD="$ours" "$python" "$ask" torch && is_ours; }
 every_name() {
-    asked env LD_PRELOAD="$ours" LD_DEBUG=bindings LD_DEBUG_OUTPUT="$work/bindings" "$python" -c 'import torch' || return 1
+    asked env LD_PRELOAD="$ours" LD_DEBUG=bindings LD_DEBUG_OUTPUT="$work/bindings" "$python" -c 'import torch' ||
+        return 1
     cat "$work"/bindings.* | sed -n "s/.*binding file [^ ]*libtorch_cuda.so \[0\] to \([^ ]*\) .*symbol .\(nccl[A-Za-z0-9]*\)'.*/\2 \1/p" | sort -u >"$work/names"
     echo "$(wc -l <"$work/names") names"
     [ "$(wc -l <"$work/names")" -ge 30 ] && ! grep -v " $ours\$" "$work/names"
@@ -47,13 +48,17 @@ library_path() { asked env LD_LIBRARY_PATH="$build/lib" "$python" "$ask" torch &
 exchanged() {
     mkdir "$work/site" && cp -as "$site/." "$work/site/" && rm "$work/site/nvidia/nccl/lib/libnccl.so.2" &&
         cp "$theirs" "$work/site/nvidia/nccl/lib/" || return 1
-    asked "$railccl" install --wheel "$work/site" && says "done" && asked env PYTHONPATH="$work/site" "$python" "$ask" torch &&
-        says "^calls $work/site/nvidia/nccl/lib/libnccl.so.2\$" && says "^id b'railcuid'" && says "^mapped $work/site/nvidia/nccl/lib/libnccl.so.2\$" || return 1
-    asked "$railccl" install --restore --wheel "$work/site" && asked env PYTHONPATH="$work/site" "$python" "$ask" torch &&
+    asked "$railccl" install --wheel "$work/site" && says "done" &&
+        asked env PYTHONPATH="$work/site" "$python" "$ask" torch &&
+        says "^calls $work/site/nvidia/nccl/lib/libnccl.so.2\$" && says "^id b'railcuid'" &&
+            says "^mapped $work/site/nvidia/nccl/lib/libnccl.so.2\$" || return 1
+    asked "$railccl" install --restore --wheel "$work/site" &&
+        asked env PYTHONPATH="$work/site" "$python" "$ask" torch &&
         says "^calls $work/site/nvidia/nccl/lib/libnccl.so.2\$" && ! grep -q railcuid "$work/out"
 }
 cupy_calls() { asked env LD_PRELOAD="$ours" "$python" "$ask" cupy && says "^id b'railcuid'" && says "^mapped $ours\$"; }
-cupy_adds() { asked env LD_PRELOAD="$ours" RAILCCL_DEVICE=host NCCL_DEBUG=VERSION "$python" "$ask" cupy_sum 3 && says "from $ours" && says "sum right on 3 ranks"; }
+cupy_adds() { asked env LD_PRELOAD="$ours" RAILCCL_DEVICE=host NCCL_DEBUG=VERSION "$python" "$ask" cupy_sum 3 &&
+    says "from $ours" && says "sum right on 3 ranks"; }
 
 tap_plan 10
 tap_case "by itself torch calls the wheel's NCCL" its_own

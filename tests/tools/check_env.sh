@@ -93,10 +93,12 @@ assert clients["nccl-tests"] == {"LD_LIBRARY_PATH": (ours.rsplit("/", 1)[0], Tru
 # An installation in a folder of that name.
 installed() { # FOLDER
     local root=$work/$1
-    mkdir -p "$root/bin" "$root/lib" && cp "$railccl" "$root/bin" && cp "$ours" "$root/lib" && ln -sfn libnccl.so.2 "$root/lib/libnccl.so"
+    mkdir -p "$root/bin" "$root/lib" && cp "$railccl" "$root/bin" && cp "$ours" "$root/lib" &&
+        ln -sfn libnccl.so.2 "$root/lib/libnccl.so"
 }
 elsewhere() {
-    installed "it's" && railccl=$work/it\'s/bin/railccl && all_print "$version" under sh "" && all_print "$version" "$railccl" run -n 1
+    installed "it's" && railccl=$work/it\'s/bin/railccl && all_print "$version" under sh "" &&
+        all_print "$version" "$railccl" run -n 1
 }
 cannot_be_named() { # FOLDER LETTER
     local status
@@ -106,7 +108,8 @@ cannot_be_named() { # FOLDER LETTER
     [ $status -eq 2 ] && grep -q "$2 in its path" "$work/out" || return 1
     "$work/$1/bin/railccl" run --preload -n 1 true >"$work/out" 2>&1; status=$?
     cat "$work/out"
-    [ $status -eq 2 ] && grep -q "$2 in its path" "$work/out" && "$work/$1/bin/railccl" run -n 1 true 2>&1 | grep -q 'take the one that they find'
+    [ $status -eq 2 ] && grep -q "$2 in its path" "$work/out" &&
+        "$work/$1/bin/railccl" run -n 1 true 2>&1 | grep -q 'take the one that they find'
 }
 without_library() {
     local status
@@ -114,15 +117,18 @@ without_library() {
     "$work/none/bin/railccl" env >"$work/out" 2>&1; status=$?
     [ $status -eq 2 ] && grep -q 'RAILCCL_LIBRARY' "$work/out" || return 1
     "$work/none/bin/railccl" run --preload -n 1 true >"$work/out" 2>&1; status=$?
-    [ $status -eq 2 ] && grep -q 'preload needs one' "$work/out" && all_print 22809 "$work/none/bin/railccl" run -n 1 2>"$work/out" &&
-        grep -q 'take the one that they find' "$work/out" && RAILCCL_LIBRARY=$ours all_print "$version" "$work/none/bin/railccl" run -n 1
+    [ $status -eq 2 ] && grep -q 'preload needs one' "$work/out" &&
+        all_print 22809 "$work/none/bin/railccl" run -n 1 2>"$work/out" &&
+        grep -q 'take the one that they find' "$work/out" &&
+            RAILCCL_LIBRARY=$ours all_print "$version" "$work/none/bin/railccl" run -n 1
 }
 vllm_was_told() {
     VLLM_NCCL_SO_PATH=$work/wheel/libnccl.so.2 one vllm 22809 "$railccl" run -n 1 &&
         one vllm 22809 "$railccl" run -n 1 --env VLLM_NCCL_SO_PATH="$work/wheel/libnccl.so.2"
 }
 set_variables() {
-    NCCL_DEBUG=WARN NCCL_NONSENSE=1 RAILCCL_LIBRARY=$ours "$railccl" env --set >"$work/out" && cat "$work/out" && grep -q '^NCCL_DEBUG=WARN' "$work/out" &&
+    NCCL_DEBUG=WARN NCCL_NONSENSE=1 RAILCCL_LIBRARY=$ours "$railccl" env --set >"$work/out" && cat "$work/out" &&
+        grep -q '^NCCL_DEBUG=WARN' "$work/out" &&
         grep -A1 '^NCCL_NONSENSE' "$work/out" | grep -q 'NO EFFECT' && ! grep -q RAILCCL_LIBRARY "$work/out" &&
         [ "$("$railccl" env --all | grep -c '^[A-Z]')" -gt 50 ]
 }
@@ -158,7 +164,8 @@ tests=("all_print 22809 env" "all_print $version under sh ''" "all_print $versio
     without_library vllm_was_told)
 tap_plan $((${#names[@]} + 9))
 sanitized=""
-nm -D "$ours" 2>/dev/null | grep -qE ' U __(asan|tsan|ubsan)_' && sanitized="a sanitizer's library cannot be loaded into other programs"
+nm -D "$ours" 2>/dev/null | grep -qE ' U __(asan|tsan|ubsan)_' &&
+    sanitized="a sanitizer's library cannot be loaded into other programs"
 [ -n "$sanitized" ] || programs || sanitized="the programs could not be made"
 for i in "${!names[@]}"; do
     if [ -n "$sanitized" ]; then tap_skip "${names[$i]}" "$sanitized"; else tap_case "${names[$i]}" eval "${tests[$i]}"; fi

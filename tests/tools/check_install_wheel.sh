@@ -50,17 +50,21 @@ PY
     cp "$3.record" "$info/RECORD"
 }
 site() { # [FILE]: a new environment with that file as NVIDIA's
-    rm -rf "$sites/site" && mkdir -p "$lib" && cp "${1:-$work/nvidia1}" "$file" && chmod 644 "$file" && echo bytecode >"$lib/libnccl_device.bc" &&
+    rm -rf "$sites/site" && mkdir -p "$lib" && cp "${1:-$work/nvidia1}" "$file" && chmod 644 "$file" &&
+        echo bytecode >"$lib/libnccl_device.bc" &&
         record nvidia_nccl_cu13 2.28.9 "$work/nvidia1"
 }
 install() { "$railccl" install --wheel "$sites/site" "$@" >"$work/out" 2>"$work/err"; }
-says() { cat "$work/out" "$work/err"; grep -qE -- "$1" "$work/out" "$work/err" || { echo "nothing says: $1"; return 1; }; }
+says() { cat "$work/out" "$work/err"; grep -qE -- "$1" "$work/out" "$work/err" ||
+    { echo "nothing says: $1"; return 1; }; }
 is() { cmp "$1" "$2" || { ls -la "$lib"; return 1; }; }
 gone() { [ ! -e "$1" ] && [ ! -L "$1" ] || { echo "still there: $1"; return 1; }; }
 inode() { stat -c %i "$1"; }
 # Names, kinds, modes, owners, contents: whatever could change.
-picture() { (cd "$sites/site" && find . -printf '%P %y %m %U %l\n' | sort && find . -type f -print0 | sort -z | xargs -0 sha256sum 2>/dev/null); }
-plain() { is "$file" "$work/nvidia1" && [ "$(ls -A "$lib" | tr '\n' ' ')" = "libnccl.so.2 libnccl_device.bc " ] || { ls -lA "$lib"; return 1; }; }
+picture() { (cd "$sites/site" && find . -printf '%P %y %m %U %l\n' | sort &&
+    find . -type f -print0 | sort -z | xargs -0 sha256sum 2>/dev/null); }
+plain() { is "$file" "$work/nvidia1" && [ "$(ls -A "$lib" | tr '\n' ' ')" = "libnccl.so.2 libnccl_device.bc " ] ||
+    { ls -lA "$lib"; return 1; }; }
 
 there_and_back() {
     local before mode
@@ -71,11 +75,14 @@ there_and_back() {
 }
 twice() {
     local before
-    site && install && before=$(inode "$file") && install && says "already, of this very build" && [ "$(inode "$file")" = "$before" ] &&
-        is "$backup" "$work/nvidia1" && install --restore && plain && install --restore && says "it is NVIDIA's" && plain
+    site && install && before=$(inode "$file") && install && says "already, of this very build" &&
+        [ "$(inode "$file")" = "$before" ] &&
+        is "$backup" "$work/nvidia1" && install --restore && plain && install --restore && says "it is NVIDIA's" &&
+            plain
 }
 another_build() {
-    site && RAILCCL_LIBRARY=$work/railccl2 install && is "$file" "$work/railccl2" && install && says "another build" && is "$file" "$ours" &&
+    site && RAILCCL_LIBRARY=$work/railccl2 install && is "$file" "$work/railccl2" && install && says "another build" &&
+        is "$file" "$ours" &&
         is "$backup" "$work/nvidia1" && install --restore && plain
 }
 owner() {
@@ -83,13 +90,15 @@ owner() {
         [ "$(stat -c '%u:%g' "$file")" = 4321:8765 ]
 }
 hard_links() { # as uv makes them: one file in its cache and in every environment
-    site && ln "$file" "$sites/cache" && install && is "$sites/cache" "$work/nvidia1" && install --restore && is "$sites/cache" "$work/nvidia1" &&
+    site && ln "$file" "$sites/cache" && install && is "$sites/cache" "$work/nvidia1" && install --restore &&
+        is "$sites/cache" "$work/nvidia1" &&
         [ "$(inode "$file")" = "$(inode "$sites/cache")" ]; local good=$?
     rm -f "$sites/cache"
     return $good
 }
 symbolic_link() {
-    site && rm "$file" && ln -s "$work/nvidia1" "$file" && install --status && says "by a symbolic link" && install && is "$file" "$ours" &&
+    site && rm "$file" && ln -s "$work/nvidia1" "$file" && install --status && says "by a symbolic link" && install &&
+        is "$file" "$ours" &&
         [ ! -L "$file" ] && install --restore && [ "$(readlink "$file")" = "$work/nvidia1" ]
 }
 # A program that has NVIDIA's file open goes on with it.
@@ -100,18 +109,23 @@ in_use() {
 }
 two_packages() {
     site "$work/nvidia2" && record nvidia_nccl_cu12 2.29.7 "$work/nvidia2"
-    install --status && says 'nvidia-nccl-cu12 2.29.7' && says 'nvidia-nccl-cu13 2.28.9' && says "NVIDIA's file is nvidia-nccl-cu12's" &&
-        says "overwrite one another" && install && says "nvidia-nccl-cu12's" && install --restore && is "$file" "$work/nvidia2"
+    install --status && says 'nvidia-nccl-cu12 2.29.7' && says 'nvidia-nccl-cu13 2.28.9' &&
+        says "NVIDIA's file is nvidia-nccl-cu12's" &&
+        says "overwrite one another" && install && says "nvidia-nccl-cu12's" && install --restore &&
+            is "$file" "$work/nvidia2"
 }
-no_record() { site && rm -r "$sites/site"/*.dist-info && install --status && says 'no installed package lists' && install && install --restore && plain; }
+no_record() { site && rm -r "$sites/site"/*.dist-info && install --status && says 'no installed package lists' &&
+    install && install --restore && plain; }
 changed_since() { site "$work/nvidia2" && install --status && says "not as it was installed"; }
 status_says() {
-    site && install --status && says "file    NVIDIA's, $(stat -c %s "$work/nvidia1") bytes" && says "backup  absent" && install && install --status &&
+    site && install --status && says "file    NVIDIA's, $(stat -c %s "$work/nvidia1") bytes" &&
+        says "backup  absent" && install && install --status &&
         says "file    railccl's, .* of this build" && says "backup  NVIDIA's"
 }
 dry_run() {
     local before
-    site && before=$(picture) && install --dry-run && says '^would do: ' && [ "$(picture)" = "$before" ] && install && before=$(picture) &&
+    site && before=$(picture) && install --dry-run && says '^would do: ' && [ "$(picture)" = "$before" ] && install &&
+        before=$(picture) &&
         install --dry-run --restore && says '^would do: ' && [ "$(picture)" = "$before" ]
 }
 
@@ -126,30 +140,37 @@ refused() {
     says "$words" && [ "$(picture)" = "$before" ]
 }
 no_library() { # FILE WORDS
-    site "$work/$1" && refused "$file: no libnccl.so.2 that this program knows: $2.*pip install --force-reinstall --no-deps nvidia-nccl-cu13==2.28.9" &&
+    site "$work/$1" &&
+        refused "$file: no libnccl.so.2 that this program knows: $2.*pip install --force-reinstall --no-deps nvidia-nccl-cu13==2.28.9" &&
         refused "$2" --restore
 }
 no_file() {
-    site && rm "$file" && mkdir "$file" && refused 'no regular file' && rmdir "$file" && mkfifo "$file" && refused 'no regular file' && rm "$file" &&
+    site && rm "$file" && mkdir "$file" && refused 'no regular file' && rmdir "$file" && mkfifo "$file" &&
+        refused 'no regular file' && rm "$file" &&
         ln -s nowhere "$file" && refused 'leads nowhere'
 }
 absent() { site && rm "$file" && refused "$file: it is not there. pip install" && refused "it is not there" --restore; }
 ours_without_backup() {
-    site && install && rm "$backup" && install && says "no backup" && refused "no backup. pip install --force-reinstall" --restore &&
+    site && install && rm "$backup" && install && says "no backup" &&
+        refused "no backup. pip install --force-reinstall" --restore &&
         RAILCCL_LIBRARY=$work/railccl2 refused "already, of another build.*pip install"
 }
 old_backup() { # pip has put another version there while ours was installed
-    site && install && rm "$file" && cp "$work/nvidia2" "$file" && refused "$backup: a backup is there already.*rm '$backup'" &&
+    site && install && rm "$file" && cp "$work/nvidia2" "$file" &&
+        refused "$backup: a backup is there already.*rm '$backup'" &&
         refused "rm '$backup'" --restore && rm "$backup" && install && is "$backup" "$work/nvidia2"
 }
 strange_backup() {
-    site && cp "$work/text" "$backup" && refused "$backup: should be NVIDIA's.*Remove it" && refused "should be NVIDIA's" --restore &&
+    site && cp "$work/text" "$backup" && refused "$backup: should be NVIDIA's.*Remove it" &&
+        refused "should be NVIDIA's" --restore &&
         cp "$ours" "$backup" && refused "it is railccl's"
 }
 two_files() { site && cp "$work/nvidia2" "$lib/libnccl.so.2.29.7" && refused "libnccl.so.2.29.7 lies beside"; }
 layout() {
-    rm -rf "$sites/site" && mkdir -p "$sites/site" && refused "$sites/site/nvidia/nccl/lib: No such file.*no wheel" && says 'get_paths' || return 1
-    mkdir -p "$sites/site/nvidia/cu14/lib" && cp "$work/nvidia1" "$sites/site/nvidia/cu14/lib/libnccl.so.2" && refused "cu14/lib/libnccl.so.2 is there, but" &&
+    rm -rf "$sites/site" && mkdir -p "$sites/site" && refused "$sites/site/nvidia/nccl/lib: No such file.*no wheel" &&
+        says 'get_paths' || return 1
+    mkdir -p "$sites/site/nvidia/cu14/lib" && cp "$work/nvidia1" "$sites/site/nvidia/cu14/lib/libnccl.so.2" &&
+        refused "cu14/lib/libnccl.so.2 is there, but" &&
         "$railccl" install --wheel "$work/none" >"$work/out" 2>"$work/err"
     [ $? -eq 2 ] && says "$work/none: No such file"
 }
@@ -159,7 +180,8 @@ as_nobody() { # the folder is root's: another user is refused, and told whose it
     chmod 755 "$work" && cp "$railccl" "$work/railccl" && cp "$ours" "$work/own"
     RAILCCL_LIBRARY=$work/own setpriv --reuid=65534 --regid=65534 --clear-groups "$work/railccl" install --wheel "$sites/site" >"$work/out" 2>"$work/err"
     status=$?
-    says "$lib: cannot be changed: Permission denied.*user 0" && [ $status -eq 2 ] && [ "$(picture)" = "$before" ] || return 1
+    says "$lib: cannot be changed: Permission denied.*user 0" && [ $status -eq 2 ] && [ "$(picture)" = "$before" ] ||
+        return 1
     chmod 0 "$file"
     RAILCCL_LIBRARY=$work/own setpriv --reuid=65534 --regid=65534 --clear-groups "$work/railccl" install --wheel "$sites/site" >"$work/out" 2>"$work/err"
     [ $? -eq 2 ] && says "it cannot be read"
@@ -170,23 +192,30 @@ at_work() {
     return $good
 }
 usage() {
-    "$railccl" install >"$work/out" 2>"$work/err"; [ $? -eq 2 ] && says "where\?" && site && refused "no such option" --force && refused "takes no arguments" here &&
-        refused "goes without" --status --restore && "$railccl" install --help >"$work/out" && says "Usage: railccl install"
+    "$railccl" install >"$work/out" 2>"$work/err"; [ $? -eq 2 ] && says "where\?" && site &&
+        refused "no such option" --force && refused "takes no arguments" here &&
+        refused "goes without" --status --restore && "$railccl" install --help >"$work/out" &&
+            says "Usage: railccl install"
 }
 # Our library is found beside the program, whatever LIBDIR was; NVIDIA's beside it is not taken for ours.
 found() { # LIBDIR
-    rm -rf "$work/p" && mkdir -p "$work/p/bin" "$work/p/lib" "$work/p/$1" && cp "$work/nvidia2" "$work/p/lib/libnccl.so.2" &&
-        cp "$railccl" "$work/p/bin" && cp "$ours" "$work/p/$1/libnccl.so.2" && site && "$work/p/bin/railccl" install --wheel "$sites/site" && is "$file" "$ours"
+    rm -rf "$work/p" && mkdir -p "$work/p/bin" "$work/p/lib" "$work/p/$1" &&
+        cp "$work/nvidia2" "$work/p/lib/libnccl.so.2" &&
+        cp "$railccl" "$work/p/bin" && cp "$ours" "$work/p/$1/libnccl.so.2" && site &&
+            "$work/p/bin/railccl" install --wheel "$sites/site" && is "$file" "$ours"
 }
 not_found() {
-    rm -rf "$work/p" && mkdir -p "$work/p/bin" "$work/p/lib" && cp "$work/nvidia2" "$work/p/lib/libnccl.so.2" && cp "$railccl" "$work/p/bin" && site || return 1
+    rm -rf "$work/p" && mkdir -p "$work/p/bin" "$work/p/lib" && cp "$work/nvidia2" "$work/p/lib/libnccl.so.2" &&
+        cp "$railccl" "$work/p/bin" && site || return 1
     "$work/p/bin/railccl" install --wheel "$sites/site" >"$work/out" 2>"$work/err"
-    [ $? -eq 2 ] && says "$work/p/{lib,.*no libnccl.so.2 of railccl's" && plain && RAILCCL_LIBRARY=$work/nvidia2 refused 'RAILCCL_LIBRARY'
+    [ $? -eq 2 ] && says "$work/p/{lib,.*no libnccl.so.2 of railccl's" && plain &&
+        RAILCCL_LIBRARY=$work/nvidia2 refused 'RAILCCL_LIBRARY'
 }
 full() { # a limit on file sizes stands for a full disk
     site || return 1
     (ulimit -f 64; install)
-    [ $? -eq 1 ] && says "cannot be written: File too large" && is "$file" "$work/nvidia1" && gone "$new" && install && install --restore && plain
+    [ $? -eq 1 ] && says "cannot be written: File too large" && is "$file" "$work/nvidia1" && gone "$new" && install &&
+        install --restore && plain
 }
 
 # Every call that changes something can be the last: SHIM_AT=k ends the process at the k-th, before or after it, or lets it fail.
@@ -232,13 +261,18 @@ int openat(int a, const char *b, int flags, ...)
     STEP(int, openat, a, b, flags, m);
 }
 C
-whole() { cmp -s "$file" "$work/nvidia1" || cmp -s "$file" "$ours" || { echo "half a file"; ls -la "$lib"; return 1; }; }
-taken_by_torch() { [ "$(cd "$lib" && ls -d libnccl.so.*[0-9])" = libnccl.so.2 ]; }
+whole() { cmp -s "$file" "$work/nvidia1" || cmp -s "$file" "$ours" ||
+    { echo "half a file"; ls -la "$lib"; return 1; }; }
+taken_by_torch() { # the same pattern as torch's
+    local match=("$lib"/libnccl.so.*[0-9])
+    [ "${match[*]}" = "$file" ]
+}
 stopped() { # MODE [NAME=VALUE]: install and restore, each stopped at every step
     local way=$1 more=${2:-A=b} k action status n=0
     for action in "" --restore; do
+        site || return 1 # every step leaves it as it was
         for k in $(seq 1 60); do
-            site && { [ -z "$action" ] || install; } || return 1
+            [ -z "$action" ] || install || return 1
             env "$more" SHIM_AT="$k" SHIM_MODE="$way" LD_PRELOAD="$work/shim.so" "$railccl" install --wheel "$sites/site" $action >"$work/out" 2>&1
             status=$?
             echo "step $k $action: status $status"
@@ -247,7 +281,8 @@ stopped() { # MODE [NAME=VALUE]: install and restore, each stopped at every step
             if [ $status -eq 0 ] && [ -n "$action" ]; then is "$file" "$work/nvidia1" || return 1; fi
             [ $status -eq 0 ] || n=$((n + 1))
             # Either command goes on from there.
-            if [ $((k % 2)) -eq 0 ]; then install && is "$file" "$ours" && is "$backup" "$work/nvidia1" || { says .; return 1; }; fi
+            if [ $((k % 2)) -eq 0 ]; then install && is "$file" "$ours" && is "$backup" "$work/nvidia1" ||
+                { says .; return 1; }; fi
             install --restore && plain || { says .; return 1; }
             [ $status -ne 0 ] || [ "$k" -lt 12 ] || break
         done
@@ -257,7 +292,8 @@ stopped() { # MODE [NAME=VALUE]: install and restore, each stopped at every step
     [ $n -ge 10 ]
 }
 no_links() { # a file system without hard links: the backup is a copy
-    site && SHIM_NO_LINKS=1 LD_PRELOAD=$work/shim.so "$railccl" install --wheel "$sites/site" && is "$backup" "$work/nvidia1" && [ "$(inode "$backup")" != "$(inode "$file")" ] &&
+    site && SHIM_NO_LINKS=1 LD_PRELOAD=$work/shim.so "$railccl" install --wheel "$sites/site" &&
+        is "$backup" "$work/nvidia1" && [ "$(inode "$backup")" != "$(inode "$file")" ] &&
         is "$file" "$ours" && install --restore && plain
 }
 
@@ -291,7 +327,8 @@ tap_case "refused: a backup of another version" old_backup
 tap_case "refused: a backup that is none" strange_backup
 tap_case "refused: a second library beside it" two_files
 tap_case "refused: no wheel, an unknown layout, no such folder" layout
-if [ "$(id -u)" != 0 ] || ! command -v setpriv >/dev/null; then tap_skip "refused: no permission" "needs root and setpriv"
+if [ "$(id -u)" != 0 ] ||
+    ! command -v setpriv >/dev/null; then tap_skip "refused: no permission" "needs root and setpriv"
 elif [ -n "$sanitized" ]; then tap_skip "refused: no permission" "a sanitizer's library may be unreadable for others"
 else tap_case "refused: no permission" as_nobody
 fi
