@@ -185,12 +185,12 @@ KERNEL_FN void block_end(const struct worker *w)
     flag_set(REPORT_WORD(w, ended), b->call.number);
 }
 
-KERNEL_FN void interpret(const struct kernel_call *call, struct block *block, struct kernel_thread here)
+/* block->call is written by the block's first thread. */
+KERNEL_FN void interpret(struct block *block, struct kernel_thread here)
 {
     struct worker w;
     w.t = here;
     w.b = block;
-    copy_words(&w, &block->call, call, sizeof block->call);
     kernel_sync(&w.t);
     block_begin(&w);
     kernel_sync(&w.t);
@@ -206,6 +206,12 @@ extern __attribute__((shared)) unsigned long long rail_shared[]; /* KERNEL_SHARE
 
 extern "C" __attribute__((global)) __attribute__((launch_bounds(KERNEL_THREADS, 1))) void rail_interpret(const struct kernel_call call)
 {
-    interpret(&call, (struct block *)rail_shared, kernel_thread_here());
+    struct block *block = (struct block *)rail_shared;
+    /* By constant addresses, from where arguments are to shared memory. By a loop, or as a whole, it would be a copy of a
+     * kilobyte into the local memory of each thread first. */
+    if (kernel_thread_here().thread == 0)
+        KERNEL_UNROLL for (int k = 0; k < (int)(sizeof call / 8); k++)
+            ((uint64_t *)&block->call)[k] = ((const uint64_t *)&call)[k];
+    interpret(block, kernel_thread_here());
 }
 #endif

@@ -21,10 +21,10 @@
 #include <string.h>
 #endif
 
-/* One of many large branches: what it computes from `p` is not computed ahead for all of them, which would fill the
- * registers and make the compilers slow; on the host, where nothing is short of registers, it is a function of its own. */
+/* One of many large branches, a function of its own: inlined, what all of them compute would fill the registers together and
+ * spill (3 KiB per thread on sm_90), and make the compilers slow. A call costs little beside a MOVE. */
 #if KERNEL_CUDA
-#define KERNEL_BRANCH KERNEL_FN
+#define KERNEL_BRANCH static __attribute__((device)) __attribute__((noinline))
 #define KERNEL_APART(p) asm volatile("" : "+l"(p))
 #else
 #define KERNEL_BRANCH static __attribute__((noinline))

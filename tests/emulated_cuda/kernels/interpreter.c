@@ -37,5 +37,7 @@ EXPORT const uint32_t rail_interpret_argument_bytes = sizeof(struct kernel_call)
 EXPORT void rail_interpret(const void *argument, const struct emulated_thread *here)
 {
     struct kernel_thread t = {here->block, here->n_blocks, here->thread, here->n_threads, here};
-    interpret(argument, here->shared, t);
+    struct block *block = here->shared;
+    if (t.thread == 0) memcpy(&block->call, argument, sizeof block->call);
+    interpret(block, t);
 }
