@@ -10,7 +10,7 @@
 #include "plan/collective.h"
 #include "tool.h"
 
-static int complain(void)
+int plan_complain(void)
 {
     fprintf(stderr, "railccl plan: %s\n", rail_last_error());
     return 2;
@@ -198,7 +198,7 @@ static enum rail_result run_or_say(struct plan_view *v, const struct plan_row *w
     return RAIL_OK;
 }
 
-static enum rail_result run_all(struct plan_view *v)
+enum rail_result plan_run_cases(struct plan_view *v)
 {
     const struct plan_wish *w = v->wish;
     for (uint32_t a = 0; a < w->n_algorithms; a++)
@@ -253,7 +253,7 @@ static int show(struct plan_view *v)
     bool text = !w->json && !to_stdout(w->svg) && !to_stdout(w->plot);
     int status = 0;
     if (text) plan_print_head(v, stdout), fflush(stdout);
-    if (run_all(v) != RAIL_OK) return complain();
+    if (plan_run_cases(v) != RAIL_OK) return plan_complain();
     if (text) plan_print_rows(v, stdout);
     if (w->json) plan_write_json(v, stdout);
     if (w->svg) status = write_to(w->svg, v, plan_write_svg);
@@ -261,23 +261,32 @@ static int show(struct plan_view *v)
     return status;
 }
 
-static int run(int argc, char **argv)
+struct plan_wish plan_wish_default(void)
 {
-    struct plan_wish w = {.network = {.kind = NETWORK_RAIL, .hosts = 16, .rails = 8}, .collective = PLAN_ALLREDUCE,
-                          .sizes = {(uint64_t)1 << 30}, .n_sizes = 1, .algorithms = {-1}, .n_algorithms = 1, .gpus = 8,
-                          .jobs = 1, .memory_gib = 4, .costs = *simulate_machine_named("h100")};
-    int status = plan_read_options(&w, argc, argv);
-    if (status >= 0) return status;
+    return (struct plan_wish){.network = {.kind = NETWORK_RAIL, .hosts = 16, .rails = 8}, .collective = PLAN_ALLREDUCE,
+                              .sizes = {(uint64_t)1 << 30}, .n_sizes = 1, .algorithms = {-1}, .n_algorithms = 1,
+                              .gpus = 8, .jobs = 1, .memory_gib = 4, .costs = *simulate_machine_named("h100")};
+}
+
+int plan_with(struct plan_wish *w, int (*do_it)(struct plan_view *v))
+{
     struct plan_view *v = calloc(1, sizeof *v);
     if (!v) return fprintf(stderr, "railccl plan: out of memory\n"), 2;
-    v->wish = &w;
-    status = make_network(v, &w) == RAIL_OK && place_jobs(v, &w) == RAIL_OK ? show(v) : complain();
+    v->wish = w;
+    int status = make_network(v, w) == RAIL_OK && place_jobs(v, w) == RAIL_OK ? do_it(v) : plan_complain();
     network_clear(&v->network);
     fabric_free(v->fabric);
     free(v->hosts);
     free(v->loads);
     free(v);
     return status;
+}
+
+static int run(int argc, char **argv)
+{
+    struct plan_wish w = plan_wish_default();
+    int status = plan_read_options(&w, argc, argv);
+    return status >= 0 ? status : plan_with(&w, show);
 }
 
 const struct tool_command tool_plan = {"plan", "Lays a collective's plans over a network: loads, time, pictures.", run};

@@ -62,6 +62,15 @@ void plan_write_json(const struct plan_view *v, FILE *out);
 int plan_write_svg(const struct plan_view *v, FILE *out);  /* the last row's loads */
 int plan_write_plot(const struct plan_view *v, FILE *out); /* all rows, by size */
 
+/* plan.c. Makes the network and the hosts' order of a wish, and hands over; the exit status. */
+struct plan_wish plan_wish_default(void);
+int plan_with(struct plan_wish *wish, int (*do_it)(struct plan_view *v));
+enum rail_result plan_run_cases(struct plan_view *v); /* every algorithm and size of the wish, a row each */
+int plan_complain(void);                              /* says the last error; 2 */
+
+const char *plan_size_text(double bytes, char out[24]);
+const char *plan_time_text(double ns, char out[24]);
+
 /* plan_options.c. -1: go on; else the exit status. */
 int plan_read_options(struct plan_wish *wish, int argc, char **argv);
 

@@ -4,7 +4,7 @@
 #include "plan.h"
 #include "plan/collective.h"
 
-static const char *size_text(double bytes, char out[24])
+const char *plan_size_text(double bytes, char out[24])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB"};
     int k = 0;
@@ -13,7 +13,7 @@ static const char *size_text(double bytes, char out[24])
     return out;
 }
 
-static const char *time_text(double ns, char out[24])
+const char *plan_time_text(double ns, char out[24])
 {
     if (ns < 1e3) snprintf(out, 24, "%.3g ns", ns);
     else if (ns < 1e6) snprintf(out, 24, "%.4g us", ns / 1e3);
@@ -45,7 +45,7 @@ void plan_print_head(const struct plan_view *v, FILE *out)
     fprintf(out, "jobs:    %u of %u hosts of %u ranks, %s; %s\n", w->jobs, w->job_hosts, w->gpus,
             placements[w->placement], collective_name(w->collective));
     fprintf(out, "costs:   %s (%s)\n", w->machine->name, w->machine->source);
-    fprintf(out, "memory:  at most %s\n\n", size_text((double)v->memory, size));
+    fprintf(out, "memory:  at most %s\n\n", plan_size_text((double)v->memory, size));
 }
 
 static void print_row(const struct plan_view *v, const struct plan_row *r, FILE *out)
@@ -55,14 +55,14 @@ static void print_row(const struct plan_view *v, const struct plan_row *r, FILE 
     const char *name = r->asked < 0 && r->why[0] ? "auto"
                                                  : plan_algorithm_names[r->why[0] ? (uint32_t)r->asked : r->algorithm];
     fprintf(out, "%-10s %-6s %-8s %10s ", name, r->as_given ? "given" : "ours", r->unaware ? "unaware" : "aligned",
-            size_text((double)r->bytes, size));
+            plan_size_text((double)r->bytes, size));
     if (r->why[0]) {
         fprintf(out, "- %s\n", r->why);
         return;
     }
     double bus = plan_bus_factor(v->wish->collective, v->wish->job_hosts * v->wish->gpus) * (double)r->bytes / r->ns;
-    fprintf(out, "%11s %10.4g %6.1f %11s %9u %9.3f %7.1f %7.1f %9.3g\n", time_text(r->ns, time), bus,
-            100 * r->least_ns / r->ns, time_text(r->link_ns, least), r->chain, plan_switches(r),
+    fprintf(out, "%11s %10.4g %6.1f %11s %9u %9.3f %7.1f %7.1f %9.3g\n", plan_time_text(r->ns, time), bus,
+            100 * r->least_ns / r->ns, plan_time_text(r->link_ns, least), r->chain, plan_switches(r),
             100 * r->cross_rail / all, 100 * (r->by_switches[3] + r->by_switches[5]) / all,
             r->host_most / (double)r->bytes);
 }
@@ -80,8 +80,8 @@ static void print_tiers(const struct plan_view *v, const struct plan_row *r, FIL
             fprintf(out, " nothing\n");
             continue;
         }
-        fprintf(out, "%10s %12s %7.1f %% %11s  %s\n", size_text(tier->mean, mean), size_text(tier->most, most),
-                100 * tier->mean / tier->most, time_text(tier->busiest_ns, time),
+        fprintf(out, "%10s %12s %7.1f %% %11s  %s\n", plan_size_text(tier->mean, mean),
+                plan_size_text(tier->most, most), 100 * tier->mean / tier->most, plan_time_text(tier->busiest_ns, time),
                 network_link_name(&v->network, tier->busiest, name));
     }
 }
@@ -103,8 +103,8 @@ void plan_print_rows(const struct plan_view *v, FILE *out)
     fprintf(out, "\n%s, last case: %llu plans %s, %u channel%s, %llu rounds; clocks of %u ranks: %s",
             plan_algorithm_names[last->algorithm], (unsigned long long)last->plans,
             last->by_classes ? "by classes" : "built", last->channels, last->channels == 1 ? "" : "s",
-            (unsigned long long)last->rounds, last->clocks, time_text(last->clock_ns, time));
+            (unsigned long long)last->rounds, last->clocks, plan_time_text(last->clock_ns, time));
     if (last->checked) fprintf(out, "; %u ranks are as their class", last->checked);
-    if (last->local_ns > 0) fprintf(out, "; inside hosts %s", time_text(last->local_ns, local));
+    if (last->local_ns > 0) fprintf(out, "; inside hosts %s", plan_time_text(last->local_ns, local));
     fputc('\n', out);
 }

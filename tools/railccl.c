@@ -5,14 +5,15 @@
 #include "tool.h"
 
 static const struct tool_command *const commands[] = {&tool_run,  &tool_digest, &tool_doctor, &tool_env, &tool_install,
-                                                      &tool_topo, &tool_plan,   &tool_version};
+                                                      &tool_topo, &tool_plan, &tool_tune, &tool_version};
 enum { N_COMMANDS = sizeof commands / sizeof *commands };
 
 static int help(FILE *out)
 {
     fprintf(out, "Usage: railccl COMMAND [options]\n\n");
     for (int i = 0; i < N_COMMANDS; i++) fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-    fprintf(out, "  %-10s %s\n\n`railccl COMMAND --help` says more.\n", "help", "This text; `railccl help COMMAND` is that command's.");
+    fprintf(out, "  %-10s %s\n\n`railccl COMMAND --help` says more.\n", "help",
+            "This text; `railccl help COMMAND` is that command's.");
     return out == stdout ? 0 : 2;
 }
 

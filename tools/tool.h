@@ -10,6 +10,6 @@ struct tool_command {
 };
 
 extern const struct tool_command tool_run, tool_digest, tool_doctor, tool_env, tool_install, tool_topo, tool_plan,
-    tool_version;
+    tool_tune, tool_version;
 
 #endif

@@ -12,7 +12,7 @@ result() { # STATUS NAME
     cases=$((cases + 1))
     if [ "$1" -eq 0 ]; then echo "ok $cases - $2"; else echo "not ok $cases - $2"; bad=$((bad + 1)); sed 's/^/# /' "$work/out" "$work/err" | head -20; fi
 }
-echo "1..13"
+echo "1..14"
 
 plan() { timeout 250 "$tool" plan "$@" >"$work/out" 2>"$work/err"; }
 # The field of the only case, or of case N.
@@ -97,6 +97,16 @@ result $? "what cannot be is refused in one line"
 
 refused "several sizes" --plot "$work/x.svg" && refused "not both" --all --classes && refused "other steps\|its class" --classes --algo tree
 result $? "so is what contradicts itself"
+
+# Over all sizes, the chooser's factor and that of the settings: their products' logarithms, and the settings' worst.
+factors() { awk '$NF ~ /^[0-9.]+$/ && $(NF - 1) ~ /^[a-z]+$/ && $(NF - 2) ~ /^[0-9.]+$/ { n++; a += log($(NF - 2)); b += log($NF); if ($NF > most) most = $NF }
+    END { print (n == 13), a, b, most }' "$1"; }
+for hosts in 8 128; do timeout 250 "$tool" tune --hosts $hosts --plot "$work/tune$hosts.svg" >"$work/tune$hosts" 2>"$work/err"; done
+"$tool" tune --hosts 8 --json >"$work/out" 2>"$work/err"
+[ $? -eq 2 ] && cat "$work/tune8" "$work/tune128" >"$work/out" && [ "$(grep -c "^  RAILCCL_[A-Z_]*=[0-9]*$" "$work/tune128")" = 4 ] &&
+    grep -q "</svg>" "$work/tune128.svg" && [ "$(factors "$work/tune8" | awk '{ print ($1 && $3 < $2) }')" = 1 ] &&
+    [ "$(factors "$work/tune128" | awk '{ print ($1 && $3 < $2 && $4 < 1.05) }')" = 1 ]
+result $? "tune's settings are better than the chooser's, and on 1024 ranks the fastest at every size"
 
 plan --help && grep -q "^Usage: railccl plan" "$work/out" && "$tool" help | grep -q "^  plan "
 result $? "help helps"
