@@ -74,23 +74,24 @@ static double how_far(const struct plan_wish *w, const struct limits *l, const s
     return sum;
 }
 
-/* Choice `i` of a limit: nothing, a size, everything. */
-static uint64_t limit_at(const struct plan_wish *w, uint32_t i)
+/* Choice `i`, of as many as sizes and one more. The largest size stands for all beyond it. */
+static uint64_t max_at(const struct plan_wish *w, uint32_t i)
 {
-    return i == 0 ? 0 : i <= w->n_sizes ? w->sizes[i - 1] : UINT64_MAX;
+    return i == 0 ? 0 : i == w->n_sizes ? UINT64_MAX : w->sizes[i - 1];
 }
+static uint64_t min_at(const struct plan_wish *w, uint32_t i) { return i == w->n_sizes ? UINT64_MAX : w->sizes[i]; }
 
 /* All of them are tried: some sizes to the power of four, of which each is a sum. Of equals the first, with the lowest limits. */
 static struct limits find_limits(const struct plan_wish *w, const struct times *t)
 {
     struct limits best = {.rails_min = UINT64_MAX}, l;
     double least = how_far(w, &best, t);
-    uint32_t n = w->n_sizes + 2;
-    for (uint32_t r = n; r-- > 1;)
+    uint32_t n = w->n_sizes + 1;
+    for (uint32_t r = n; r-- > 0;)
         for (uint32_t h = 0; h < n; h++)
             for (uint32_t d = 0; d < n; d++)
                 for (uint32_t k = 0; k < n; k++) {
-                    l = (struct limits){limit_at(w, h), limit_at(w, d), limit_at(w, k), limit_at(w, r)};
+                    l = (struct limits){max_at(w, h), max_at(w, d), max_at(w, k), min_at(w, r)};
                     double far = how_far(w, &l, t);
                     if (far < least - 1e-9) least = far, best = l;
                 }
