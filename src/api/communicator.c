@@ -86,7 +86,7 @@ static enum rail_result init_all(ncclComm_t *comms, int n, const int *devices)
     group_start();
     enum rail_result result = RAIL_OK;
     for (int r = 0; r < n && result == RAIL_OK; r++)
-        result = init_rank("ncclCommInitAll", &comms[r], n, &id, r, devices ? devices[r] : r, NULL);
+        result = group_noted(init_rank("ncclCommInitAll", &comms[r], n, &id, r, devices ? devices[r] : r, NULL));
     enum rail_result ended = group_end();
     return result != RAIL_OK ? result : ended;
 }

@@ -19,6 +19,7 @@
 
 #include "base/clock.h"
 #include "base/params.h"
+#include "device/cuda/cuda.h"
 #include "support/gpu.h"
 #include "support/job.h"
 
@@ -475,6 +476,44 @@ static void what_the_device_cannot_reach_is_refused_by_name(void **state)
     gang_close(&g);
 }
 
+/* Each call of the driver that init makes fails once, in turn. */
+static void whatever_the_driver_refuses_is_said_and_the_process_goes_on(void **state)
+{
+    (void)state;
+    static const char *const calls[] = {"cuMemAlloc_v2", "cuMemHostAlloc", "cuMemHostRegister_v2", "cuMemHostGetDevicePointer_v2",
+                                        "cuStreamCreateWithPriority", "cuEventCreate", "cuMemcpyAsync", "cuMemsetD8Async",
+                                        "cuStreamSynchronize", "cuCtxPushCurrent_v2", "cuFuncGetAttribute"};
+    void (*order)(const char *, unsigned, int);
+    ncclComm_t comm[2];
+    int refused = 0;
+    if (getenv("RAILCCL_TEST_GPU")) skip(); /* a real driver fails when it likes */
+    gpu_driver();
+    *(void **)&order = dlsym(dlopen(rail_param_str(RAIL_PARAM_CUDA_LIBRARY), RTLD_NOW), "emulated_cuda_fail");
+    assert_non_null(order);
+    OK(ncclCommInitAll(comm, 2, NULL)); /* what stays for the life of the process is there */
+    for (int r = 0; r < 2; r++) OK(ncclCommDestroy(comm[r]));
+    struct cuda_census before = cuda_census();
+    for (size_t c = 0; c < sizeof calls / sizeof *calls; c++)
+        for (int nth = 1; nth <= 7; nth++) {
+            order(calls[c], (unsigned)nth, CU_E_OUT_OF_MEMORY);
+            ncclResult_t result = ncclCommInitAll(comm, 2, NULL);
+            order(calls[c], 0, 0);
+            if (result != ncclSuccess) {
+                refused++;
+                if (result != ncclUnhandledCudaError || !strstr(ncclGetLastError(NULL), "OUT_OF_MEMORY"))
+                    fail_msg("%s, the %dth: %s: %s", calls[c], nth, ncclGetErrorString(result), ncclGetLastError(NULL));
+                OK(ncclCommInitAll(comm, 2, NULL));
+            }
+            for (int r = 0; r < 2; r++) OK(ncclCommDestroy(comm[r]));
+            struct cuda_census after = cuda_census();
+            if (memcmp(&before, &after, sizeof after) != 0)
+                fail_msg("%s, the %dth: left %ld allocations, %ld pinned, %ld registered, %ld streams, %ld events", calls[c], nth,
+                         after.allocations - before.allocations, after.pinned - before.pinned,
+                         after.registered - before.registered, after.streams - before.streams, after.events - before.events);
+        }
+    assert_true(refused > 20);
+}
+
 static void a_thread_may_ask_for_host_memory(void **state)
 {
     (void)state;
@@ -527,6 +566,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(a_scalar_in_device_memory_is_read_when_the_call_runs),
         cmocka_unit_test(memory_of_ncclMemAlloc_is_the_devices),
         cmocka_unit_test(what_the_device_cannot_reach_is_refused_by_name),
+        cmocka_unit_test(whatever_the_driver_refuses_is_said_and_the_process_goes_on),
         cmocka_unit_test(a_thread_may_ask_for_host_memory),
         cmocka_unit_test(split_and_shrink_stay_on_the_device),
     };
