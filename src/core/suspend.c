@@ -7,12 +7,14 @@
 
 #include "core/collective.h"
 #include "core/join.h"
+#include "engine/gpu.h"
 
 struct footprint comm_footprint(const struct comm *comm)
 {
     struct footprint f = {.kept = sizeof *comm + comm->n_ranks * (sizeof *comm->members + 5 * sizeof(uint32_t))};
     if (comm->addresses) f.kept += comm->n_ranks * (sizeof *comm->addresses + (comm->home_nic ? 1 : 0));
     f.kept += wires_bytes(&comm->wires);
+    if (comm->gpu) f.kept += gpu_device_bytes(comm->gpu);
     if (comm->node.segment.mapping) {
         f.kept += shm_segment_resident_control(&comm->node.segment, comm->node.self);
         f.idle += shm_segment_resident(&comm->node.segment, comm->node.self);
