@@ -175,9 +175,9 @@ static void the_list_has_what_has_an_effect_or_everything(void **state)
     int some = 0, all = 0;
     started_with(NULL);
     assert_true(in_list("NCCL_DEBUG", &some));
-    assert_false(in_list("NCCL_IB_SL", &some));
+    assert_false(in_list("NCCL_NVLS_ENABLE", &some));
     started_with("NCCL_PARAM_DUMP_ALL=true");
-    assert_true(in_list("NCCL_IB_SL", &all));
+    assert_true(in_list("NCCL_NVLS_ENABLE", &all));
     assert_int_equal(all, RAIL_PARAM_COUNT);
     assert_true(some < all);
 }
