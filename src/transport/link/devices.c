@@ -98,13 +98,37 @@ static void lane_dead(struct lane *lane, const char *why)
     peer_lane_ended(lane->user, RAIL_E_REMOTE, text);
 }
 
-/* Lanes that came up over TCP while the port was down go back to it, where routes may change (move.c). */
+/* Lanes that came up over TCP while the port was down go back to it, where routes may change (move.c). More than once: the
+ * far end may hear of its port, or of ours, a moment later, and a lane that is being tried or moved cannot be moved. */
+#define BACK_FOR_NS (4 * RAIL_NS_PER_S)
+#define BACK_EVERY_NS (400 * RAIL_NS_PER_MS)
+
 static void port_up(struct net_rail *rail)
 {
+    mend_nic_back(rail->net, (uint32_t)(rail - rail->net->rails));
+    rail->device_of.back_at_ns = rail_now_ns();
+    rail->device_of.back_until_ns = rail->device_of.back_at_ns + BACK_FOR_NS;
+    net_touch(rail->net);
+}
+
+static bool bring_back(struct net_rail *rail, uint64_t now_ns)
+{
     struct net *net = rail->net;
-    mend_nic_back(net, (uint32_t)(rail - net->rails));
+    struct net_device *device = &rail->device_of;
+    if (now_ns >= device->back_until_ns || !net_device_offer(rail)) return false;
+    if (now_ns < device->back_at_ns) return true;
+    device->back_at_ns = now_ns + BACK_EVERY_NS;
     for (uint32_t i = 0; i < net->n_up; i++)
         if (&net->rails[net->up[i]->rail] == rail && net->up[i]->lane.ops != &lane_verbs_ops) move_lane(net->up[i]);
+    return true;
+}
+
+bool net_devices_tick(struct net *net, uint64_t now_ns)
+{
+    bool waiting = false;
+    for (uint32_t i = 0; i < net->config.n_rails; i++)
+        if (net->rails[i].device_of.back_until_ns != 0) waiting |= bring_back(&net->rails[i], now_ns);
+    return waiting;
 }
 
 enum { EVENTS_MAX = 32 }; /* of one visit */

@@ -87,7 +87,12 @@ struct net_rail {
     uint64_t hears_again_ns;
     uint16_t port;
     struct net_interface interface;
-    struct net_device { struct net_watch watch; struct net_rail *rail; struct verbs_port *port; } device_of; /* devices.c */
+    struct net_device {   /* devices.c */
+        struct net_watch watch;
+        struct net_rail *rail;
+        struct verbs_port *port;
+        uint64_t back_at_ns, back_until_ns; /* the port is up again: when its lanes are moved to it, and how long */
+    } device_of;
 };
 
 struct net_comm {
@@ -337,6 +342,7 @@ void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on t
 void net_devices_open(struct net *net);
 void net_devices_close(struct net *net);
 void net_device_ready(struct net_rail *rail);
+bool net_devices_tick(struct net *net, uint64_t now_ns); /* true: it wants the next tick */
 /* What a handshake on that rail may offer; NULL: TCP only. */
 struct verbs_port *net_device_offer(const struct net_rail *rail);
 /* A handshake that ended over TCP although a device was there: said once at WARN. */
