@@ -137,7 +137,8 @@ static void load(const char *path)
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         void *function = dlsym(library, names[i].name);
         if (!function && !trouble[0])
-            snprintf(trouble, sizeof trouble, "%.100s has no %s: it is no libibverbs, or a very old one", path, names[i].name);
+            snprintf(trouble, sizeof trouble, "%.100s has no %s: it is no libibverbs, or a very old one", path,
+                     names[i].name);
         memcpy((char *)&functions + names[i].at, &function, sizeof function);
     }
     functions.post_send = post_send;

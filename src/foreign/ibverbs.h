@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__has_include)
+#if defined(__has_include) && !defined(RAIL_WITHOUT_VERBS)
 #if __has_include(<infiniband/verbs.h>)
 #define RAIL_HAVE_VERBS 1
 #include <infiniband/verbs.h>

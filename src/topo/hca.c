@@ -188,8 +188,8 @@ static bool is_port_of(struct sysfs *s, const struct use *u, const char *ports, 
 {
     char path[SYSFS_PATH + 64], line[SYSFS_LINE];
     if (sysfs_read(s, line, sizeof line, u->device, "parent")) return strcmp(line, u->interface) == 0;
-    if (snprintf(path, sizeof path, "%s/device/net/%s", u->device, u->interface) < SYSFS_PATH && sysfs_exists(s, path, NULL) &&
-        sysfs_number(s, port - 1, path, "dev_port") == port - 1)
+    if (snprintf(path, sizeof path, "%s/device/net/%s", u->device, u->interface) < SYSFS_PATH &&
+        sysfs_exists(s, path, NULL) && sysfs_number(s, port - 1, path, "dev_port") == port - 1)
         return true;
     if (quick) return false;
     struct search q = {.interface = u->interface};

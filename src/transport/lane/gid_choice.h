@@ -18,7 +18,7 @@
 
 #include "foreign/ibverbs.h"
 
-enum { GID_OFFER_MAX = 8, GID_TEXT_BYTES = 64 };
+enum { GID_OFFER_MAX = 8, GID_TEXT_BYTES = 80 };
 
 /* NCCL_IB_GID_INDEX, NCCL_IB_ADDR_FAMILY, NCCL_IB_ROCE_VERSION_NUM. */
 struct gid_wish {

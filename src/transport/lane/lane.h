@@ -82,7 +82,7 @@ struct lane_out {
     uint32_t head_bytes;
     uint32_t payload_bytes;  /* outside of head */
     const uint8_t *payload;
-    void *owner;             /* NULL: nothing to tell when it is sent; never NULL with a payload outside of head */
+    void *owner;             /* to be told when it is sent; NULL: nobody (over RDMA never with a payload outside of head) */
 };
 
 struct lane {

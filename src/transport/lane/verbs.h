@@ -128,7 +128,7 @@ const char *verbs_connection_text(const struct verbs_connection *connection);
 int verbs_connection_event_fd(const struct verbs_connection *connection);
 void verbs_record_decline(struct verbs_record *out, const char *why);
 
-/* What is on the wire, from what is in memory and back: its own inverse. */
+/* From memory to the wire, and back: its own inverse. */
 void verbs_record_swap(struct verbs_record *record);
 
 /* The lane becomes one over `connection`, which is its own from here on; like lane_start(). The socket only says by its end

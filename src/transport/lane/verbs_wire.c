@@ -6,7 +6,8 @@
  * In:  the receive completion says that a frame is in the ring; its payload is copied to where it belongs.
  *
  * The immediate of every write tells what this end has consumed of its own ring and receives: that is the sender's room,
- * and the proof that it arrived. It goes alone when 64 KiB, or a quarter of the receives, were consumed and nothing went the other way. */
+ * and the proof that it arrived. It goes alone when 64 KiB, or a quarter of the receives, were consumed and nothing went
+ * the other way, and 20 ms after the last frame in any case. */
 #include "transport/lane/verbs_state.h"
 
 #include <arpa/inet.h>
@@ -54,7 +55,8 @@ static const char *status_text(int status)
 
 static void broke(struct verbs_connection *c, const char *what, int status)
 {
-    if (!c->broken[0]) snprintf(c->broken, sizeof c->broken, "%s failed: %s (status %d)", what, status_text(status), status);
+    if (!c->broken[0])
+        snprintf(c->broken, sizeof c->broken, "%s failed: %s (status %d)", what, status_text(status), status);
 }
 
 static enum rail_result failed(const struct lane *lane)
@@ -217,7 +219,8 @@ static void tell_if_due(struct verbs_connection *c)
 static void ask_after_tail(struct verbs_connection *c)
 {
     bool unasked = c->requests > c->signalled && c->completed == c->signalled;
-    if (unasked || (c->acked_bytes == c->lane->sent_bytes && c->completed < c->requests)) (void)post_empty(c, IBV_WR_RDMA_WRITE);
+    if (unasked || (c->acked_bytes == c->lane->sent_bytes && c->completed < c->requests))
+        (void)post_empty(c, IBV_WR_RDMA_WRITE);
 }
 
 /* The memory's key with our port; registered on first use. NULL with c->broken. */
@@ -256,7 +259,8 @@ static void look_for_lost(struct verbs_connection *c)
         c->starved_since_ns = waits ? now_ns : 0;
         c->starved_at = c->completed;
     } else if (now_ns - c->starved_since_ns > LOST_NS && !c->broken[0]) {
-        snprintf(c->broken, sizeof c->broken, "%s tells of no completion any more, though everything has arrived", c->port->name);
+        snprintf(c->broken, sizeof c->broken, "%s tells of no completion any more, though everything has arrived",
+                 c->port->name);
     }
 }
 
