@@ -144,7 +144,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
 void gpu_close(struct gpu *gpu)
 {
     if (!gpu) return;
-    atomic_store(&gpu->shared->stop, 1);
+    gpu->gave_up = !gpu->shared || atomic_exchange(&gpu->shared->stop, 1);
     gpu_bury(gpu);
 }
 

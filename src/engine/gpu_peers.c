@@ -82,7 +82,8 @@ bool gpu_all_read(const struct gpu *g, bool same_process)
 {
     const struct shm_geometry *geometry = &g->segment.geometry;
     uint32_t self = g->self;
-    if (!g->uses_near || atomic_load(&g->shared->stop)) return true;
+    bool stopped = g->node ? atomic_load(&g->shared->stop) : g->gave_up; /* closing stops, too */
+    if (!g->uses_near || stopped) return true;
     for (uint32_t c = 0; c < geometry->window_channels; c++) {
         const struct shm_rounds *mine = shm_rounds_of(&g->segment, self, c);
         uint64_t rounds = atomic_load_explicit(&mine->counter[PLAN_DONE].value, memory_order_acquire);

@@ -90,6 +90,7 @@ struct gpu {
     uint64_t graph_seen;      /* id of the capture that was retained last */
     cu_stream last, side, apart;
     bool used, capturing;
+    bool gave_up;             /* it was stopped before it was closed: peers read no more */
     cu_event done;            /* recorded after the last eager launch, on `last` */
     const struct cuda_kernel *kernel;
 

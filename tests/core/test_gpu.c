@@ -348,6 +348,25 @@ static void a_communicator_goes_while_another_waits_for_a_later_call(void **stat
     gang_close(&a);
 }
 
+static void a_rank_that_goes_leaves_what_its_peers_have_yet_to_read(void **state)
+{
+    (void)state;
+    struct gang g;
+    float host[COUNT];
+    gang_open(&g, 2);
+    on(0);
+    OK(ncclBroadcast(g.in[0], g.out[0], COUNT, ncclFloat32, 0, g.comm[0], g.stream[0]));
+    gpu_wait(g.stream[0]);
+    OK(ncclCommDestroy(g.comm[0]));
+    g.comm[0] = NULL;
+    on(1);
+    OK(ncclBroadcast(g.in[1], g.out[1], COUNT, ncclFloat32, 0, g.comm[1], g.stream[1]));
+    gpu_wait(g.stream[1]);
+    gpu_copy_out(host, g.out[1], sizeof host);
+    for (int k = 0; k < COUNT; k++) assert_true(host[k] == (float)(k % 16));
+    gang_close(&g);
+}
+
 static void ranks_that_share_a_stream_run_side_by_side_in_a_group(void **state)
 {
     (void)state;
@@ -562,6 +581,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(ranks_that_call_different_things_are_told),
         cmocka_unit_test(communicators_on_one_device_do_not_wait_for_one_another),
         cmocka_unit_test(a_communicator_goes_while_another_waits_for_a_later_call),
+        cmocka_unit_test(a_rank_that_goes_leaves_what_its_peers_have_yet_to_read),
         cmocka_unit_test(ranks_that_share_a_stream_run_side_by_side_in_a_group),
         cmocka_unit_test(a_scalar_in_device_memory_is_read_when_the_call_runs),
         cmocka_unit_test(memory_of_ncclMemAlloc_is_the_devices),
