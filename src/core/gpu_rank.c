@@ -5,6 +5,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/log.h"
 #include "base/params.h"
 #include "core/gpu_watch.h"
 
@@ -40,6 +41,7 @@ enum rail_result gpu_rank_device(const char *call, int ordinal, struct cuda_devi
     *out = NULL;
     if (forbidden) return RAIL_OK;
     RAIL_TRY(cuda_wanted(call, &wanted, &why));
+    if (!wanted) RAIL_INFO(RAIL_INIT, "buffers are host memory: %s", why);
     if (!wanted) return RAIL_OK;
     return ordinal < 0 ? cuda_device_current(call, out) : device_at(call, ordinal, out);
 }
