@@ -138,7 +138,7 @@ static int tune(struct plan_view *v)
     plan_print_head(v, stdout);
     fflush(stdout);
     if (plan_run_cases(v) != RAIL_OK) return plan_complain();
-    struct times t;
+    struct times t = {0};
     take_times(v, &t);
     struct limits l = find_limits(v->wish, &t);
     print_sizes(v, &l, &t);

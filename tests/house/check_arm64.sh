@@ -44,6 +44,7 @@ suites() {
         device/test_float; do
         for f in "$out/tests/$t" "$out/tests/$t"/test_*; do [ -f "$f" ] && [ -x "$f" ] && list="$list ${f#"$out/tests/"}"; done
     done
+    [ -n "$list" ] || { echo "none of them was built"; return 1; } # without names run.sh would run everything
     # shellcheck disable=SC2086
     BUILD=$out TEST_RUNNER="$emulator" bash tests/run.sh $list
 }
