@@ -4,6 +4,7 @@
  * launch this very thread has yet to make, that would be for ever: so closed ones are buried, and the grave is opened
  * whenever no launch of the process is under way. */
 #include <stdlib.h>
+#include <time.h>
 
 #include "engine/gpu_state.h"
 
@@ -78,6 +79,23 @@ void gpu_reap(void)
     pthread_mutex_unlock(&lock);
 }
 
+/* With the last one gone nobody comes to look again, and nothing of ours can be waited for by a call that synchronises: then
+ * what the driver is about to say (that a graph is gone, on a thread of its own) is waited for, a moment. */
+#define FAREWELL_NS (50 * RAIL_NS_PER_MS)
+#define NAP_NS (200 * RAIL_NS_PER_US)
+
+static void say_farewell_locked(void)
+{
+    struct rail_deadline until = rail_deadline_in_ns(FAREWELL_NS);
+    struct timespec nap = {0, NAP_NS};
+    while (graves && !living && !rail_deadline_passed(until)) {
+        pthread_mutex_unlock(&lock);
+        nanosleep(&nap, NULL);
+        pthread_mutex_lock(&lock);
+        reap_locked();
+    }
+}
+
 void gpu_bury(struct gpu *gpu)
 {
     pthread_mutex_lock(&lock);
@@ -88,5 +106,6 @@ void gpu_bury(struct gpu *gpu)
     gpu->next = graves;
     graves = gpu;
     reap_locked();
+    say_farewell_locked();
     pthread_mutex_unlock(&lock);
 }
