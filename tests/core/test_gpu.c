@@ -45,9 +45,11 @@ static void on(int device)
         if (result_ != ncclSuccess) fail_msg("%s: %s: %s", #call, ncclGetErrorString(result_), ncclGetLastError(NULL)); \
     } while (0)
 
+/* When what was launched before has read it. */
 static void fill(struct gang *g, int rank, float value)
 {
     float host[COUNT];
+    if (g->stream[rank]) gpu_wait(g->stream[rank]);
     for (int k = 0; k < COUNT; k++) host[k] = value + (float)(k % 16);
     gpu_copy_in(g->in[rank], host, sizeof host);
 }
@@ -215,17 +217,19 @@ static void a_captured_call_is_replayed_a_thousand_times(void **state)
     struct gang g;
     cu_graph graph[2];
     graph_exec exec[2];
+    float *theirs[2];
     graphs_find();
     gang_open(&g, 2);
     for (int r = 0; r < 2; r++) {
         on(r);
+        theirs[r] = gpu_alloc(COUNT * sizeof(float));
         assert_int_equal(graphs.begin(g.stream[r], CU_CAPTURE_MODE_RELAXED), CU_SUCCESS);
         all_reduce(&g, r);
         OK(ncclGroupStart());
         OK(ncclSend(g.out[r], COUNT, ncclFloat32, 1 - r, g.comm[r], g.stream[r]));
         OK(ncclRecv(g.out[r], 0, ncclFloat32, r, g.comm[r], g.stream[r]));
         OK(ncclSend(g.out[r], 0, ncclFloat32, r, g.comm[r], g.stream[r]));
-        OK(ncclRecv(g.out[r], COUNT, ncclFloat32, 1 - r, g.comm[r], g.stream[r]));
+        OK(ncclRecv(theirs[r], COUNT, ncclFloat32, 1 - r, g.comm[r], g.stream[r]));
         OK(ncclGroupEnd());
         assert_int_equal(graphs.end(g.stream[r], &graph[r]), CU_SUCCESS);
         assert_int_equal(graphs.make(&exec[r], graph[r], 0), CU_SUCCESS);
@@ -244,6 +248,11 @@ static void a_captured_call_is_replayed_a_thousand_times(void **state)
     for (int r = 0; r < 2; r++) {
         on(r);
         assert_int_equal(graphs.exec_destroy(exec[r]), CU_SUCCESS);
+        float mine[COUNT], other[COUNT];
+        gpu_copy_out(mine, g.out[r], sizeof mine);
+        gpu_copy_out(other, theirs[r], sizeof other);
+        assert_memory_equal(mine, other, sizeof mine);
+        gpu_free(theirs[r]);
     }
     gang_close(&g);
 }
