@@ -100,19 +100,13 @@ enum rail_result gpu_link_of(struct gpu *g, struct link *link, uint64_t *at_out)
 
 /* ---- plans ---- */
 
-/* Operands stand last: those that are not there need not be copied. */
-static size_t plan_bytes(const struct plan *plan)
-{
-    return offsetof(struct plan, operands) + plan->n_operands * sizeof plan->operands[0];
-}
-
 enum rail_result gpu_channel_of(struct gpu *g, struct instance *instance, struct kernel_channel *out)
 {
     uint64_t links[PLAN_MAX_LINKS];
     if (!instance->on_gpu.plan) {
         for (uint32_t l = 0; l < instance->plan.n_links; l++) RAIL_TRY(gpu_link_of(g, instance->links[l], &links[l]));
         RAIL_TRY(gpu_keep(g, links, sizeof links, &instance->on_gpu.links));
-        RAIL_TRY(gpu_keep(g, &instance->plan, plan_bytes(&instance->plan), &instance->on_gpu.plan));
+        RAIL_TRY(gpu_keep(g, &instance->plan, sizeof instance->plan, &instance->on_gpu.plan)); /* read as a whole */
     }
     *out = (struct kernel_channel){.plan = instance->on_gpu.plan, .links = instance->on_gpu.links,
                                    .n_strands = instance->plan.n_strands};

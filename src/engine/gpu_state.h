@@ -8,7 +8,7 @@
 #include "engine/gpu.h"
 
 enum {
-    GPU_LIFE_BYTES = 2 << 20,  /* plans (3 KiB and less each), links, tables: some 600 plans, and 18 bytes a rank */
+    GPU_LIFE_BYTES = 2 << 20,  /* plans (under 4 KiB each), links, tables: some 500 plans, and 12 bytes a rank */
     GPU_RING_BYTES = 1 << 20,  /* messages of launches under way: 24 bytes each, some 40,000 */
     GPU_KEPT_BYTES = 1 << 20,  /* messages of captured launches, which are replayed for as long as their graph lives */
     GPU_RING_LAUNCHES = 1024,  /* launches with messages under way */
