@@ -279,11 +279,14 @@ static struct queue *take_gpu_queues(struct queue **queues)
 
 enum rail_result gpu_rank_enqueue(struct queue **queues)
 {
-    struct queue *mine = take_gpu_queues(queues), *entered = mine;
+    struct queue *mine = take_gpu_queues(queues), *entered = mine, *started = mine;
     enum rail_result result = RAIL_OK;
     for (; entered && result == RAIL_OK; entered = entered->next) result = enter(entered);
-    for (struct queue *q = mine; q && result == RAIL_OK; q = q->next) result = start(q, shares(mine, q));
-    for (struct queue *q = mine; q && result == RAIL_OK; q = q->next) result = finish(q);
+    for (; started && result == RAIL_OK; started = started->next) result = start(started, shares(mine, started));
+    for (struct queue *q = mine; q != started; q = q->next) { /* what was launched is waited for, whatever failed since */
+        enum rail_result finished = finish(q);
+        if (result == RAIL_OK) result = finished;
+    }
     for (struct queue *q = mine; q != entered; q = q->next) atomic_store_explicit(&q->comm->inside, 0, memory_order_release);
     queues_free(mine);
     return result;

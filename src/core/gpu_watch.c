@@ -19,6 +19,7 @@
 #define VERDICT_PATIENCE_NS (3 * RAIL_NS_PER_S)
 #define NAP_NS RAIL_NS_PER_MS                     /* while kernels run within a node: nothing waits for us */
 #define GRAPH_NAP_NS (200 * RAIL_NS_PER_US)      /* what a replay may wait for its first slot */
+#define IDLE_GRAPH_NAP_NS (50 * RAIL_NS_PER_MS)  /* within a node nothing waits for us, but what a replay finds wrong is told */
 #define BUSY_TURNS 2000                          /* looks at relays, some 0.5 us each, before the first nap */
 
 static struct {
@@ -119,7 +120,7 @@ static bool look_at(struct comm *comm, uint64_t now_ns, bool *moved)
 
 /* ---- the thread ---- */
 
-struct look { bool any, busy, network, moved; };
+struct look { bool any, busy, graphs, network, moved; };
 
 static struct look look_at_all(void)
 {
@@ -130,6 +131,7 @@ static struct look look_at_all(void)
         look.any = true;
         bool busy = look_at(c, now_ns, &look.moved);
         look.busy |= busy;
+        look.graphs |= gpu_has_graphs(c->gpu);
         look.network |= busy && c->networked;
     }
     if (!look.any) watch.running = false;
@@ -165,7 +167,7 @@ static void *watch_main(void *unused)
         if (!look.any) return NULL;
         if (driving) look.moved |= net_progress();
         quiet = look.moved ? 0 : quiet + 1;
-        if (!look.busy) sleep_on(seen, UINT64_MAX);
+        if (!look.busy) sleep_on(seen, look.graphs ? IDLE_GRAPH_NAP_NS : UINT64_MAX);
         else if (!driving) nap();
         else if (quiet > BUSY_TURNS) sleep_on(seen, GRAPH_NAP_NS);
         else if (quiet > 16) sched_yield();

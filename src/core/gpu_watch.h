@@ -2,7 +2,7 @@
  *
  * It moves what waits at relays, turns what kernels report into faults, and where a launch does not get on compares calls
  * and looks for who is out of reach, as a caller inside a call does on host memory. With nothing under way it sleeps; while
- * a graph lives that may be launched at any time it naps. */
+ * a graph lives that may be launched at any time it naps: 200 us with links over the network, 50 ms without. */
 #ifndef RAIL_CORE_GPU_WATCH_H
 #define RAIL_CORE_GPU_WATCH_H
 

@@ -166,6 +166,8 @@ void gpu_look(const struct gpu *g, struct gpu_state *out)
     out->busy = out->graphs || out->inside || out->waiting;
 }
 
+bool gpu_has_graphs(const struct gpu *g) { return atomic_load(&g->graphs) != 0; }
+
 /* ---- what the kernel found wrong ---- */
 
 static enum rail_result say(const struct gpu *g, const struct kernel_report *r)

@@ -107,6 +107,8 @@ struct gpu_state {
     uint64_t moved;  /* steps, roughly: whether anything happens */
 };
 void gpu_look(const struct gpu *gpu, struct gpu_state *out);
+/* Graphs live that may launch at any time. */
+bool gpu_has_graphs(const struct gpu *gpu);
 /* What the kernel found wrong, as an error with a text; RAIL_OK: nothing. Said once per communicator. */
 enum rail_result gpu_trouble(struct gpu *gpu);
 

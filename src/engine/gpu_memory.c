@@ -35,14 +35,6 @@ static bool all_quiet_locked(void)
     return true;
 }
 
-bool gpu_quiet(void)
-{
-    pthread_mutex_lock(&lock);
-    bool quiet = all_quiet_locked();
-    pthread_mutex_unlock(&lock);
-    return quiet;
-}
-
 /* Everything, in any state of having been made. */
 static void give_back(struct gpu *g)
 {

@@ -114,8 +114,6 @@ static inline uint64_t gpu_in_shared(const struct gpu *g, const void *at)
 
 /* ---- gpu_memory.c ---- */
 
-/* Launches of this process that may be under way. */
-bool gpu_quiet(void);
 void gpu_count_in(struct gpu *gpu);
 /* Gives back what closed ones held, if nothing is under way. */
 void gpu_reap(void);
