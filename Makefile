@@ -101,7 +101,7 @@ CUDA_BIN  ?= $(firstword $(wildcard $(CUDA_HOME)/bin /usr/local/cuda/bin))
 CLANG     ?= clang
 KERNEL_SM ?= 80 90
 KERNEL_BUILD ?= build/kernel
-KERNEL_SRC := src/engine/interpreter.cu $(wildcard src/engine/kernel*.h src/device/cuda/*.h src/plan/*.h) src/device/host.h
+KERNEL_SRC := src/engine/interpreter.cu $(wildcard src/engine/kernel*.h src/device/cuda/*.h src/plan/*.h) src/device/host.h src/device/number_facts.h
 KERNEL_BY := $(if $(findstring nvptx64,$(shell $(CLANG) --print-targets 2>/dev/null)),clang,$(if $(wildcard $(CUDA_BIN)/nvcc),nvcc))
 KERNEL_FAT := $(if $(KERNEL_BY),$(and $(KERNEL_SM),$(wildcard $(CUDA_BIN)/ptxas),$(wildcard $(CUDA_BIN)/fatbinary)))
 KERNEL_PTX_clang = $(CLANG) -x cuda -nocudainc -nocudalib --cuda-device-only -S --cuda-gpu-arch=sm_75 -O2 -ffp-contract=off \

@@ -6,31 +6,9 @@
 
 #include "device/host.h"
 #include "device/host_vectors.h"
+#include "device/number_facts.h"
 
-/* Bits of the largest magnitude that is a number: infinity, or 448 in e4m3, which has none. Above it are NaNs. */
-INLINE uint64_t largest_number(const enum rail_type type)
-{
-    switch (type) {
-    case RAIL_F16: return 0x7c00;
-    case RAIL_BF16: return 0x7f80;
-    case RAIL_F8E4M3: return 0x7e;
-    case RAIL_F8E5M2: return 0x7c;
-    case RAIL_F32: return 0x7f800000;
-    default: return 0x7ff0000000000000;
-    }
-}
-
-INLINE uint64_t canonical_nan(const enum rail_type type)
-{
-    switch (type) {
-    case RAIL_F16: return 0x7e00;
-    case RAIL_BF16: return 0x7fc0;
-    case RAIL_F8E4M3: return 0x7f;
-    case RAIL_F8E5M2: return 0x7e;
-    case RAIL_F32: return 0x7fc00000;
-    default: return 0x7ff8000000000000;
-    }
-}
+NUMBER_FACTS(INLINE)
 
 /* Integers that sort as the floats do, -0 below +0: magnitudes of negative numbers are turned over. A NaN sorts last
  * in the direction of the operator, so that it wins only among NaNs. Numbers lie in [~largest, largest]: a negative NaN
@@ -61,7 +39,7 @@ DEFINE_SORT(64)
 
 INLINE vu32 sort_key(const enum rail_type type, const enum rail_op op, vu32 raw)
 {
-    const uint64_t largest = largest_number(type);
+    const uint64_t largest = (uint64_t)number_largest(type);
     switch (8 * rail_type_bytes(type)) {
     case 8: return sort_key_8(raw, op, (uint8_t)largest);
     case 16: return sort_key_16(raw, op, (uint16_t)largest);
@@ -80,7 +58,7 @@ INLINE vu32 infinities_saturated(vu32 keys)
 
 INLINE vu32 sort_undo(const enum rail_type type, const enum rail_op op, vu32 key)
 {
-    const uint64_t largest = largest_number(type), nan = canonical_nan(type);
+    const uint64_t largest = (uint64_t)number_largest(type), nan = (uint64_t)number_nan(type);
     switch (8 * rail_type_bytes(type)) {
     case 8:
         if (type == RAIL_F8E5M2) key = infinities_saturated(key);

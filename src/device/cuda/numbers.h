@@ -5,6 +5,7 @@
 
 #include "device/cuda/quad.h"
 #include "device/host.h"
+#include "device/number_facts.h"
 
 union float_bits {
     uint32_t u;
@@ -56,29 +57,7 @@ KERNEL_FN int number_is_signed(uint32_t type) { return type == RAIL_I8 || type =
 /* Sums and products of these are made in float. */
 KERNEL_FN int number_is_small(uint32_t type) { return number_is_float(type) && type != RAIL_F32 && type != RAIL_F64; }
 
-/* Bits of the largest magnitude that is a number: infinity, or 448 in e4m3, which has none. Above it are NaNs. */
-KERNEL_FN int64_t number_largest(uint32_t type)
-{
-    switch (type) {
-    case RAIL_F16: return 0x7c00;
-    case RAIL_BF16: return 0x7f80;
-    case RAIL_F8E4M3: return 0x7e;
-    case RAIL_F8E5M2: return 0x7c;
-    case RAIL_F32: return 0x7f800000;
-    default: return 0x7ff0000000000000;
-    }
-}
-KERNEL_FN int64_t number_nan(uint32_t type)
-{
-    switch (type) {
-    case RAIL_F16: return 0x7e00;
-    case RAIL_BF16: return 0x7fc0;
-    case RAIL_F8E4M3: return 0x7f;
-    case RAIL_F8E5M2: return 0x7e;
-    case RAIL_F32: return 0x7fc00000;
-    default: return 0x7ff8000000000000;
-    }
-}
+NUMBER_FACTS(KERNEL_FN)
 
 /* ---- small floats to float ---------------------------------------------------------------------------------------- */
 
