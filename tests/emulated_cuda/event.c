@@ -89,19 +89,21 @@ CUresult cuEventRecordWithFlags(CUevent event, CUstream stream, unsigned flags)
     return record(event, stream, flags, c);
 }
 
-/* An event that was last recorded in a capture can be neither asked nor awaited by the host. */
+/* An event that was last recorded in a capture can be neither asked nor awaited by the host. Under the lock. */
+static CUresult host_may_ask(CUevent event, const char *call)
+{
+    if (!valid(event))
+        return CUDA_ERROR_INVALID_HANDLE;
+    return event->capture_id != 0 ? CUDA_ERROR_CAPTURED_EVENT : capture_forbids(call);
+}
 
 CUresult cuEventQuery(CUevent event)
 {
     ENTER();
     pthread_mutex_lock(&emulator);
-    if (!valid(event))
-        return leave(CUDA_ERROR_INVALID_HANDLE);
-    if (event->capture_id != 0)
-        return leave(CUDA_ERROR_CAPTURED_EVENT);
-    CUresult forbidden = capture_forbids(__func__);
-    if (forbidden != CUDA_SUCCESS)
-        return leave(forbidden);
+    CUresult refused = host_may_ask(event, __func__);
+    if (refused != CUDA_SUCCESS)
+        return leave(refused);
     if (event->context->sticky != CUDA_SUCCESS)
         return leave(event->context->sticky);
     return leave(event->op == NULL || event->op->done ? CUDA_SUCCESS : CUDA_ERROR_NOT_READY);
@@ -111,13 +113,9 @@ CUresult cuEventSynchronize(CUevent event)
 {
     ENTER();
     pthread_mutex_lock(&emulator);
-    if (!valid(event))
-        return leave(CUDA_ERROR_INVALID_HANDLE);
-    if (event->capture_id != 0)
-        return leave(CUDA_ERROR_CAPTURED_EVENT);
-    CUresult forbidden = capture_forbids(__func__);
-    if (forbidden != CUDA_SUCCESS)
-        return leave(forbidden);
+    CUresult refused = host_may_ask(event, __func__);
+    if (refused != CUDA_SUCCESS)
+        return leave(refused);
     struct context *c = event->context;
     op_wait(event->op, __func__);
     return leave(c->sticky);

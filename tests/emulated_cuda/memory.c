@@ -287,19 +287,25 @@ CUresult cuMemAllocManaged(CUdeviceptr *pointer, size_t bytes, unsigned flags)
     return leave(result);
 }
 
+/* Of memory of the host: what it was before, or nothing. */
+static CUresult host_gone(void *pointer, enum memory_kind kind, CUresult unknown, void (*end)(struct memory *), const char *call)
+{
+    struct memory *m = memory_find((uintptr_t)pointer);
+    if (m == NULL || m->begin != (uintptr_t)pointer || m->kind != kind)
+        return unknown;
+    CUresult result = settle(m->context, call);
+    m = memory_find((uintptr_t)pointer);
+    if (result == CUDA_SUCCESS && m != NULL)
+        end(m);
+    return result;
+}
+
 CUresult cuMemFreeHost(void *pointer)
 {
     struct context *c;
     ENTER_IN(c);
     pthread_mutex_lock(&emulator);
-    struct memory *m = memory_find((uintptr_t)pointer);
-    if (m == NULL || m->begin != (uintptr_t)pointer || m->kind != MEMORY_PINNED)
-        return leave(CUDA_ERROR_INVALID_VALUE);
-    CUresult result = settle(m->context, __func__);
-    m = memory_find((uintptr_t)pointer);
-    if (result == CUDA_SUCCESS && m != NULL)
-        discard(m);
-    return leave(result);
+    return leave(host_gone(pointer, MEMORY_PINNED, CUDA_ERROR_INVALID_VALUE, discard, __func__));
 }
 
 CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags)
@@ -319,18 +325,14 @@ CUresult cuMemHostRegister_v2(void *pointer, size_t bytes, unsigned flags)
     return leave(result);
 }
 
+static void unregister(struct memory *m) { memory_remove(m->begin); }
+
 CUresult cuMemHostUnregister(void *pointer)
 {
     struct context *c;
     ENTER_IN(c);
     pthread_mutex_lock(&emulator);
-    struct memory *m = memory_find((uintptr_t)pointer);
-    if (m == NULL || m->begin != (uintptr_t)pointer || m->kind != MEMORY_REGISTERED)
-        return leave(CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED);
-    CUresult result = settle(m->context, __func__);
-    if (result == CUDA_SUCCESS)
-        memory_remove((uintptr_t)pointer);
-    return leave(result);
+    return leave(host_gone(pointer, MEMORY_REGISTERED, CUDA_ERROR_HOST_MEMORY_NOT_REGISTERED, unregister, __func__));
 }
 
 CUresult cuMemHostGetDevicePointer_v2(CUdeviceptr *device_pointer, void *pointer, unsigned flags)

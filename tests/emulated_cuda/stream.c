@@ -222,62 +222,21 @@ CUresult cuStreamWaitEvent(CUstream handle, CUevent event, unsigned flags)
     return leave(CUDA_SUCCESS);
 }
 
-CUresult cuStreamGetCtx(CUstream handle, CUcontext *context)
-{
-    struct context *c;
-    struct stream *s;
-    ENTER_IN(c);
-    pthread_mutex_lock(&emulator);
-    CUresult result = context == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);
-    if (result == CUDA_SUCCESS)
-        *context = s->context;
-    return leave(result);
-}
-
-CUresult cuStreamGetDevice(CUstream handle, CUdevice *ordinal)
-{
-    struct context *c;
-    struct stream *s;
-    ENTER_IN(c);
-    pthread_mutex_lock(&emulator);
-    CUresult result = ordinal == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);
-    if (result == CUDA_SUCCESS)
-        *ordinal = s->context->device->ordinal;
-    return leave(result);
-}
-
-CUresult cuStreamGetId(CUstream handle, unsigned long long *id)
-{
-    struct context *c;
-    struct stream *s;
-    ENTER_IN(c);
-    pthread_mutex_lock(&emulator);
-    CUresult result = id == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);
-    if (result == CUDA_SUCCESS)
-        *id = s->id;
-    return leave(result);
-}
-
-CUresult cuStreamGetFlags(CUstream handle, unsigned *flags)
-{
-    struct context *c;
-    struct stream *s;
-    ENTER_IN(c);
-    pthread_mutex_lock(&emulator);
-    CUresult result = flags == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);
-    if (result == CUDA_SUCCESS)
-        *flags = s->flags;
-    return leave(result);
-}
-
-CUresult cuStreamGetPriority(CUstream handle, int *priority)
-{
-    struct context *c;
-    struct stream *s;
-    ENTER_IN(c);
-    pthread_mutex_lock(&emulator);
-    CUresult result = priority == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);
-    if (result == CUDA_SUCCESS)
-        *priority = s->priority;
-    return leave(result);
-}
+/* What a stream knows of itself. */
+#define STREAM_ANSWERS(name, type, value)                                                                              \
+    CUresult name(CUstream handle, type *out)                                                                          \
+    {                                                                                                                  \
+        struct context *c;                                                                                             \
+        struct stream *s;                                                                                              \
+        ENTER_IN(c);                                                                                                   \
+        pthread_mutex_lock(&emulator);                                                                                 \
+        CUresult result = out == NULL ? CUDA_ERROR_INVALID_VALUE : stream_of(handle, c, &s);                           \
+        if (result == CUDA_SUCCESS)                                                                                    \
+            *out = s->value;                                                                                           \
+        return leave(result);                                                                                          \
+    }
+STREAM_ANSWERS(cuStreamGetCtx, CUcontext, context)
+STREAM_ANSWERS(cuStreamGetDevice, CUdevice, context->device->ordinal)
+STREAM_ANSWERS(cuStreamGetId, unsigned long long, id)
+STREAM_ANSWERS(cuStreamGetFlags, unsigned, flags)
+STREAM_ANSWERS(cuStreamGetPriority, int, priority)
