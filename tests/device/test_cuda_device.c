@@ -201,26 +201,6 @@ static void scopes_nest_and_leave_no_trace(void **state)
     fixture_child(untouched, four);
 }
 
-static void wrong_one_current(void)
-{
-    struct cuda_device *device;
-    fixture_open();
-    fixture_use(1);
-    MUST_OK(cuda_device_current("call", &device));
-    MUST_OK(cuda_device_is_current(device, "ncclMemAlloc"));
-    fixture_use(3);
-    MUST_SAY(cuda_device_is_current(device, "ncclMemAlloc"), RAIL_E_USAGE,
-             "ncclMemAlloc: |communicator is on device 1 (|3a:00.0|calling thread is on device 3|cudaSetDevice(1)");
-    MUST_CU(app.context_set(NULL));
-    MUST_CU(app.context_set(NULL));
-    cuda_device_drop(device);
-}
-static void the_wrong_device_current_is_named(void **state)
-{
-    (void)state;
-    fixture_child(wrong_one_current, four);
-}
-
 static void in_a_fork(void)
 {
     struct cuda_device *device;
@@ -344,7 +324,6 @@ int main(void)
         cmocka_unit_test(a_context_that_was_reset_is_another_one),
         cmocka_unit_test(a_reset_while_it_is_used_is_said_and_survived),
         cmocka_unit_test(scopes_nest_and_leave_no_trace),
-        cmocka_unit_test(the_wrong_device_current_is_named),
         cmocka_unit_test(a_forked_child_is_told_to_start_anew),
         cmocka_unit_test(a_child_forked_under_a_lock_does_not_wait_for_it),
         cmocka_unit_test(threads_on_several_devices_do_not_meet),

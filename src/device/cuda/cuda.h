@@ -62,10 +62,6 @@ void cuda_device_hold(struct cuda_device *device);
 /* INIT. At the last one its events and module go, and our hold on the primary context. NULL is fine. */
 void cuda_device_drop(struct cuda_device *device);
 
-/* RAIL_E_USAGE, naming both, if another device than `device` is current in the calling thread ("wrong device current").
- * No current context is fine. */
-enum rail_result cuda_device_is_current(struct cuda_device *device, const char *call);
-
 struct cuda_scope {
     struct cuda_device *before; /* that this thread was inside of, by an enclosing scope */
     const struct cuda_driver *driver;

@@ -264,17 +264,3 @@ void cuda_device_drop(struct cuda_device *device)
     }
     pthread_mutex_unlock(&lock);
 }
-
-enum rail_result cuda_device_is_current(struct cuda_device *device, const char *call)
-{
-    cu_context context = NULL;
-    cu_device current;
-    const struct cuda_driver *driver = device->driver;
-    if (driver->context_current(&context) != CU_SUCCESS || !context || context == device->context) return RAIL_OK;
-    cu_result got = driver->context_device(&current);
-    if (got != CU_SUCCESS) return cuda_fail(driver, call, got, "cuCtxGetDevice");
-    char text[CUDA_NAME_BYTES];
-    return rail_fail(RAIL_E_USAGE, "%s: the communicator is on %s, context %p, and the calling thread is on device %d, "
-                     "context %p: call cudaSetDevice(%d) first", call, cuda_device_text(device, text),
-                     (void *)device->context, current, (void *)context, device->ordinal);
-}
