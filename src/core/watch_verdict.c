@@ -211,14 +211,26 @@ static bool crossed(const struct watch_view *v, struct watch_line *out)
     return false;
 }
 
+/* The earliest call that a missing rank is still in. */
+static uint64_t earliest(const struct watch_view *v)
+{
+    uint64_t number = UINT64_MAX;
+    for (uint32_t r = 0; r < v->n_ranks; r++)
+        if (behind(v, r) && note_of(v, r)->last.history.number < number) number = note_of(v, r)->last.history.number;
+    return number;
+}
+
+/* Who is still in a call may wait there for one that has left none yet: those furthest back are to blame. */
 static bool absence(const struct watch_view *v, struct watch_line *out)
 {
     if (v->number == WATCH_UNCOUNTED) return false;
     struct list l = list_begin(v, out, "; nor did rank ");
+    uint64_t first = earliest(v);
     bool some_outside = false;
     for (uint32_t r = 0; r < v->n_ranks; r++) some_outside |= missing(v, r) && !behind(v, r);
     for (uint32_t r = 0; r < v->n_ranks; r++) {
-        if (!missing(v, r) || (some_outside && behind(v, r)) || !list_add(&l, r)) continue;
+        bool waits = behind(v, r) && (some_outside || note_of(v, r)->last.history.number > first);
+        if (!missing(v, r) || waits || !list_add(&l, r)) continue;
         watch_say_words(&l.words, " has not called it");
         watch_last_call_words(&l.words, &note_of(v, r)->last);
     }

@@ -40,7 +40,17 @@ static struct board {
 
 struct lines { int n; double first_s, last_s; char text[1024]; };
 
-/* Lines that have all of these words, and of "waiting 1.2 s" the least and the most. */
+/* All of the words, or all of those behind a "||". */
+static bool line_has(const char *line, const char *words)
+{
+    char first[512];
+    const char *or_else = strstr(words, "||");
+    if (!or_else) return !trouble_lacks(line, words);
+    snprintf(first, sizeof first, "%.*s", (int)(or_else - words), words);
+    return !trouble_lacks(line, first) || line_has(line, or_else + 2);
+}
+
+/* Lines that have these words, and of "waiting 1.2 s" the least and the most. */
 static struct lines log_lines(const char *words)
 {
     struct lines found = {.first_s = 1e9};
@@ -48,7 +58,7 @@ static struct lines log_lines(const char *words)
     FILE *f = fopen(log_path, "r");
     while (f && fgets(line, sizeof line, f)) {
         const char *waiting = strstr(line, "waiting ");
-        if (trouble_lacks(line, words)) continue;
+        if (!line_has(line, words)) continue;
         double s = waiting ? atof(waiting + strlen("waiting ")) : 0;
         if (found.n++ == 0) snprintf(found.text, sizeof found.text, "%.*s", (int)sizeof found.text - 1, line);
         if (s < found.first_s) found.first_s = s;
@@ -297,9 +307,10 @@ static const struct scene scenes[] = {
     {"stopped in the middle", stopped_in_the_middle,
      "INFO|waiting|: rank 2 (host |has not answered for|its process is stopped (SIGSTOP",
      N - 1, 3, .culprit = 2},
+    /* The signal may come when it has given the others all that they need: they go on to the next call. */
     {"stuck in the call", stuck_in_the_call,
-     "INFO|waiting|: rank 2 (host |has called it, waits for nobody, and has done nothing for|; the others stand "
-     "at", N - 1, 3, .culprit = 2},
+     "INFO|waiting|: rank 2 (host |has called it, waits for nobody, and has done nothing for|; the others stand at||"
+     "INFO|waiting|, sum: rank 2 (host |has not called it (it is still in AllReduce #", N - 1, 3, .culprit = 2},
     {"slowed by bursts", slowed_by_bursts,
      "INFO|waiting|: rank 2 (host |is slow: |the others stand at|wait for "
      "it", N - 1, 15, .culprit = 2},

@@ -168,6 +168,17 @@ static void who_is_in_an_earlier_call_is_followed_there(void **state)
          "for 2.0 s; the others stand at 40 %");
 }
 
+/* Rank 7 gave all its data to #40 and never came out: 6 waits for it in #41, everybody else in #42. */
+static void who_waits_for_one_further_back_is_not_blamed(void **state)
+{
+    (void)state;
+    everybody_waits();
+    is_in(6, CALL - 1), waits_for(6, 7);
+    is_in(7, CALL - 2);
+    notes[7].last.state.number = 0;
+    says(THE_CALL "rank 7 (host h3, pid 77) has not called it (it is still in AllReduce #40 of 1000 float32, sum)");
+}
+
 static void whom_all_wait_for(void **state)
 {
     (void)state;
@@ -326,6 +337,7 @@ int main(void)
         cmocka_unit_test(who_does_not_answer),
         cmocka_unit_test(who_is_behind_a_silent_one_is_not_blamed),
         cmocka_unit_test(who_is_in_an_earlier_call_is_followed_there),
+        cmocka_unit_test(who_waits_for_one_further_back_is_not_blamed),
         cmocka_unit_test(whom_all_wait_for),
         cmocka_unit_test(who_is_slow),
         cmocka_unit_test(a_ring_of_waits),
