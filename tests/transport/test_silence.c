@@ -22,6 +22,8 @@ enum kind {
     BUSY,   /* has work, always */
     BURSTS, /* a message of one segment every 10 ms */
     UNREAD, /* has work; the far end takes nothing from `from_ms` on */
+    LATE,   /* all it had has arrived, and is not released: the far rank is elsewhere */
+    MUTE,   /* the same, and the far process does not read it from `from_ms` on */
 };
 
 struct story {
@@ -63,7 +65,7 @@ static uint32_t percent(void)
 static bool is_dead(const struct story *s, int i, int ms)
 {
     if (s->away_to_ms && ms >= s->away_ms && ms < s->away_to_ms) return true;
-    return s->lane[i].kind != UNREAD && s->lane[i].from_ms && ms >= s->lane[i].from_ms;
+    return s->lane[i].kind != UNREAD && s->lane[i].kind != MUTE && s->lane[i].from_ms && ms >= s->lane[i].from_ms;
 }
 
 static bool is_held_back(const struct story *s, int i, int ms)
@@ -97,8 +99,10 @@ static void step(const struct story *s, struct lane_model *m, int i, int ms)
     int rtt_ms = s->lane[i].rtt_us / 1000, every_ms = s->lane[i].every_ms ? s->lane[i].every_ms : 1;
     bool runs = !s->stopped_ms || ms < s->stopped_ms;
     if (!is_dead(s, i, ms)) {
-        if (runs && !s->quiet && s->lane[i].kind != IDLE && s->lane[i].kind != UNREAD && ms % 5 == 0) m->frames++;
-        if (runs && m->answer_ms >= 0 && ms >= m->answer_ms) m->frames++, m->answer_ms = -1;
+        bool speaks = s->lane[i].kind == BUSY || s->lane[i].kind == BURSTS;
+        if (runs && !s->quiet && speaks && ms % 5 == 0) m->frames++;
+        bool reads = s->lane[i].kind != MUTE || ms < s->lane[i].from_ms;
+        if (runs && reads && m->answer_ms >= 0 && ms >= m->answer_ms) m->frames++, m->answer_ms = -1;
     }
     if (m->lost_ms >= 0) {
         step_lost(s, m, i, ms);
@@ -129,7 +133,8 @@ static void look(const struct story *s, struct lane_model *m, int i, int ms)
     bool works = has_work(s, m, i, ms), held = is_held_back(s, i, ms) && m->lost_ms < 0 && !m->small;
     l->rail = (uint32_t)i;
     l->free = true;
-    l->look = (struct silence_look){.acked_bytes = m->acked, .received_frames = m->frames, .outstanding = works};
+    l->look = (struct silence_look){.acked_bytes = m->acked, .received_bytes = m->frames, .outstanding = works};
+    l->look.carries = s->lane[i].kind == LATE || s->lane[i].kind == MUTE;
     if (!works) return;
     l->look.known = true;
     l->look.in_flight_segments = !held;
@@ -211,6 +216,13 @@ static const struct story stories[] = {
     {"one is not read, the process speaks when it is asked", {BAD(UNREAD), A(IDLE)}, .quiet = true,
      FINDS(UNREAD, 0, 2000, 2200)},
     {"the last lane is not read", {BAD(UNREAD)}, FINDS_NONE},
+    {"one is not read, and its kernel has room for all", {BAD(MUTE), A(BUSY)}, FINDS(MUTE, 0, 3000, 5200)},
+    {"one is not read, its kernel has room, the process speaks when it is asked", {A(IDLE), BAD(MUTE)}, .quiet = true,
+     FINDS(MUTE, 1, 3000, 5200)},
+    {"all are not read, their kernels have room", {BAD(MUTE), BAD(MUTE)}, FINDS_NONE},
+    {"a rank is late", {A(LATE), A(LATE), A(IDLE)}, .quiet = true, FINDS_NONE},
+    {"a rank is late, and its process is stopped", {A(LATE), A(LATE), A(IDLE)}, .stopped_ms = 1000, FINDS_NONE},
+    {"the last lane is not read, its kernel has room", {BAD(MUTE)}, FINDS_NONE},
     {"this process is away for 5 s: lanes that move again are left alone", {A(BUSY), A(BUSY)},
      .late_ms = 1000, .late_by_ms = 5000, FINDS_NONE},
     {"a lane dies while this process is away: its time begins afterwards", {{BUSY, 2000, .rtt_us = 200}, A(BUSY)},
@@ -262,6 +274,16 @@ static void a_stopped_process_is_not_buried_in_questions(void **state)
     assert_in_range(n_frames, 55, 65);
 }
 
+/* Two lanes carry what the late rank has not released: each is asked once a second. */
+static void a_late_rank_is_asked_little(void **state)
+{
+    (void)state;
+    struct story s = {"", {A(LATE), A(LATE), A(IDLE)}, .quiet = true, .for_ms = 60000};
+    int at_ms, n_frames;
+    assert_int_equal(run(&s, 1, &at_ms, &n_frames).cause, SILENCE_NONE);
+    assert_in_range(n_frames, 100, 130);
+}
+
 static void healthy_lanes_get_no_frames(void **state)
 {
     (void)state;
@@ -277,6 +299,7 @@ int main(void)
         cmocka_unit_test(each_story_ends_as_it_should),
         cmocka_unit_test(one_percent_of_loss_is_no_silence),
         cmocka_unit_test(a_stopped_process_is_not_buried_in_questions),
+        cmocka_unit_test(a_late_rank_is_asked_little),
         cmocka_unit_test(healthy_lanes_get_no_frames),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -80,6 +80,22 @@ void carriage_again(struct net_link *l, uint32_t index)
     l->n_again += relabel(l, (uint16_t)(DOUBT + index), AGAIN);
 }
 
+bool carriage_stands(struct net_link *l)
+{
+    uint64_t s = atomic_load_explicit(&l->credited, memory_order_relaxed);
+    uint32_t out = l->carriers && s <= l->assigned ? grains_out(l, s) : 0;
+    bool stood = l->stood == s + 1, any = false;
+    l->stood = s + 1;
+    for (uint32_t g = 0; g < out && stood; g++) {
+        uint16_t berth = carriers_of(l, s)[g];
+        struct net_lane *lane = berth < l->peer->n_lanes ? l->peer->lanes[berth] : NULL;
+        if (!lane) continue;
+        lane->silence.look.carries = true;
+        any = true;
+    }
+    return any || (out > 0 && !stood);
+}
+
 static void landed(struct net_link *l, uint16_t *carrier)
 {
     l->n_again -= *carrier == AGAIN && l->n_again > 0;

@@ -231,6 +231,7 @@ struct net_link {
     uint64_t *bitmaps;         /* receiver: words_per_slot each */
     uint16_t *carriers;        /* sender: [n_slots][n_grains], who carried each grain (carriage.c) */
     uint32_t n_again;          /* sender: grains that are to be sent again */
+    uint64_t stood;            /* sender: slots credited when carriage_stands last looked, + 1 */
     uint32_t words_per_slot;
     void (*wake)(void *owner);
     void *owner;
@@ -473,6 +474,9 @@ void carriage_doubt(struct net_link *link, const struct net_lane *lane);  /* its
 /* Its socket was replaced by the heir's; what it carried shares the lane's fate until it is credited. */
 void carriage_inherit(struct net_link *link, const struct net_lane *lane, const struct net_lane *heir);
 void carriage_again(struct net_link *link, uint32_t index);               /* what is in doubt of that lane */
+/* The oldest slot that is not credited was that one the last time, too, and lanes have some of it: they are marked.
+ * False: nothing is out, or it moves. */
+bool carriage_stands(struct net_link *link);
 void carriage_landed_before(struct net_link *link, uint64_t sequence);
 /* False: a bit beyond what was sent of the slot. */
 bool carriage_landed(struct net_link *link, uint64_t sequence, const uint8_t *bits, uint32_t n_bytes);

@@ -35,7 +35,7 @@ static bool held_back(const struct silence_look *look)
 
 static void begin_anew(struct silence_lane *l, uint64_t now_ns)
 {
-    l->since_ns = l->repeated_ns = l->stuck_ns = now_ns;
+    l->since_ns = l->repeated_ns = l->stuck_ns = l->carries_ns = l->asked_ns = now_ns;
     l->stuck_reader_us = l->look.reader_us;
     l->repeats = 0;
     l->excuse_ns = 0;
@@ -48,6 +48,17 @@ static void remember_help(struct silence_lane *l, uint32_t repeats, uint64_t now
     l->helped_ns = now_ns;
 }
 
+/* What it carries was not heard of; and from when on an answer to the question is due. */
+static void enter_carriage(struct silence_lane *l, uint64_t now_ns)
+{
+    const struct silence_look *a = &l->before, *b = &l->look;
+    if (!b->carries || a->received_bytes != b->received_bytes) {
+        l->carries_ns = now_ns;
+        l->asked = false;
+    }
+    if (!l->asked || b->outstanding) l->asked_ns = now_ns;
+}
+
 /* Enters a look. Returns for how long a lane that moves now had been seen not to, although it had work; a tick that is
  * merely late is no such time. */
 static uint64_t enter(struct silence_lane *l, uint64_t last_look_ns, uint64_t now_ns)
@@ -55,7 +66,8 @@ static uint64_t enter(struct silence_lane *l, uint64_t last_look_ns, uint64_t no
     const struct silence_look *a = &l->before, *b = &l->look;
     bool moves = a->acked_bytes != b->acked_bytes || (a->known && b->known && a->delivered != b->delivered);
     uint64_t quiet_ns = moves && in_flight(a) && last_look_ns > l->since_ns ? last_look_ns - l->since_ns : 0;
-    if (a->received_frames != b->received_frames) l->heard_ns = now_ns;
+    if (a->received_bytes != b->received_bytes) l->heard_ns = now_ns;
+    enter_carriage(l, now_ns);
     if (moves) {
         l->moved_ns = now_ns;
         /* The repeat that helped may be of this tick; those of a lane that hardly paused are not what this is about. */
@@ -177,16 +189,32 @@ static bool is_unread(struct silence_lane *const lanes[], uint32_t n_lanes, stru
     return stuck_ns >= SILENCE_UNREAD_NS && (l->look.closed || reader_ns >= stuck_ns / 2);
 }
 
-static bool wants_answer(const struct silence_peer *peer, struct silence_lane *const lanes[], uint32_t n_lanes,
-    uint32_t i,
-                         uint64_t now_ns)
+/* ---- mute ---- */
+
+static bool is_mute(struct silence_lane *const lanes[], uint32_t n_lanes, struct silence_lane *l, uint64_t now_ns)
 {
-    uint64_t heard_ns = heard_elsewhere_ns(lanes, n_lanes, lanes[i]);
-    if (!held_back(&lanes[i]->look) || now_ns - heard_ns < HEARD_LATELY_NS) return false;
-    return heard_ns > peer->asked_ns || now_ns - peer->asked_ns >= ASK_AGAIN_NS;
+    if (!l->asked) return false;
+    if (now_ns - heard_elsewhere_ns(lanes, n_lanes, l) > SILENCE_HEARD_NS) l->asked_ns = now_ns;
+    return now_ns - l->asked_ns >= SILENCE_MUTE_NS;
 }
 
-/* ---- both ---- */
+/* It alone can say that it is read, so it is the one to be asked. */
+static bool wants_question(const struct silence_lane *l, uint64_t now_ns)
+{
+    return l->look.carries && !l->look.outstanding && l->free && !l->asked && now_ns - l->carries_ns >= SILENCE_QUIET_NS;
+}
+
+/* ---- all ---- */
+
+/* Whether the far process runs must be known of a lane that is held back, or was asked. */
+static bool wants_answer(const struct silence_peer *peer, struct silence_lane *const lanes[], uint32_t n_lanes,
+                         uint32_t i, uint64_t now_ns)
+{
+    uint64_t heard_ns = heard_elsewhere_ns(lanes, n_lanes, lanes[i]);
+    if (!held_back(&lanes[i]->look) && !lanes[i]->asked) return false;
+    if (now_ns - heard_ns < HEARD_LATELY_NS) return false;
+    return heard_ns > peer->asked_ns || now_ns - peer->asked_ns >= ASK_AGAIN_NS;
+}
 
 static bool find_suspect(struct silence_lane *const lanes[], uint32_t n_lanes, uint64_t now_ns,
     struct silence_verdict *out)
@@ -194,10 +222,11 @@ static bool find_suspect(struct silence_lane *const lanes[], uint32_t n_lanes, u
     for (uint32_t i = 0; i < n_lanes; i++) {
         struct silence_lane *l = lanes[i];
         bool silent = is_silent(lanes, n_lanes, l, now_ns), unread = is_unread(lanes, n_lanes, l, now_ns);
-        if (!silent && !unread) continue;
-        out->cause = silent ? SILENCE_SILENT : SILENCE_UNREAD;
+        bool mute = is_mute(lanes, n_lanes, l, now_ns);
+        if (!silent && !unread && !mute) continue;
+        out->cause = silent ? SILENCE_SILENT : unread ? SILENCE_UNREAD : SILENCE_MUTE;
         out->suspect = i;
-        out->quiet_ns = now_ns - (silent ? l->since_ns : l->stuck_ns);
+        out->quiet_ns = now_ns - (silent ? l->since_ns : unread ? l->stuck_ns : l->asked_ns);
         out->repeats = silent ? l->repeats : 0;
         return true;
     }
@@ -211,6 +240,12 @@ struct silence_verdict silence_judge(struct silence_peer *peer, struct silence_l
     if (!enter_all(peer, lanes, n_lanes, now_ns) || n_lanes < 2) return v;
     if (find_suspect(lanes, n_lanes, now_ns, &v)) return v;
     for (uint32_t i = 0; i < n_lanes && v.wish == SILENCE_NOTHING; i++) {
+        if (wants_question(lanes[i], now_ns)) {
+            lanes[i]->asked = true;
+            v.wish = SILENCE_ASK;
+            v.on = i;
+            break;
+        }
         bool probe = wants_probe(lanes, n_lanes, i, now_ns), ask = wants_answer(peer, lanes, n_lanes, i, now_ns);
         if (!probe && !ask) continue;
         v.on = idle_sibling(lanes, n_lanes, i, peer->asked_lane);

@@ -5,15 +5,17 @@
  *        |
  *   silence_judge   at most one lane to suspect, with the cause; at most one lane to put a small frame on
  *
- * A lane is suspected for one of two causes.
+ * A lane is suspected for one of three causes.
  *
  *   silent   Nothing of what is in flight was acknowledged for max(8 round trips, 250 ms), the kernel has sent it anew
  *            twice in vain, and a sibling has moved since it last did. A sibling that has nothing to move gets an empty
  *            frame: its acknowledgement tells a dead lane from a dead peer.
  *   unread   Nothing may leave, as the far end has no room and does not read: for 1 s in which the far process was
  *            heard on other lanes all the time. It is asked to say something when it has nothing to say.
+ *   mute     The far kernel has everything, and what a link gave to this lane does not land: the far process is asked,
+ *            on this lane, and says nothing on it for 2 s in which it was heard on other lanes all the time.
  *
- * What must not be taken for either:
+ * What must not be taken for any of them:
  *   - Loss. TCP repairs a lost last segment after its timeout, 200 ms and the round trip, and doubles that: with 1 %
  *     loss a lane is quiet for 250 ms and more after every hundredth loss. So time alone does not count, but segments
  *     that were sent anew and lost as well: original and two repeats are 1 in a million at 1 %. A lane that has come
@@ -22,6 +24,7 @@
  *   - A slow rail: it delivers little, but not nothing; and what waits in this host's own queue is not sent anew.
  *   - A stopped process: its kernel acknowledges what comes until the buffers are full, on all lanes, and it says
  *     nothing.
+ *   - A rank that is late: what it has is not released for as long as it likes, but its process answers.
  *   - A host, or a fabric, that was away: all its lanes stop together. When one moves again the others begin anew, and
  *     get as much longer as they were away, for TCP's pauses have doubled meanwhile.
  *   - This process being away: judgements that come more than 100 ms late begin anew.
@@ -43,6 +46,10 @@
  * is 420 ms at 20 Mbit/s, is far from it. */
 #define SILENCE_MOST_NS (2 * RAIL_NS_PER_S)
 #define SILENCE_UNREAD_NS RAIL_NS_PER_S          /* a process among ten for each core runs every 100 ms */
+/* A lane that carries and says nothing is asked after that: once a second and lane, while a rank is late. */
+#define SILENCE_QUIET_NS RAIL_NS_PER_S
+/* Twice UNREAD: whoever reads the question may have 1 MiB in front of it, and the answer another on its way back. */
+#define SILENCE_MUTE_NS (2 * SILENCE_UNREAD_NS)
 #define SILENCE_HEARD_NS (250 * RAIL_NS_PER_MS)  /* longer than this between its frames, the process may be stopped */
 #define SILENCE_MEMORY_NS (10 * RAIL_NS_PER_S)   /* of repeats that helped */
 
@@ -52,10 +59,11 @@ enum {
     SILENCE_REPEATS_MAX = 4, /* the fifth comes after 3 s at the earliest */
 };
 
-/* What is known of a lane now. The first three are always true; the others where the kernel was asked. */
+/* What is known of a lane now. The first four are always true; the others where the kernel was asked. */
 struct silence_look {
     uint64_t acked_bytes;       /* so far */
-    uint64_t received_frames;   /* so far */
+    uint64_t received_bytes;    /* so far */
+    bool carries;               /* a link waits for something that this lane took, since the last look at least */
     bool outstanding;           /* something was handed to the kernel and is not acknowledged */
     bool known;                 /* the kernel was asked, and said: */
     uint32_t in_flight_segments;
@@ -76,13 +84,16 @@ struct silence_lane {
     bool began;
     struct silence_look before;
     uint64_t moved_ns;          /* something was delivered; 0: never */
-    uint64_t heard_ns;          /* a frame was received; 0: never */
+    uint64_t heard_ns;          /* something was received; 0: never */
     uint64_t since_ns;          /* it has work and delivers nothing */
     uint64_t repeated_ns;       /* of the last repeat since then */
     uint32_t repeats;           /* since then */
     uint64_t excuse_ns;         /* the peer was away for that long */
     uint64_t stuck_ns;          /* nothing in flight, nothing may leave, the process runs */
     uint64_t stuck_reader_us;
+    uint64_t carries_ns;        /* it carries, and nothing was received on it */
+    bool asked;                 /* since then, on it; */
+    uint64_t asked_ns;          /* the far kernel has the question, and the process runs */
     uint32_t helped;            /* most repeats, in one silence, after which it moved again */
     uint64_t helped_ns;
 };
@@ -94,7 +105,7 @@ struct silence_peer {
     uint32_t asked_lane;
 };
 
-enum silence_cause { SILENCE_NONE, SILENCE_SILENT, SILENCE_UNREAD };
+enum silence_cause { SILENCE_NONE, SILENCE_SILENT, SILENCE_UNREAD, SILENCE_MUTE };
 enum silence_wish {
     SILENCE_NOTHING,
     SILENCE_PROBE, /* any small frame: will it be acknowledged? */

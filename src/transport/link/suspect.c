@@ -14,6 +14,20 @@ enum { LANES_MAX = NET_BERTHS * NET_LANES_MAX };
 /* Nothing was said that might be on its way: after BYE or LEAVE a lane ends by itself. */
 static bool counts(const struct net_lane *lane) { return lane && lane->state == NET_LANE_UP && !lane->said_bye; }
 
+/* Marks the lanes that took what a link waits for. Of each link only the oldest slot, and only when it is the same as at
+ * the last look: whether it merely waits for its reader cannot be told, which is why such a lane is asked. */
+static bool mark_carriers(struct net_peer *peer)
+{
+    bool any = false;
+    for (uint32_t i = 0; i < peer->n_lanes; i++)
+        if (peer->lanes[i]) peer->lanes[i]->silence.look.carries = false;
+    for (uint32_t i = 0; i < peer->n_places; i++) {
+        struct net_link *l = peer->places[i].link;
+        if (l && l->sender && atomic_load_explicit(&l->failed, memory_order_relaxed) == 0) any |= carriage_stands(l);
+    }
+    return any;
+}
+
 static bool has_work(const struct net_peer *peer)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
@@ -31,8 +45,9 @@ static void look(struct net_lane *lane)
     struct lane_figures f;
     lane_look(&lane->lane);
     *to = (struct silence_look){
+        .carries = to->carries,
         .acked_bytes = lane->lane.sent_bytes - lane->lane.unacked_bytes,
-        .received_frames = lane->lane.received_frames,
+        .received_bytes = lane->lane.received_bytes,
         .outstanding = lane->lane.unacked_bytes > 0,
     };
     lane->silence.rail = lane->rail;
@@ -55,9 +70,12 @@ static void suspect(struct net_lane *lane, const struct silence_verdict *v)
     if (v->cause == SILENCE_SILENT)
         snprintf(why, sizeof why, "%.140s: is silent: nothing was acknowledged for %d ms (%u repeats), while other lanes "
                  "moved", lane->lane.text, ms, v->repeats);
-    else
+    else if (v->cause == SILENCE_UNREAD)
         snprintf(why, sizeof why, "%.140s: is not read: the other process took nothing for %d ms, while it spoke on "
                  "other lanes", lane->lane.text, ms);
+    else
+        snprintf(why, sizeof why, "%.140s: is not read: the other process did not answer on it for %d ms, while it "
+                 "spoke on other lanes", lane->lane.text, ms);
     peer_lane_ended(lane, RAIL_E_REMOTE, why);
 }
 
@@ -116,7 +134,8 @@ bool suspect_tick(struct net *net, uint64_t now_ns)
             working = true;
             continue;
         }
-        if (!has_work(p)) {
+        bool carries = mark_carriers(p);
+        if (!has_work(p) && !carries) {
             p->silence.looked_ns = 0;
             continue;
         }
