@@ -156,7 +156,11 @@ static bool has_carrier(const struct net_rail *rail, int fd)
 
 void net_carrier_ask(struct net_rail *rail, int fd)
 {
-    if (!rail->gone && !has_carrier(rail, fd)) net_rail_gone(rail, "it has no carrier");
+    struct ifreq request = {0};
+    if (rail->gone || has_carrier(rail, fd)) return;
+    snprintf(request.ifr_name, sizeof request.ifr_name, "%s", rail->interface.name);
+    bool down = ioctl(fd, SIOCGIFFLAGS, &request) == 0 && !(request.ifr_flags & IFF_UP); /* by hand: say so */
+    net_rail_gone(rail, down ? "it is down" : "it has no carrier");
 }
 
 /* ---- beginning and end ---- */
