@@ -45,6 +45,7 @@ struct fake_qp {
     struct fake_send sends[SENDS]; /* posted, not carried out */
     int first, count;
     int incomplete;                /* posted, and not known to be done by a completion */
+    int to_acknowledge;            /* events */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -61,6 +62,8 @@ static int registered;
 static struct { const char *name; int calls; } counted[CALLS];
 static struct { const char *name; int after, times, error; } fault;
 static int all_calls;
+static const char *hanging;
+static pthread_cond_t changed = PTHREAD_COND_INITIALIZER; /* let go, or acknowledged */
 
 /* 0, or the error that this call has to fail with. Lock held. */
 static int call(const char *name)
@@ -71,6 +74,7 @@ static int call(const char *name)
     counted[i].name = name;
     counted[i].calls++;
     all_calls++;
+    while (hanging && strcmp(hanging, name) == 0) pthread_cond_wait(&changed, &lock);
     if (fault.times == 0 || (fault.name && strcmp(fault.name, name) != 0)) return 0;
     if (fault.after > 0) return fault.after--, 0;
     fault.times--;
@@ -84,6 +88,14 @@ void fault_verbs_fail(const char *name, int after, int times, int error)
 {
     LOCKED;
     fault.name = name, fault.after = after, fault.times = times, fault.error = error;
+    UNLOCKED;
+}
+
+void fault_verbs_hang(const char *name)
+{
+    LOCKED;
+    hanging = name;
+    pthread_cond_broadcast(&changed);
     UNLOCKED;
 }
 
@@ -207,6 +219,7 @@ static int get_async_event(struct ibv_context *context, struct ibv_async_event *
     *out = c->events[0];
     memmove(c->events, c->events + 1, (size_t)--c->n_events * sizeof *c->events);
     c->to_acknowledge++;
+    if (out->event_type == IBV_EVENT_QP_FATAL) ((struct fake_qp *)(void *)out->element.qp)->to_acknowledge++;
     UNLOCKED;
     return 0;
 }
@@ -225,6 +238,8 @@ static void ack_async_event(struct ibv_async_event *event)
         if (i->to_acknowledge > 0) c = i;
     MUST(c && c->to_acknowledge > 0);
     c->to_acknowledge--;
+    if (event->event_type == IBV_EVENT_QP_FATAL) ((struct fake_qp *)(void *)event->element.qp)->to_acknowledge--;
+    pthread_cond_broadcast(&changed);
     UNLOCKED;
 }
 
@@ -503,6 +518,7 @@ static int destroy_qp(struct ibv_qp *qp)
     struct fake_qp *q = of_qp(qp), **at = &qps;
     int error = call("destroy_qp");
     if (!error) {
+        while (q->to_acknowledge > 0) pthread_cond_wait(&changed, &lock); /* as libibverbs does */
         while (*at != q) at = &(*at)->next;
         *at = q->next;
         struct fake_context *c = of_context(qp->context); /* its events go with it */
@@ -738,6 +754,7 @@ void fault_verbs_install(void)
     memset(&fault, 0, sizeof fault);
     memset(counted, 0, sizeof counted);
     all_calls = 0;
+    hanging = NULL;
     UNLOCKED;
     ibverbs_replace(&functions);
 }

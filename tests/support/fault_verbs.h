@@ -6,7 +6,7 @@
  * receive. What libibverbs would not forgive (a queue that overflows, an object destroyed in use, an event not
  * acknowledged) ends the program.
  *
- * Faults: any call can fail, once or from some point on; queue pairs can be held (nothing is carried out, as on a silent
+ * Faults: any call can fail, once or from some point on, or hang; queue pairs can be held (nothing is carried out, as on a silent
  * rail), give up, lose their completions; events can be raised. Any thread. */
 #ifndef TEST_FAULT_VERBS_H
 #define TEST_FAULT_VERBS_H
@@ -23,6 +23,9 @@ void fault_verbs_install(void);
 void fault_verbs_fail(const char *name, int after, int times, int error);
 /* Calls of that kind so far; NULL: of all that can fail. */
 int fault_verbs_calls(const char *name);
+
+/* Calls of the NAME-th member do not return until it is let go; NULL: all are. One at a time. */
+void fault_verbs_hang(const char *name);
 
 /* All queue pairs of a device, those to come included; -1: of all devices. */
 void fault_verbs_hold(int device, bool held);

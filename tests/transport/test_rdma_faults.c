@@ -453,6 +453,99 @@ static void records_of_random_bytes_are_refused_in_words(void **state)
     assert_int_equal(fault_verbs_figures().objects, 0);
 }
 
+/* ---- devices that hang while they let go ---- */
+
+static void hang_and_give_up(struct run *r)
+{
+    (void)r;
+    usleep(20000);
+    fault_verbs_hang("destroy_qp");
+    fault_verbs_give_up(0);
+}
+
+static void a_device_that_hangs_while_a_lane_is_closed_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct run r;
+    fault_verbs_install();
+    run_begin(&r, 2);
+    assert_true(lanes_become(&r, 2, 0));
+    run_more(&r, 1000, hang_and_give_up); /* it ends, though destroy_qp has not returned */
+    /* Who hangs with one queue pair is not asked for another. */
+    usleep(1500000);
+    fault_verbs_give_up(0);
+    run_more(&r, 200, NULL);
+    assert_true(lanes_become(&r, 1, 1));
+    fault_verbs_hang(NULL);
+    run_more(&r, 40, NULL);
+    assert_true(lanes_become(&r, 2, 0));
+    run_end(&r);
+    assert_int_equal(fault_verbs_figures().objects, 0);
+}
+
+static void a_device_that_hangs_with_memory_holds_nobody_up(void **state)
+{
+    (void)state;
+    struct run r;
+    fault_verbs_install();
+    run_begin(&r, 1);
+    run_more(&r, 40, NULL);
+    usleep(100000); /* the last frames are asked after */
+    fault_verbs_hang("dereg_mr");
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < FLOWS; i++) r.flows[k][i].link->ops->trim(r.flows[k][i].link);
+    run_more(&r, 40, NULL);
+    fault_verbs_hang(NULL);
+    run_end(&r);
+    assert_int_equal(fault_verbs_figures().objects, 0);
+}
+
+static void hold_first(struct run *r)
+{
+    (void)r;
+    usleep(20000);
+    fault_verbs_hold(0, true);
+}
+
+static void payloads_are_given_back_after_their_queue_pair_and_not_before(void **state)
+{
+    (void)state;
+    struct run r;
+    fault_verbs_install();
+    run_begin(&r, 2);
+    assert_true(lanes_become(&r, 2, 0));
+    fault_verbs_hang("destroy_qp");
+    run_more(&r, 1000, hold_first); /* the lane is found silent, and closed, with payloads out on it */
+    /* Links are over, and memory of theirs is still a queue pair's. */
+    int given_back = fault_verbs_calls("dereg_mr");
+    for (int k = 0; k < 2; k++)
+        for (int i = 0; i < FLOWS; i++) r.flows[k][i].link->ops->close(r.flows[k][i].link);
+    usleep(100000);
+    print_message("%d of %d registrations given back meanwhile\n", fault_verbs_calls("dereg_mr") - given_back, 2 * FLOWS);
+    assert_true(fault_verbs_calls("dereg_mr") - given_back < 2 * FLOWS); /* of each sender one per rail */
+    fault_verbs_hold(0, false);
+    fault_verbs_hang(NULL);
+    pair_end(&r.pair);
+    assert_int_equal(fault_verbs_figures().objects, 0);
+}
+
+/* Closing for good waits, but not for ever. */
+static void a_device_that_hangs_for_good_is_left_behind(void **state)
+{
+    (void)state;
+    struct run r;
+    run_begin(&r, 2); /* the devices are those of the case before */
+    run_more(&r, 40, NULL);
+    fault_verbs_hang("modify_qp");
+    fault_verbs_give_up(0);
+    uint64_t before_ns = rail_now_ns();
+    run_end(&r);
+    uint64_t took_ns = rail_now_ns() - before_ns;
+    print_message("closed after %d ms\n", (int)(took_ns / RAIL_NS_PER_MS));
+    assert_true(took_ns < SECONDS(14)); /* 5 s for each of the two processes, one after the other */
+    fault_verbs_hang(NULL);
+}
+
 static void a_queue_pair_that_is_not_given_back_keeps_its_memory(void **state)
 {
     (void)state;
@@ -487,7 +580,11 @@ int main(void)
         cmocka_unit_test(a_device_that_fails_for_good_is_replaced_by_tcp),
         cmocka_unit_test(events_of_queue_pairs_cost_a_lane_and_others_nothing),
         cmocka_unit_test(records_of_random_bytes_are_refused_in_words),
-        cmocka_unit_test(a_queue_pair_that_is_not_given_back_keeps_its_memory), /* last: it leaves something behind */
+        cmocka_unit_test(a_device_that_hangs_while_a_lane_is_closed_holds_nobody_up),
+        cmocka_unit_test(a_device_that_hangs_with_memory_holds_nobody_up),
+        cmocka_unit_test(payloads_are_given_back_after_their_queue_pair_and_not_before),
+        cmocka_unit_test(a_queue_pair_that_is_not_given_back_keeps_its_memory), /* last: they leave something behind */
+        cmocka_unit_test(a_device_that_hangs_for_good_is_left_behind),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

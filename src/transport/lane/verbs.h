@@ -7,6 +7,7 @@
  *   verbs_port        a port of a device, opened: protection domain, wishes           verbs_port.c
  *   verbs_connection  queue pair, queues, ring; the state machine by hand             verbs_connection.c
  *   lane_verbs_ops    the wire                                                        verbs_wire.c
+ *   ...               what a device is to let go of is asked back by a thread         verbs_reaper.c
  *
  * Layouts, credits and the exchange that sets it up: docs/WIRE.md. Without infiniband/verbs.h at build time no port opens.
  *
@@ -14,9 +15,11 @@
 #ifndef RAIL_LANE_VERBS_H
 #define RAIL_LANE_VERBS_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "base/clock.h"
 #include "foreign/ibverbs.h"
 #include "transport/lane/gid_choice.h"
 #include "transport/lane/lane.h"
@@ -57,12 +60,20 @@ struct verbs_port {
     bool down, fatal;            /* by events: the port; the device, for good */
     bool useless;                /* it does not register memory: no new lanes */
     bool complained;             /* what has to be said about falling back to TCP was said at WARN */
+    /* verbs_reaper.c */
+    struct verbs_leaving *leaving, *leaving_last; /* to be let go of, */
+    struct verbs_leaving *gone;                   /* and let go of: their payloads' owners are to be told */
+    bool reaping;                /* its thread runs */
+    _Atomic uint64_t at_it_since_ns; /* that the device was asked to let go of the present one; 0: it was not */
+    int gone_fd;                 /* readable: verbs_port_collect() */
+    struct verbs_port *next_kept;
     /* Telemetry. */
     uint64_t n_requests, n_signalled, n_connections, n_registrations;
 };
 
 /* Opens NAME's port; `why`, VERBS_WHY_BYTES, when it fails: with the remedy. The caller's until verbs_port_close(), after
- * the last of its connections and registrations. */
+ * the last of its connections and registrations. Closing waits for what is to be let go of, 5 s at most: then it is kept,
+ * with all that the device still has, until the process ends. */
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why);
 void verbs_port_close(struct verbs_port *port);
@@ -74,10 +85,22 @@ enum verbs_news {
     VERBS_PORT_DOWN,   /* every lane of the port is dead; why says it in words */
     VERBS_PORT_UP,
     VERBS_FATAL,       /* the device is gone for good, every lane of it is dead */
-    VERBS_LANE_DEAD,   /* the one whose connection `lane` is */
+    VERBS_LANE_DEAD,   /* `lane`; NULL: its connection is none's any more, or not yet */
 };
 struct verbs_connection;
-enum verbs_news verbs_port_event(struct verbs_port *port, struct verbs_connection **lane, char *why);
+enum verbs_news verbs_port_event(struct verbs_port *port, struct lane **lane, char *why);
+
+/* Connections and registrations that were given up are taken from the device by a thread of the port: none of the calls
+ * here waits for the device. Tells the owners of payloads that lay in connections which are gone by now. */
+void verbs_port_collect(struct verbs_port *port);
+/* How long the device has been busy with letting go of one of them; 0: it is not. Any thread. */
+uint64_t verbs_port_at_it_ns(struct verbs_port *port);
+/* Until it has let go of all; false: not in time. */
+bool verbs_port_wait(struct verbs_port *port, struct rail_deadline deadline);
+/* Around fork(), inside of whoever's locks call us. */
+void verbs_reaper_fork_prepare(void);
+void verbs_reaper_fork_parent(void);
+void verbs_reaper_fork_child(void);
 
 /* ---- memory that payloads lie in ---- */
 
@@ -90,7 +113,8 @@ struct lane_memory {
     struct ibv_mr *at[VERBS_PLACES];
     struct verbs_port *port[VERBS_PLACES];
 };
-/* Before the memory is unmapped or given back: no frame that lies in it may be on its way. */
+/* Before the memory is unmapped or given back: no frame that lies in it may be on its way. The registrations end a little
+ * later, and keep the pages until then: nothing is read or written through them any more. */
 void lane_memory_forget(struct lane_memory *memory);
 
 /* ---- connections ---- */
@@ -116,14 +140,14 @@ _Static_assert(sizeof(struct verbs_record) == 288, "the record has no padding");
 struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct verbs_record *ours, char *why);
 /* To RTS. `first`: we connect. False with `why`: declined, or they do not go together. */
 bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first, char *why);
-/* Queue pair into error and destroyed: afterwards nothing of it can touch memory. Memory that the device may still reach
- * because it refused is never given back. NULL is nothing. */
+/* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and destroys
+ * it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out. Memory that the
+ * device may still reach because it refused is never given back. NULL is nothing. */
 void verbs_connection_free(struct verbs_connection *connection);
-/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...)" */
-struct lane *verbs_connection_lane(const struct verbs_connection *connection); /* NULL: it is none's yet */
 /* In a forked child: the descriptors are closed, everything else is the parent's. */
 void verbs_port_abandon(struct verbs_port *port);
 void verbs_connection_abandon(struct verbs_connection *connection);
+/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...)" */
 const char *verbs_connection_text(const struct verbs_connection *connection);
 int verbs_connection_event_fd(const struct verbs_connection *connection);
 void verbs_record_decline(struct verbs_record *out, const char *why);

@@ -2,7 +2,8 @@
  *
  *   begin    memory, registrations, queues, RESET --> INIT, receives posted     (before INIT Soft-RoCE takes none)
  *   finish   their record: GIDs chosen --> RTR (they may write) --> RTS (we may)
- *   free     --> ERR: nothing lands and nothing is read any more --> what was out is flushed --> destroyed */
+ *   free     --> given to the port's thread (verbs_reaper.c)
+ *   let go   --> ERR: nothing lands and nothing is read any more --> what was out is flushed --> destroyed */
 #include "transport/lane/verbs_state.h"
 
 #include <endian.h>
@@ -256,14 +257,17 @@ bool verbs_connection_finish(struct verbs_connection *c, const struct verbs_reco
 /* What a device did not let go of. Never given back: it may still write there. */
 static _Atomic(struct verbs_connection *) all_held;
 
-/* What was out comes back as flushed: then the device has let go of it. Bounded: a device that failed tells nothing. */
+/* Flushes come within a millisecond or never: a device that failed tells nothing. */
+#define DRAIN_NS (100 * RAIL_NS_PER_MS)
+
+/* What was out comes back as flushed: then the device has let go of it. */
 static void drain(struct verbs_connection *c)
 {
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_ERR};
     const struct ibverbs *f = c->port->f;
     if (f->modify_qp(c->qp, &attr, IBV_QP_STATE) != 0) return; /* destroying it does the same */
     struct ibv_wc wc[16];
-    struct rail_deadline deadline = rail_deadline_in_ns(10 * RAIL_NS_PER_MS);
+    struct rail_deadline deadline = rail_deadline_in_ns(DRAIN_NS);
     while (c->completed < c->requests && !rail_deadline_passed(deadline)) {
         int n = f->poll_cq(c->sends, 16, wc);
         if (n < 0) break;
@@ -272,9 +276,8 @@ static void drain(struct verbs_connection *c)
     }
 }
 
-void verbs_connection_free(struct verbs_connection *c)
+void verbs_connection_let_go(struct verbs_connection *c)
 {
-    if (!c) return;
     const struct ibverbs *f = c->port->f;
     bool held = false;
     if (c->qp) {
@@ -289,16 +292,28 @@ void verbs_connection_free(struct verbs_connection *c)
     if (held) {
         RAIL_WARN("device %s does not give back what a lane used: its %zu bytes are kept out of use until the process ends",
                   c->port->name, c->memory_bytes);
+        c->held = true;
         c->next_held = atomic_exchange(&all_held, c);
         return;
     }
     if (c->memory) munmap(c->memory, c->memory_bytes);
-    free(c);
+}
+
+void verbs_connection_forget(struct verbs_connection *c)
+{
+    if (!c->held) free(c);
+}
+
+void verbs_connection_free(struct verbs_connection *c)
+{
+    if (!c) return;
+    c->lane = NULL; /* what the device still tells of it is nobody's */
+    c->leaving = (struct verbs_leaving){.connection = c};
+    verbs_reaper_give(c->port, &c->leaving);
 }
 
 const char *verbs_connection_text(const struct verbs_connection *c) { return c->text; }
 int verbs_connection_event_fd(const struct verbs_connection *c) { return c->channel->fd; }
-struct lane *verbs_connection_lane(const struct verbs_connection *c) { return c->lane; }
 void verbs_connection_abandon(struct verbs_connection *c) { close(c->channel->fd); }
 
 #else
@@ -327,12 +342,6 @@ int verbs_connection_event_fd(const struct verbs_connection *connection)
 {
     (void)connection;
     return -1;
-}
-
-struct lane *verbs_connection_lane(const struct verbs_connection *connection)
-{
-    (void)connection;
-    return NULL;
 }
 
 void verbs_connection_abandon(struct verbs_connection *connection) { (void)connection; }

@@ -1,5 +1,4 @@
-/* verbs_port.c - a device's port opened, its news, and memory registered with it. */
-#include "transport/lane/verbs.h"
+/* verbs_port.c - a device's port opened, and its news. */
 
 #include <errno.h>
 #include <fcntl.h>
@@ -7,10 +6,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include "base/log.h"
 #include "base/params.h"
+#include "transport/lane/verbs_state.h"
 
 #ifdef RAIL_HAVE_VERBS
 
@@ -69,11 +70,16 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
     /* Registered memory of a parent must not change under the device when a child is forked. Fails where something was
      * registered before, by others of this process: they have their reasons. */
     if (!atomic_exchange(&fork_told, true)) (void)f->fork_init();
-    *p = (struct verbs_port){.f = f, .port = (uint8_t)port, .place = place, .settings = *settings, .event_fd = -1};
+    *p = (struct verbs_port){.f = f, .port = (uint8_t)port, .place = place, .settings = *settings, .event_fd = -1,
+                             .gone_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
     snprintf(p->name, sizeof p->name, "%s", name);
     memcpy(p->rail, rail, sizeof p->rail);
     p->context = open_named(f, name, why);
     if (!p->context || !ask_port(p, why)) goto failed;
+    if (p->gone_fd < 0) {
+        snprintf(why, VERBS_WHY_BYTES, "eventfd for %s: %s; look at ulimit -n", name, strerror(errno));
+        goto failed;
+    }
     p->pd = f->alloc_pd(p->context);
     if (!p->pd) {
         snprintf(why, VERBS_WHY_BYTES, "ibv_alloc_pd(%s): %s", name, strerror(errno));
@@ -92,13 +98,24 @@ failed:
     return RAIL_E_SYSTEM;
 }
 
+/* A device that works needs milliseconds; one that is busy for longer will not be waited for again. */
+#define CLOSE_NS (5 * RAIL_NS_PER_S)
+
 void verbs_port_close(struct verbs_port *p)
 {
     if (!p) return;
+    uint64_t at_it_ns = verbs_port_at_it_ns(p);
+    if (!verbs_port_wait(p, rail_deadline_in_ns(at_it_ns < CLOSE_NS ? CLOSE_NS - at_it_ns : 0))) {
+        RAIL_WARN("device %s has not let go of its lanes for %d s: what they used is kept until the process ends", p->name,
+                  (int)(verbs_port_at_it_ns(p) / RAIL_NS_PER_S));
+        verbs_reaper_keep(p);
+        return;
+    }
     if (p->pd && p->f->dealloc_pd(p->pd) != 0)
         RAIL_INFO(RAIL_NET, "ibv_dealloc_pd(%s): %s", p->name, strerror(errno));
     if (p->context && p->f->close_device(p->context) != 0)
         RAIL_INFO(RAIL_NET, "ibv_close_device(%s): %s", p->name, strerror(errno));
+    if (p->gone_fd >= 0) close(p->gone_fd);
     free(p);
 }
 
@@ -106,9 +123,13 @@ void verbs_port_abandon(struct verbs_port *p)
 {
     close(p->context->cmd_fd);
     close(p->context->async_fd);
+    verbs_reaper_abandon(p);
 }
 
-enum verbs_news verbs_port_event(struct verbs_port *p, struct verbs_connection **lane, char *why)
+/* Before the event is acknowledged: afterwards the connection may be gone. */
+static struct lane *lane_of(const void *connection) { return ((const struct verbs_connection *)connection)->lane; }
+
+enum verbs_news verbs_port_event(struct verbs_port *p, struct lane **lane, char *why)
 {
     struct ibv_async_event event = {0};
     *lane = NULL;
@@ -133,12 +154,12 @@ enum verbs_news verbs_port_event(struct verbs_port *p, struct verbs_connection *
     case IBV_EVENT_QP_ACCESS_ERR:
     case IBV_EVENT_PATH_MIG_ERR:
         news = VERBS_LANE_DEAD;
-        *lane = event.element.qp->qp_context;
+        *lane = lane_of(event.element.qp->qp_context);
         snprintf(why, VERBS_WHY_BYTES, "its queue pair has failed (event %d of %s)", (int)event.event_type, p->name);
         break;
     case IBV_EVENT_CQ_ERR:
         news = VERBS_LANE_DEAD;
-        *lane = event.element.cq->cq_context;
+        *lane = lane_of(event.element.cq->cq_context);
         snprintf(why, VERBS_WHY_BYTES, "its completion queue has failed (event of %s)", p->name);
         break;
     default: /* GID_CHANGE among them: GIDs are read anew for each connection */
@@ -146,16 +167,6 @@ enum verbs_news verbs_port_event(struct verbs_port *p, struct verbs_connection *
     }
     p->f->ack_async_event(&event);
     return news;
-}
-
-void lane_memory_forget(struct lane_memory *memory)
-{
-    for (uint32_t i = 0; i < VERBS_PLACES; i++) {
-        if (!memory->at[i]) continue;
-        if (memory->port[i]->f->dereg_mr(memory->at[i]) != 0)
-            RAIL_WARN("ibv_dereg_mr(%s) of %zu bytes: %s", memory->port[i]->name, memory->bytes, strerror(errno));
-        memory->at[i] = NULL;
-    }
 }
 
 #else
@@ -173,13 +184,11 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
 void verbs_port_close(struct verbs_port *port) { (void)port; }
 void verbs_port_abandon(struct verbs_port *port) { (void)port; }
 
-enum verbs_news verbs_port_event(struct verbs_port *port, struct verbs_connection **lane, char *why)
+enum verbs_news verbs_port_event(struct verbs_port *port, struct lane **lane, char *why)
 {
     (void)port, (void)why;
     *lane = NULL;
     return VERBS_NO_NEWS;
 }
-
-void lane_memory_forget(struct lane_memory *memory) { (void)memory; }
 
 #endif

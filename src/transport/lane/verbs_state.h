@@ -14,6 +14,14 @@ struct verbs_sent {
     uint64_t posted_ns;
 };
 
+/* Something that the device is to let go of: a connection, or a registration of somebody's memory. */
+struct verbs_leaving {
+    struct verbs_leaving *next;
+    struct verbs_connection *connection; /* whose member this is; NULL: */
+    struct ibv_mr *mr;
+    size_t bytes;
+};
+
 struct verbs_connection {
     struct verbs_port *port;
     struct lane *lane;       /* once it is one's */
@@ -30,7 +38,12 @@ struct verbs_connection {
     uint16_t lid;
     uint32_t inline_bytes;
     char text[2 * GID_TEXT_BYTES + 4];
-    struct verbs_connection *next_held; /* among those that the device does not let go of */
+    struct verbs_leaving leaving;
+    const struct lane_sink *sink;       /* of the lane that it was, once that has closed it, */
+    void *lent[VERBS_SENDS];            /* and whose payloads were out then */
+    uint32_t n_lent;
+    bool held;                          /* the device does not let go of it */
+    struct verbs_connection *next_held;
     char broken[VERBS_WHY_BYTES]; /* why it is of no use any more; "": it is */
 
     /* Out. Counts run for the life of the connection. */
@@ -63,6 +76,14 @@ struct verbs_connection {
 
 /* verbs_connection.c: posts n more receives. */
 int verbs_post_receives(struct verbs_connection *c, uint32_t n);
+/* The same: takes all from the device, which may take its time over it; and the rest of the end, unless it is held. */
+void verbs_connection_let_go(struct verbs_connection *c);
+void verbs_connection_forget(struct verbs_connection *c);
+
+/* verbs_reaper.c: the item is the port's from here on, a registration's to free(). */
+void verbs_reaper_give(struct verbs_port *port, struct verbs_leaving *item);
+void verbs_reaper_keep(struct verbs_port *port);    /* closed, though its device is still at it */
+void verbs_reaper_abandon(struct verbs_port *port); /* in a forked child */
 
 #endif
 #endif

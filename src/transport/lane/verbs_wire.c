@@ -523,17 +523,14 @@ static void verbs_close(struct lane *lane)
     struct verbs_connection *c = of(lane);
     lane->wire = NULL;
     lane->event_fd = -1;
-    uint64_t completed = c->completed, requests = c->requests;
-    void *owners[VERBS_SENDS];
-    uint32_t n = 0;
-    for (; completed < requests; completed++) {
-        void *owner = c->sent[completed % VERBS_SENDS].owner;
-        if (owner) owners[n++] = owner;
+    /* Their memory is out of the device's hands when the queue pair is gone: they are told then. */
+    for (uint64_t i = c->completed; i < c->requests; i++) {
+        void *owner = c->sent[i % VERBS_SENDS].owner;
+        if (owner) c->lent[c->n_lent++] = owner;
     }
+    c->sink = lane->sink;
     shutdown(lane->fd, SHUT_RDWR);
     verbs_connection_free(c);
-    /* Only now is their memory out of the device's hands. */
-    for (uint32_t i = 0; i < n; i++) lane->sink->sent(lane, owners[i]);
 }
 
 const struct lane_ops lane_verbs_ops = {

@@ -3,6 +3,7 @@
  *   port down, up      every lane over it is dead; it may come back
  *   device fatal       the same, for good: lanes come back over TCP
  *   queue pair fatal   that lane
+ *   busy for long      with letting go of what was a lane's: no new ones until it has
  */
 #include <errno.h>
 #include <stdio.h>
@@ -40,6 +41,8 @@ static void open_device(struct net *net, uint32_t i)
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = &device->watch};
     if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->event_fd, &event) != 0)
         RAIL_INFO(RAIL_NET, "%s tells nothing of itself: epoll_ctl: %s", nic->device, strerror(errno));
+    if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->gone_fd, &event) != 0)
+        RAIL_INFO(RAIL_NET, "%s: memory of lanes that end is given back late: epoll_ctl: %s", nic->device, strerror(errno));
     RAIL_INFO(RAIL_NET, "rail %u (%s) by RDMA: %s:%u", i, nic->name, nic->device, nic->device_port);
 }
 
@@ -47,6 +50,19 @@ void net_devices_open(struct net *net)
 {
     for (uint32_t i = 0; i < net->config.n_rails; i++)
         if (net->rails[i].interface.device[0] && !net->rails[i].device_of.rail) open_device(net, i);
+}
+
+#define SETTLE_NS (5 * RAIL_NS_PER_S)
+
+void net_devices_settle(struct net *net)
+{
+    struct rail_deadline deadline = rail_deadline_in_ns(SETTLE_NS);
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        struct verbs_port *port = net->rails[i].device_of.port;
+        if (!port) continue;
+        (void)verbs_port_wait(port, deadline);
+        verbs_port_collect(port);
+    }
 }
 
 void net_devices_close(struct net *net)
@@ -57,10 +73,16 @@ void net_devices_close(struct net *net)
     }
 }
 
+/* A queue pair that works is gone within a millisecond, one that does not within 0.1 s (DRAIN_NS). Whoever takes so much
+ * longer would keep us as long over a new one, which is made under the drive lock. */
+#define STUCK_NS (1 * RAIL_NS_PER_S)
+
+static bool is_stuck(struct verbs_port *port) { return verbs_port_at_it_ns(port) > STUCK_NS; }
+
 struct verbs_port *net_device_offer(const struct net_rail *rail)
 {
     struct verbs_port *port = rail->device_of.port;
-    return port && !port->fatal && !port->useless && !port->down ? port : NULL;
+    return port && !port->fatal && !port->useless && !port->down && !is_stuck(port) ? port : NULL;
 }
 
 void net_device_without(struct net_rail *rail, const char *lane, const char *why)
@@ -92,7 +114,7 @@ static void lanes_dead(struct net_rail *rail, const char *why)
 
 static void lane_dead(struct lane *lane, const char *why)
 {
-    if (!lane) return; /* not one yet: its handshake will fail */
+    if (!lane) return; /* not one yet: its handshake will fail; or not one any more */
     char text[NET_WHY_BYTES];
     snprintf(text, sizeof text, "%.140s: %.100s", lane->text, why);
     peer_lane_ended(lane->user, RAIL_E_REMOTE, text);
@@ -123,22 +145,48 @@ static bool bring_back(struct net_rail *rail, uint64_t now_ns)
     return true;
 }
 
+/* Of a device that is busy with letting go of something. True: whether for long is not known yet. */
+static bool look_at_stuck(struct net_rail *rail)
+{
+    struct net_device *device = &rail->device_of;
+    if (verbs_port_at_it_ns(device->port) == 0 || device->stuck) return false;
+    device->stuck = is_stuck(device->port);
+    if (device->stuck)
+        RAIL_WARN("device %s has not let go of a lane's queue pair or memory for %d s: its firmware or driver hangs. Its lanes "
+                  "use TCP until it answers; what they used stays out of use. Look at dmesg, reset the device",
+                  device->port->name, (int)(STUCK_NS / RAIL_NS_PER_S));
+    return !device->stuck;
+}
+
 bool net_devices_tick(struct net *net, uint64_t now_ns)
 {
     bool waiting = false;
-    for (uint32_t i = 0; i < net->config.n_rails; i++)
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
         if (net->rails[i].device_of.back_until_ns != 0) waiting |= bring_back(&net->rails[i], now_ns);
+        if (net->rails[i].device_of.port) waiting |= look_at_stuck(&net->rails[i]);
+    }
     return waiting;
+}
+
+static void collect(struct net_rail *rail)
+{
+    struct net_device *device = &rail->device_of;
+    verbs_port_collect(device->port);
+    if (!device->stuck || is_stuck(device->port)) return;
+    device->stuck = false;
+    RAIL_INFO(RAIL_NET, "device %s has let go of what it held", device->port->name);
+    port_up(rail);
 }
 
 enum { EVENTS_MAX = 32 }; /* of one visit */
 
 void net_device_ready(struct net_rail *rail)
 {
-    struct verbs_connection *connection;
+    struct lane *lane;
     char why[VERBS_WHY_BYTES] = "";
+    collect(rail);
     for (int i = 0; i < EVENTS_MAX; i++) {
-        switch (verbs_port_event(rail->device_of.port, &connection, why)) {
+        switch (verbs_port_event(rail->device_of.port, &lane, why)) {
         case VERBS_NO_NEWS: return;
         case VERBS_NOTHING: break;
         case VERBS_FATAL:
@@ -147,7 +195,7 @@ void net_device_ready(struct net_rail *rail)
             break;
         case VERBS_PORT_DOWN: lanes_dead(rail, why); break;
         case VERBS_PORT_UP: port_up(rail); break;
-        case VERBS_LANE_DEAD: lane_dead(verbs_connection_lane(connection), why); break;
+        case VERBS_LANE_DEAD: lane_dead(lane, why); break;
         }
     }
 }

@@ -34,10 +34,12 @@ static void fork_prepare(void)
 {
     pthread_mutex_lock(&all_lock);
     for (struct net *n = all; n; n = n->next) pthread_mutex_lock(&n->lock);
+    verbs_reaper_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+    verbs_reaper_fork_parent();
     for (struct net *n = all; n; n = n->next) pthread_mutex_unlock(&n->lock);
     pthread_mutex_unlock(&all_lock);
 }
@@ -72,6 +74,7 @@ static void fork_child(void)
         pthread_mutex_init(&n->lock, NULL);
     }
     pthread_mutex_init(&all_lock, NULL);
+    verbs_reaper_fork_child();
     errno = saved_errno;
 }
 
@@ -223,6 +226,7 @@ void net_destroy(struct net *net)
     if (*at) *at = net->next;
     pthread_mutex_unlock(&all_lock);
     for (struct net_peer *p = net->peers; p; p = p->next) peer_leave(p);
+    net_devices_settle(net);
     net->active = NULL;
     for (struct net_peer *p = net->peers; p; p = p->next) p->active = false;
     peer_free_idle(net);

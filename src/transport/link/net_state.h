@@ -91,6 +91,7 @@ struct net_rail {
         struct net_watch watch;
         struct net_rail *rail;
         struct verbs_port *port;
+        bool stuck;           /* it does not let go of something, which was said */
         uint64_t back_at_ns, back_until_ns; /* the port is up again: when its lanes are moved to it, and how long */
     } device_of;
 };
@@ -341,6 +342,7 @@ void net_carrier_ask(struct net_rail *rail, int fd); /* fd: any socket */
 void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on that NIC are dead */
 /* devices.c, under the lock: RDMA devices of rails, and what they tell. */
 void net_devices_open(struct net *net);
+void net_devices_settle(struct net *net); /* waits, some seconds at most, until they have let go of what was lanes' */
 void net_devices_close(struct net *net);
 void net_device_ready(struct net_rail *rail);
 bool net_devices_tick(struct net *net, uint64_t now_ns); /* true: it wants the next tick */

@@ -215,7 +215,10 @@ void peer_lane_off(struct net_lane *lane)
     lane->newcomer = lane->leaving = false;
     if (peer->control == lane) control_lane_gone(peer);
     peer->n_up--;
-    if (lane->lane.ops == &lane_verbs_ops) atomic_fetch_sub(&net->n_armed, 1);
+    if (lane->lane.ops == &lane_verbs_ops) {
+        atomic_fetch_sub(&net->n_armed, 1);
+        if (net->service_added) net_touch(net); /* devices.c sees whether the device lets go of it */
+    }
     lane_close(&lane->lane);
 }
 
