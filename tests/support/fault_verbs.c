@@ -46,6 +46,8 @@ struct fake_qp {
     int first, count;
     int incomplete;                /* posted, and not known to be done by a completion */
     int to_acknowledge;            /* events */
+    uint32_t flow_label;
+    uint64_t bytes;
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -558,7 +560,7 @@ static int modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
         if (qp->state != before[a->qp_state]) error = EINVAL;
         else qp->state = a->qp_state;
         if (a->qp_state == IBV_QPS_RTR) {
-            q->peer = a->dest_qp_num, q->rq_psn = a->rq_psn;
+            q->peer = a->dest_qp_num, q->rq_psn = a->rq_psn, q->flow_label = a->ah_attr.grh.flow_label;
             MUST(a->ah_attr.is_global && a->ah_attr.grh.hop_limit > 0);
         }
         if (a->qp_state == IBV_QPS_RTS) q->sq_psn = a->sq_psn;
@@ -628,6 +630,7 @@ static bool carry_out(struct fake_qp *q, const struct fake_send *s)
         to += s->sge[i].length;
     }
     figures.bytes += bytes;
+    q->bytes += bytes;
     if (immediate) {
         struct ibv_wc wc = {.status = IBV_WC_SUCCESS, .opcode = IBV_WC_RECV_RDMA_WITH_IMM, .wc_flags = IBV_WC_WITH_IMM,
                             .byte_len = (uint32_t)bytes, .imm_data = s->immediate, .qp_num = p->qp.qp_num};
@@ -709,6 +712,19 @@ struct fault_verbs_figures fault_verbs_figures(void)
     struct fault_verbs_figures f = figures;
     UNLOCKED;
     return f;
+}
+
+int fault_verbs_qps(struct fault_verbs_qp *out, int room)
+{
+    int n = 0;
+    LOCKED;
+    for (const struct fake_qp *q = qps; q; q = q->next) {
+        if (q->qp.state != IBV_QPS_RTS) continue;
+        if (n < room) out[n] = (struct fault_verbs_qp){(int)(device_of(q) - devices), q->qp.qp_num, q->peer, q->flow_label, q->bytes};
+        n++;
+    }
+    UNLOCKED;
+    return n;
 }
 
 static const struct ibverbs functions = {

@@ -46,5 +46,13 @@ struct fault_verbs_figures {
 };
 struct fault_verbs_figures fault_verbs_figures(void);
 
+/* Queue pairs that are ready to send (RTS), at most `room`; returns how many there are. */
+struct fault_verbs_qp {
+    int device;
+    uint32_t number, peer, flow_label;
+    uint64_t bytes; /* carried out */
+};
+int fault_verbs_qps(struct fault_verbs_qp *out, int room);
+
 #endif
 #endif

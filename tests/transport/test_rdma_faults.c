@@ -443,7 +443,7 @@ static void records_of_random_bytes_are_refused_in_words(void **state)
         if (k % 7 == 0)
             for (size_t i = 0; i < sizeof record; i++) bytes[i] = (uint8_t)mix(k + i * 77);
         why[0] = '\0';
-        bool taken = verbs_connection_finish(c, &record, k % 2 == 0, why);
+        bool taken = verbs_connection_finish(c, &record, k % 2 == 0, 0x4001, why);
         if (!taken) assert_true(why[0] != '\0');
         accepted += taken;
         verbs_connection_free(c);

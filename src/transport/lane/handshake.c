@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "topo/machine.h"
+#include "transport/lane/flow_label.h"
 #include "transport/lane/lane.h"
 
 static enum rail_result failed(struct handshake *h, enum rail_result result, const char *what, int error)
@@ -197,7 +198,7 @@ static enum rail_result step_verbs(struct handshake *h)
     struct verbs_record theirs;
     RAIL_TRY(read_frame(h, &frame));
     if (!take_record(h, &frame, &theirs)) return failed(h, RAIL_E_REMOTE, "a frame that is no verbs record", 0);
-    if (!verbs_connection_finish(h->verbs, &theirs, false, h->verbs_why)) without(h);
+    if (!verbs_connection_finish(h->verbs, &theirs, false, flow_label(&h->theirs), h->verbs_why)) without(h);
     return RAIL_OK;
 }
 
@@ -206,7 +207,7 @@ static enum rail_result answer_record(struct handshake *h, const struct verbs_re
 {
     struct verbs_record record;
     h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
-    if (h->verbs && !verbs_connection_finish(h->verbs, theirs, true, h->verbs_why)) without(h);
+    if (h->verbs && !verbs_connection_finish(h->verbs, theirs, true, flow_label(&h->mine), h->verbs_why)) without(h);
     if (!h->verbs) verbs_record_decline(&record, h->verbs_why);
     return send_record(h, &record);
 }

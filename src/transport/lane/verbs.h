@@ -138,8 +138,9 @@ _Static_assert(sizeof(struct verbs_record) == 288, "the record has no padding");
 
 /* A queue pair in INIT with all receives posted, and what to tell. NULL with `why`. The caller's. */
 struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct verbs_record *ours, char *why);
-/* To RTS. `first`: we connect. False with `why`: declined, or they do not go together. */
-bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first, char *why);
+/* To RTS. `first`: we connect; flow_label: flow_label.h. False with `why`: declined, or they do not go together. */
+bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first,
+                             uint32_t flow_label, char *why);
 /* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and destroys
  * it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out. Memory that the
  * device may still reach because it refused is never given back. NULL is nothing. */
@@ -147,7 +148,7 @@ void verbs_connection_free(struct verbs_connection *connection);
 /* In a forked child: the descriptors are closed, everything else is the parent's. */
 void verbs_port_abandon(struct verbs_port *port);
 void verbs_connection_abandon(struct verbs_connection *connection);
-/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...)" */
+/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...), flow label 0x1234 (UDP source port 49999)" */
 const char *verbs_connection_text(const struct verbs_connection *connection);
 int verbs_connection_event_fd(const struct verbs_connection *connection);
 void verbs_record_decline(struct verbs_record *out, const char *why);

@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "base/memory.h"
+#include "transport/lane/flow_label.h"
 
 void verbs_record_decline(struct verbs_record *out, const char *why)
 {
@@ -214,9 +215,14 @@ static bool choose_gids(struct verbs_connection *c, const struct verbs_record *r
     out->grh.sgid_index = (uint8_t)a->index;
     out->grh.hop_limit = HOP_LIMIT;
     out->grh.traffic_class = c->port->settings.traffic_class;
-    /* Different queue pairs by different routes: what switches hash on comes of it (Soft-RoCE: of the queue pair). */
-    out->grh.flow_label = (c->qp->qp_num * 2654435761u ^ r->queue_pair) & 0xfffff;
     return true;
+}
+
+static void set_route(struct verbs_connection *c, uint32_t flow_label, struct ibv_ah_attr *out)
+{
+    size_t at = strlen(c->text);
+    out->grh.flow_label = flow_label;
+    snprintf(c->text + at, sizeof c->text - at, ", flow label %#x (UDP source port %u)", flow_label, flow_label_port(flow_label));
 }
 
 static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, const struct ibv_ah_attr *way, char *why)
@@ -240,10 +246,12 @@ static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, c
     return true;
 }
 
-bool verbs_connection_finish(struct verbs_connection *c, const struct verbs_record *theirs, bool first, char *why)
+bool verbs_connection_finish(struct verbs_connection *c, const struct verbs_record *theirs, bool first,
+                             uint32_t flow_label, char *why)
 {
     struct ibv_ah_attr way;
     if (!check_record(theirs, c->port, why) || !choose_gids(c, theirs, first, &way, why)) return false;
+    if (way.is_global) set_route(c, flow_label, &way);
     if (!to_ready(c, theirs, &way, why)) return false;
     c->their_ring = theirs->ring_address;
     c->their_key = theirs->ring_key;
@@ -324,9 +332,10 @@ struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct 
     return NULL;
 }
 
-bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first, char *why)
+bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first,
+                             uint32_t flow_label, char *why)
 {
-    (void)connection, (void)theirs, (void)first, (void)why;
+    (void)connection, (void)theirs, (void)first, (void)flow_label, (void)why;
     return false;
 }
 

@@ -96,13 +96,15 @@ void net_fork_handlers_add(void)
  * another empty, and a lane that has a route for itself has no sibling on it to be compared with. */
 enum { LANES_PER_ROUTE = 2 };
 
-static uint32_t sockets_per_rail(void)
+uint32_t net_lanes_per_rail(bool rdma)
 {
+    int64_t queue_pairs = rail_param_int(RAIL_PARAM_NCCL_IB_QPS_PER_CONNECTION);
     int64_t threads = rail_param_int(RAIL_PARAM_NCCL_SOCKET_NTHREADS);
     int64_t each = rail_param_int(RAIL_PARAM_NCCL_NSOCKS_PERTHREAD);
     int64_t routes = rail_param_int(RAIL_PARAM_ROUTES);
-    int64_t n = (threads > 0 ? threads : 1) * (each > 0 ? each : 1);
-    if (threads <= 0 && each <= 0 && routes > 1) n = LANES_PER_ROUTE * routes;
+    bool chosen = rdma ? queue_pairs > 0 : threads > 0 || each > 0;
+    int64_t n = rdma ? queue_pairs : (threads > 0 ? threads : 1) * (each > 0 ? each : 1);
+    if (!chosen) n = routes > 1 ? LANES_PER_ROUTE * routes : 1;
     return (uint32_t)(n < NET_SOCKETS_PER_RAIL_MAX ? n : NET_SOCKETS_PER_RAIL_MAX);
 }
 
@@ -148,12 +150,13 @@ static void device_of(const struct machine_interface *nic, struct net_interface 
     else if (why[0]) RAIL_INFO(RAIL_NET, "%s uses TCP: %s", nic->name, why);
 }
 
-/* NCCL_NET=IB wants devices; the chunk must fit. */
+/* NCCL_NET=IB wants devices; the chunk must fit; all rails have as many lanes. */
 static enum rail_result devices_settle(struct net_config *config)
 {
     uint32_t n = 0;
     for (uint32_t i = 0; i < config->n_rails; i++) n += config->rails[i].device[0] != '\0';
     config->verbs = verbs_settings();
+    config->sockets_per_rail = net_lanes_per_rail(n > 0);
     if (n > 0 && config->chunk_bytes > CHUNK_BYTES_RDMA) config->chunk_bytes = CHUNK_BYTES_RDMA;
     if (n > 0 || !net_is("IB")) return RAIL_OK;
     return rail_fail(RAIL_E_SYSTEM, "NCCL_NET=IB, but no RDMA device belongs to any of the %u interfaces chosen (%s, ...): looked "
@@ -269,7 +272,6 @@ static enum rail_result configure(struct net *net)
     if (net->config.n_rails == 0) {
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
-        config.sockets_per_rail = sockets_per_rail();
         config.repairs = rail_param_int(RAIL_PARAM_REPAIR) != 0;
         config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
         config.repairs = rail_param_bool(RAIL_PARAM_REPAIR);

@@ -326,6 +326,7 @@ struct net {
 /* net.c: the process's instance. */
 struct net *net_default(void);
 void net_fork_handlers_add(void); /* after the service's own are there */
+uint32_t net_lanes_per_rail(bool rdma); /* as the variables want it; rdma: some rail has a device */
 enum rail_result net_create(const struct net_config *config, struct net **out);
 /* Tests only: everything must be closed. Blocks until the service thread is out. */
 void net_destroy(struct net *net);
