@@ -110,9 +110,11 @@ static int gids(const char *device, int port, struct ibverbs_gid *out, int room)
     return ibverbs_gids_below("/sys", device, port, out, room);
 }
 
-#define FUNCTION(name) {"ibv_" #name, offsetof(struct ibverbs, name)}
+/* What is missing of these costs a feature. */
+#define OPTIONAL(name) {"ibv_" #name, offsetof(struct ibverbs, name), true}
+#define FUNCTION(name) {"ibv_" #name, offsetof(struct ibverbs, name), false}
 
-static const struct { const char *name; size_t at; } names[] = {
+static const struct { const char *name; size_t at; bool optional; } names[] = {
     FUNCTION(fork_init),           FUNCTION(get_device_list),      FUNCTION(free_device_list),
     FUNCTION(get_device_name),     FUNCTION(open_device),          FUNCTION(close_device),
     FUNCTION(query_device),        FUNCTION(query_port),           FUNCTION(get_async_event),
@@ -120,7 +122,8 @@ static const struct { const char *name; size_t at; } names[] = {
     FUNCTION(reg_mr),              FUNCTION(dereg_mr),             FUNCTION(create_comp_channel),
     FUNCTION(destroy_comp_channel), FUNCTION(create_cq),           FUNCTION(destroy_cq),
     FUNCTION(get_cq_event),        FUNCTION(ack_cq_events),        FUNCTION(create_qp),
-    FUNCTION(modify_qp),           FUNCTION(destroy_qp),
+    FUNCTION(modify_qp),           FUNCTION(destroy_qp),           OPTIONAL(reg_mr_iova2),
+    OPTIONAL(query_ece),           OPTIONAL(set_ece),
 };
 
 /* The library's ibv_query_port fills the first part of the structure only (what follows came with later headers): callers
@@ -136,7 +139,7 @@ static void load(const char *path)
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         void *function = dlsym(library, names[i].name);
-        if (!function && !trouble[0])
+        if (!function && !names[i].optional && !trouble[0])
             snprintf(trouble, sizeof trouble, "%.100s has no %s: it is no libibverbs, or a very old one", path,
                      names[i].name);
         memcpy((char *)&functions + names[i].at, &function, sizeof function);

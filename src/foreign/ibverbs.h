@@ -17,6 +17,7 @@
 /* Macros of the same names as members. */
 #undef ibv_reg_mr
 #undef ibv_query_port
+#undef ibv_reg_mr_iova
 #endif
 #endif
 
@@ -35,6 +36,7 @@ struct ibv_qp_init_attr;
 struct ibv_send_wr;
 struct ibv_recv_wr;
 struct ibv_wc;
+struct ibv_ece;
 
 enum ibverbs_gid_kind { IBVERBS_GID_IB = 1, IBVERBS_GID_ROCE_V1 = 2, IBVERBS_GID_ROCE_V2 = 3 };
 
@@ -72,6 +74,10 @@ struct ibverbs {
     struct ibv_qp *(*create_qp)(struct ibv_pd *pd, struct ibv_qp_init_attr *attributes);
     int (*modify_qp)(struct ibv_qp *qp, struct ibv_qp_attr *attributes, int mask);
     int (*destroy_qp)(struct ibv_qp *qp);
+    /* May be NULL: older libraries have none of them. */
+    struct ibv_mr *(*reg_mr_iova2)(struct ibv_pd *pd, void *base, size_t bytes, uint64_t seen_at, unsigned access);
+    int (*query_ece)(struct ibv_qp *qp, struct ibv_ece *out); /* EOPNOTSUPP: the provider has none */
+    int (*set_ece)(struct ibv_qp *qp, struct ibv_ece *ece);
     /* Inline in the header. */
     int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *first, struct ibv_send_wr **bad);
     int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *first, struct ibv_recv_wr **bad);

@@ -14,7 +14,7 @@ enum { DEVICES = 16, QPS = 512, SENDS = 256, CALLS = 32, EVENTS = 1024, GIDS = 2
 
 #define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fault_verbs: %s:%d: %s\n", __FILE__, __LINE__, #condition); abort(); } } while (0)
 
-struct fake_device { struct ibv_device device; char name[16]; bool held, loses, down; int family; };
+struct fake_device { struct ibv_device device; char name[16]; bool held, loses, down; int family; struct ibv_ece ece; };
 
 struct fake_context {
     struct ibv_context context;
@@ -48,6 +48,7 @@ struct fake_qp {
     int to_acknowledge;            /* events */
     uint32_t flow_label;
     uint64_t bytes;
+    struct ibv_ece ece; /* set */
 };
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -315,6 +316,7 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *base, size_t bytes, int ac
         m->next = mrs;
         mrs = m;
         begins(pd->context);
+        figures.relaxed += (access & IBV_ACCESS_RELAXED_ORDERING) != 0;
         if (++registered > figures.registered_most) figures.registered_most = registered;
     }
     UNLOCKED;
@@ -330,11 +332,21 @@ static int dereg_mr(struct ibv_mr *mr)
         while (*at != m) at = &(*at)->next;
         *at = m->next;
         registered--;
+        figures.relaxed -= (m->access & IBV_ACCESS_RELAXED_ORDERING) != 0;
         ends(mr->context);
         free(m);
     }
     UNLOCKED;
     return error;
+}
+
+static struct ibv_mr *reg_mr_iova2(struct ibv_pd *pd, void *base, size_t bytes, uint64_t seen_at, unsigned access)
+{
+    MUST(seen_at == (uintptr_t)base);
+    LOCKED;
+    int error = call("reg_mr_iova2");
+    UNLOCKED;
+    return error ? NULL : reg_mr(pd, base, bytes, (int)access);
 }
 
 static struct ibv_comp_channel *create_comp_channel(struct ibv_context *context)
@@ -569,6 +581,42 @@ static int modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
     return error;
 }
 
+/* ---- enhanced connections ---- */
+
+void fault_verbs_ece(int device, uint32_t vendor, uint32_t options)
+{
+    LOCKED;
+    devices[device].ece = (struct ibv_ece){.vendor_id = vendor, .options = options};
+    UNLOCKED;
+}
+
+/* What was set, else what the device knows. */
+static int query_ece(struct ibv_qp *qp, struct ibv_ece *out)
+{
+    LOCKED;
+    const struct fake_qp *q = of_qp(qp);
+    struct ibv_ece known = of_context(qp->context)->at->ece;
+    int error = call("query_ece");
+    if (!error && known.vendor_id == 0) error = EOPNOTSUPP;
+    if (!error) *out = q->ece.vendor_id ? q->ece : known;
+    UNLOCKED;
+    return error;
+}
+
+/* Before RTR, of the same vendor; what the device does not know of it falls away. */
+static int set_ece(struct ibv_qp *qp, struct ibv_ece *ece)
+{
+    LOCKED;
+    struct fake_qp *q = of_qp(qp);
+    struct ibv_ece known = of_context(qp->context)->at->ece;
+    int error = call("set_ece");
+    MUST(qp->state == IBV_QPS_INIT && ece->vendor_id != 0);
+    if (!error && (known.vendor_id != ece->vendor_id || ece->comp_mask != 0)) error = EINVAL;
+    if (!error) q->ece = (struct ibv_ece){.vendor_id = ece->vendor_id, .options = ece->options & known.options};
+    UNLOCKED;
+    return error;
+}
+
 static int post_recv(struct ibv_qp *qp, struct ibv_recv_wr *wr, struct ibv_recv_wr **bad)
 {
     LOCKED;
@@ -710,6 +758,7 @@ struct fault_verbs_figures fault_verbs_figures(void)
 {
     LOCKED;
     struct fault_verbs_figures f = figures;
+    f.registered = registered;
     UNLOCKED;
     return f;
 }
@@ -720,7 +769,8 @@ int fault_verbs_qps(struct fault_verbs_qp *out, int room)
     LOCKED;
     for (const struct fake_qp *q = qps; q; q = q->next) {
         if (q->qp.state != IBV_QPS_RTS) continue;
-        if (n < room) out[n] = (struct fault_verbs_qp){(int)(device_of(q) - devices), q->qp.qp_num, q->peer, q->flow_label, q->bytes};
+        if (n < room) out[n] = (struct fault_verbs_qp){(int)(device_of(q) - devices), q->qp.qp_num, q->peer, q->flow_label,
+                                                        q->bytes, q->ece.vendor_id, q->ece.options};
         n++;
     }
     UNLOCKED;
@@ -728,6 +778,9 @@ int fault_verbs_qps(struct fault_verbs_qp *out, int room)
 }
 
 static const struct ibverbs functions = {
+    .reg_mr_iova2 = reg_mr_iova2,
+    .query_ece = query_ece,
+    .set_ece = set_ece,
     .fork_init = fork_init,
     .get_device_list = get_device_list,
     .free_device_list = free_device_list,
@@ -757,6 +810,16 @@ static const struct ibverbs functions = {
     .req_notify_cq = req_notify_cq,
     .gids = gids,
 };
+
+void fault_verbs_modern(bool modern)
+{
+    static struct ibverbs older;
+    older = functions;
+    older.reg_mr_iova2 = NULL;
+    older.query_ece = NULL;
+    older.set_ece = NULL;
+    ibverbs_replace(modern ? &functions : &older);
+}
 
 void fault_verbs_install(void)
 {

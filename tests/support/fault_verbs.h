@@ -35,6 +35,10 @@ void fault_verbs_give_up(int device);
 /* In every context that has the device open. QP events name each queue pair of it. */
 void fault_verbs_event(int device, enum ibv_event_type type);
 void fault_verbs_port(int device, bool active); /* the port's state, with its event */
+/* Enhanced connections: what a device knows; vendor 0 (as installed): none. */
+void fault_verbs_ece(int device, uint32_t vendor, uint32_t options);
+/* Whether the table has the members that older libraries lack (reg_mr_iova2, query_ece, set_ece). */
+void fault_verbs_modern(bool modern);
 /* GIDs of a device are of this family from now on: 4, 6; 0: it has none. */
 void fault_verbs_family(int device, int family);
 
@@ -43,6 +47,7 @@ struct fault_verbs_figures {
     uint64_t not_ready;      /* writes that found no receive posted */
     int objects;             /* contexts, domains, regions, channels, queues that are open */
     int registered_most;
+    int registered, relaxed; /* now; of them for relaxed ordering */
 };
 struct fault_verbs_figures fault_verbs_figures(void);
 
@@ -51,6 +56,7 @@ struct fault_verbs_qp {
     int device;
     uint32_t number, peer, flow_label;
     uint64_t bytes; /* carried out */
+    uint32_t ece_vendor, ece_options; /* that it was set to */
 };
 int fault_verbs_qps(struct fault_verbs_qp *out, int room);
 

@@ -208,7 +208,8 @@ static enum rail_result answer_record(struct handshake *h, const struct verbs_re
     struct verbs_record record;
     h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
     if (h->verbs && !verbs_connection_finish(h->verbs, theirs, true, flow_label(&h->mine), h->verbs_why)) without(h);
-    if (!h->verbs) verbs_record_decline(&record, h->verbs_why);
+    if (h->verbs) verbs_connection_answer(h->verbs, &record);
+    else verbs_record_decline(&record, h->verbs_why);
     return send_record(h, &record);
 }
 

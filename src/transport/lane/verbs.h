@@ -44,6 +44,8 @@ struct verbs_settings {
     uint8_t retries;       /* 7: for ever on Soft-RoCE; a lane is found dead by silence before that */
     uint8_t service_level, traffic_class;
     uint16_t pkey_index;
+    uint8_t relaxed_ordering; /* 0 no; 1 yes, and a warning where it cannot be; 2 where it can be */
+    bool ece;              /* enhanced connection establishment, where both devices have it */
 };
 
 struct verbs_port {
@@ -57,6 +59,8 @@ struct verbs_port {
     uint8_t rail[16];            /* the rail's own address */
     bool is_ethernet;
     int event_fd;                /* readable: verbs_port_event() */
+    bool relaxed;                /* registers memory for relaxed ordering */
+    bool ece;                    /* asks for enhanced connections */
     bool down, fatal;            /* by events: the port; the device, for good */
     bool useless;                /* it does not register memory: no new lanes */
     bool complained;             /* what has to be said about falling back to TCP was said at WARN */
@@ -77,6 +81,9 @@ struct verbs_port {
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why);
 void verbs_port_close(struct verbs_port *port);
+
+/* Registers memory with it, as the settings want it; NULL with errno. verbs_port.c says what relaxed ordering may do. */
+struct ibv_mr *verbs_port_register(struct verbs_port *port, void *base, size_t bytes, int access);
 
 /* What one asynchronous event means for lanes. */
 enum verbs_news {
@@ -132,7 +139,8 @@ struct verbs_record {
     uint8_t is_ethernet;
     uint32_t n_gids;
     struct { uint8_t raw[16]; uint16_t index; uint8_t kind, is_rails; } gids[GID_OFFER_MAX];
-    char why[84];
+    char why[72];
+    uint32_t ece_vendor, ece_options, ece_mask; /* struct ibv_ece; vendor 0: none */
 };
 _Static_assert(sizeof(struct verbs_record) == 288, "the record has no padding");
 
@@ -141,6 +149,8 @@ struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct 
 /* To RTS. `first`: we connect; flow_label: flow_label.h. False with `why`: declined, or they do not go together. */
 bool verbs_connection_finish(struct verbs_connection *connection, const struct verbs_record *theirs, bool first,
                              uint32_t flow_label, char *why);
+/* After finish, where `ours` is sent after it: with what the device has accepted of what theirs offered. */
+void verbs_connection_answer(const struct verbs_connection *connection, struct verbs_record *ours);
 /* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and destroys
  * it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out. Memory that the
  * device may still reach because it refused is never given back. NULL is nothing. */
@@ -148,7 +158,7 @@ void verbs_connection_free(struct verbs_connection *connection);
 /* In a forked child: the descriptors are closed, everything else is the parent's. */
 void verbs_port_abandon(struct verbs_port *port);
 void verbs_connection_abandon(struct verbs_connection *connection);
-/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...), flow label 0x1234 (UDP source port 49999)" */
+/* "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (...), flow label 0x1234 (UDP source port 49999), enhanced (...)" */
 const char *verbs_connection_text(const struct verbs_connection *connection);
 int verbs_connection_event_fd(const struct verbs_connection *connection);
 void verbs_record_decline(struct verbs_record *out, const char *why);

@@ -40,6 +40,9 @@ void verbs_record_swap(struct verbs_record *r)
     r->n_receives = htole32(r->n_receives);
     r->lid = htole16(r->lid);
     r->n_gids = htole32(r->n_gids);
+    r->ece_vendor = htole32(r->ece_vendor);
+    r->ece_options = htole32(r->ece_options);
+    r->ece_mask = htole32(r->ece_mask);
     for (int i = 0; i < GID_OFFER_MAX; i++) r->gids[i].index = htole16(r->gids[i].index);
 }
 
@@ -63,8 +66,8 @@ static bool register_memory(struct verbs_connection *c, char *why)
     if (memory == MAP_FAILED) return no(why, "mmap for a ring", p, errno);
     c->memory = memory;
     c->heads = c->memory + VERBS_RING_BYTES;
-    c->ring_mr = p->f->reg_mr(p->pd, c->memory, VERBS_RING_BYTES, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-    if (c->ring_mr) c->heads_mr = p->f->reg_mr(p->pd, c->heads, VERBS_SENDS * VERBS_HEAD_BYTES, IBV_ACCESS_LOCAL_WRITE);
+    c->ring_mr = verbs_port_register(p, c->memory, VERBS_RING_BYTES, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+    if (c->ring_mr) c->heads_mr = verbs_port_register(p, c->heads, VERBS_SENDS * VERBS_HEAD_BYTES, IBV_ACCESS_LOCAL_WRITE);
     if (c->ring_mr && c->heads_mr) return true;
     int error = errno;
     snprintf(why, VERBS_WHY_BYTES, "ibv_reg_mr of %zu bytes on %s: %s%s", c->memory_bytes, p->name, strerror(error),
@@ -115,6 +118,18 @@ static bool to_init(struct verbs_connection *c, char *why)
     return error == 0 || no(why, "ibv_post_recv", p, error);
 }
 
+/* What the device could do beyond the specification; vendor 0: nothing. */
+static struct ibv_ece offer_ece(struct verbs_connection *c)
+{
+    struct verbs_port *p = c->port;
+    struct ibv_ece ece = {0};
+    int error = p->ece ? p->f->query_ece(c->qp, &ece) : 0;
+    if (error == 0) return ece;
+    p->ece = false;
+    RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): ibv_query_ece: %s", p->name, strerror(error));
+    return (struct ibv_ece){0};
+}
+
 static bool describe(struct verbs_connection *c, struct verbs_record *out, char *why)
 {
     struct verbs_port *p = c->port;
@@ -139,6 +154,8 @@ static bool describe(struct verbs_connection *c, struct verbs_record *out, char 
         .n_receives = VERBS_RECEIVES, .lid = attr.lid, .mtu = (uint8_t)attr.active_mtu, .is_ethernet = p->is_ethernet,
         .n_gids = (uint32_t)c->n_offers,
     };
+    struct ibv_ece ece = offer_ece(c);
+    out->ece_vendor = ece.vendor_id, out->ece_options = ece.options, out->ece_mask = ece.comp_mask;
     for (int i = 0; i < c->n_offers; i++) {
         memcpy(out->gids[i].raw, c->offers[i].gid.raw, 16);
         out->gids[i].index = c->offers[i].gid.index;
@@ -225,7 +242,46 @@ static void set_route(struct verbs_connection *c, uint32_t flow_label, struct ib
     snprintf(c->text + at, sizeof c->text - at, ", flow label %#x (UDP source port %u)", flow_label, flow_label_port(flow_label));
 }
 
-static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, const struct ibv_ah_attr *way, char *why)
+/* Enhanced connection establishment: the accepter offers (its record is the first), the connecter's device takes what it
+ * knows of it, and the accepter's is told that. Where the connecter cannot, nothing was agreed on, and nothing is lost; the
+ * accepter has no choice any more. */
+static bool set_ece(struct verbs_connection *c, const struct verbs_record *r, bool first, char *why)
+{
+    struct verbs_port *p = c->port;
+    struct ibv_ece ece = {.vendor_id = r->ece_vendor, .options = r->ece_options, .comp_mask = r->ece_mask};
+    if (!p->ece || ece.vendor_id == 0) return true;
+    int error = p->f->set_ece(c->qp, &ece);
+    if (error == 0) {
+        c->ece = ece;
+        return true;
+    }
+    if (first) {
+        RAIL_INFO(RAIL_NET, "%s: a connection is not enhanced: ibv_set_ece(vendor %#x, options %#x): %s", p->name, ece.vendor_id,
+                  ece.options, strerror(error));
+        return true;
+    }
+    p->ece = false; /* the next one does without */
+    return no(why, "ibv_set_ece", p, error);
+}
+
+/* In RTR: what the device has made of it. */
+static void take_ece(struct verbs_connection *c, bool first)
+{
+    if (first && c->ece.vendor_id != 0 && c->port->f->query_ece(c->qp, &c->ece) != 0) c->ece.vendor_id = 0;
+    size_t at = strlen(c->text);
+    if (c->ece.vendor_id != 0)
+        snprintf(c->text + at, sizeof c->text - at, ", enhanced (vendor %#x, options %#x)", c->ece.vendor_id, c->ece.options);
+}
+
+void verbs_connection_answer(const struct verbs_connection *c, struct verbs_record *ours)
+{
+    ours->ece_vendor = c->ece.vendor_id;
+    ours->ece_options = c->ece.options;
+    ours->ece_mask = c->ece.comp_mask;
+}
+
+static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, const struct ibv_ah_attr *way, bool first,
+                     char *why)
 {
     const struct verbs_port *p = c->port;
     struct ibv_qp_attr rtr = {
@@ -235,6 +291,7 @@ static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, c
     int error = p->f->modify_qp(c->qp, &rtr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
                                              IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
     if (error != 0) return no(why, "ibv_modify_qp to RTR", p, error);
+    take_ece(c, first);
     struct ibv_qp_attr rts = {
         .qp_state = IBV_QPS_RTS, .timeout = p->settings.timeout, .retry_cnt = p->settings.retries,
         .rnr_retry = RNR_FOR_EVER, .sq_psn = (uint32_t)c->told_units, .max_rd_atomic = 1,
@@ -252,7 +309,7 @@ bool verbs_connection_finish(struct verbs_connection *c, const struct verbs_reco
     struct ibv_ah_attr way;
     if (!check_record(theirs, c->port, why) || !choose_gids(c, theirs, first, &way, why)) return false;
     if (way.is_global) set_route(c, flow_label, &way);
-    if (!to_ready(c, theirs, &way, why)) return false;
+    if (!set_ece(c, theirs, first, why) || !to_ready(c, theirs, &way, first, why)) return false;
     c->their_ring = theirs->ring_address;
     c->their_key = theirs->ring_key;
     c->their_units = theirs->ring_bytes / VERBS_UNIT_BYTES;
@@ -325,6 +382,11 @@ int verbs_connection_event_fd(const struct verbs_connection *c) { return c->chan
 void verbs_connection_abandon(struct verbs_connection *c) { close(c->channel->fd); }
 
 #else
+
+void verbs_connection_answer(const struct verbs_connection *connection, struct verbs_record *ours)
+{
+    (void)connection, (void)ours;
+}
 
 struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct verbs_record *ours, char *why)
 {

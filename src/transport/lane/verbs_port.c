@@ -52,6 +52,36 @@ static bool ask_port(struct verbs_port *p, char *why)
     return true;
 }
 
+static void choose_options(struct verbs_port *p)
+{
+    p->ece = p->settings.ece && p->f->query_ece && p->f->set_ece;
+    if (p->settings.ece && !p->ece)
+        RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): this libibverbs has no ibv_query_ece", p->name);
+    p->relaxed = p->settings.relaxed_ordering != 0 && p->f->reg_mr_iova2;
+    if (p->settings.relaxed_ordering == 1 && !p->relaxed)
+        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): this libibverbs has no ibv_reg_mr_iova2; take one of "
+                  "rdma-core 28 or later", p->name);
+}
+
+/* Writes of a device into memory registered for relaxed ordering may overtake one another on PCI Express, which some roots
+ * need to be fast. Nothing here looks at a ring before a completion has said what is in it; completions are not relaxed, and
+ * what is not overtakes nothing. */
+struct ibv_mr *verbs_port_register(struct verbs_port *p, void *base, size_t bytes, int access)
+{
+    if (!p->relaxed) return p->f->reg_mr(p->pd, base, bytes, access);
+    struct ibv_mr *mr = p->f->reg_mr_iova2(p->pd, base, bytes, (uintptr_t)base, (unsigned)access | IBV_ACCESS_RELAXED_ORDERING);
+    if (mr || (errno != EINVAL && errno != EOPNOTSUPP)) return mr;
+    int error = errno;
+    mr = p->f->reg_mr(p->pd, base, bytes, access);
+    if (!mr) return NULL;
+    p->relaxed = false;
+    if (p->settings.relaxed_ordering == 1)
+        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): ibv_reg_mr_iova2: %s", p->name, strerror(error));
+    else
+        RAIL_INFO(RAIL_NET, "%s: no relaxed ordering: ibv_reg_mr_iova2: %s", p->name, strerror(error));
+    return mr;
+}
+
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why)
 {
@@ -91,6 +121,7 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
         goto failed;
     }
     p->event_fd = p->context->async_fd;
+    choose_options(p);
     *out = p;
     return RAIL_OK;
 failed:

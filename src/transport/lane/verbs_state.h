@@ -37,7 +37,8 @@ struct verbs_connection {
     uint8_t mtu;
     uint16_t lid;
     uint32_t inline_bytes;
-    char text[2 * GID_TEXT_BYTES + 64];
+    struct ibv_ece ece; /* in force; vendor 0: none */
+    char text[2 * GID_TEXT_BYTES + 128];
     struct verbs_leaving leaving;
     const struct lane_sink *sink;       /* of the lane that it was, once that has closed it, */
     void *lent[VERBS_SENDS];            /* and whose payloads were out then */

@@ -228,7 +228,7 @@ static const struct ibv_mr *key_of(struct verbs_connection *c, struct lane_memor
 {
     struct verbs_port *p = c->port;
     if (m->at[p->place]) return m->at[p->place];
-    m->at[p->place] = p->f->reg_mr(p->pd, m->base, m->bytes, IBV_ACCESS_LOCAL_WRITE);
+    m->at[p->place] = verbs_port_register(p, m->base, m->bytes, IBV_ACCESS_LOCAL_WRITE);
     m->port[p->place] = p;
     p->n_registrations++;
     if (m->at[p->place]) return m->at[p->place];

@@ -132,6 +132,8 @@ static struct verbs_settings verbs_settings(void)
         .service_level = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_SL),
         .traffic_class = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_TC),
         .pkey_index = (uint16_t)rail_param_int(RAIL_PARAM_NCCL_IB_PKEY),
+        .relaxed_ordering = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_PCI_RELAXED_ORDERING),
+        .ece = rail_param_bool(RAIL_PARAM_NCCL_IB_ECE_ENABLE),
     };
 }
 
