@@ -14,7 +14,7 @@ enum { DEVICES = 16, QPS = 512, SENDS = 256, CALLS = 32, EVENTS = 1024, GIDS = 2
 
 #define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fault_verbs: %s:%d: %s\n", __FILE__, __LINE__, #condition); abort(); } } while (0)
 
-struct fake_device { struct ibv_device device; char name[16]; bool held, loses, down; int family; struct ibv_ece ece; };
+struct fake_device { struct ibv_device device; char name[16]; bool held, loses, down, infiniband; int family; struct ibv_ece ece; };
 
 struct fake_context {
     struct ibv_context context;
@@ -185,7 +185,7 @@ static int query_port(struct ibv_context *c, uint8_t port, struct ibv_port_attr 
         MUST(port == 1);
         out->state = of_context(c)->at->down ? IBV_PORT_DOWN : IBV_PORT_ACTIVE;
         out->active_mtu = IBV_MTU_4096;
-        out->link_layer = IBV_LINK_LAYER_ETHERNET;
+        out->link_layer = of_context(c)->at->infiniband ? IBV_LINK_LAYER_INFINIBAND : IBV_LINK_LAYER_ETHERNET;
     }
     UNLOCKED;
     return error;
@@ -265,6 +265,13 @@ void fault_verbs_port(int device, bool active)
     devices[device].down = !active;
     UNLOCKED;
     fault_verbs_event(device, active ? IBV_EVENT_PORT_ACTIVE : IBV_EVENT_PORT_ERR);
+}
+
+void fault_verbs_infiniband(int device, bool infiniband)
+{
+    LOCKED;
+    devices[device].infiniband = infiniband;
+    UNLOCKED;
 }
 
 void fault_verbs_family(int device, int family)
@@ -679,6 +686,8 @@ static bool carry_out(struct fake_qp *q, const struct fake_send *s)
     }
     figures.bytes += bytes;
     q->bytes += bytes;
+    figures.plain += !immediate && bytes > 0;
+    if (immediate && bytes > figures.immediate_most) figures.immediate_most = bytes;
     if (immediate) {
         struct ibv_wc wc = {.status = IBV_WC_SUCCESS, .opcode = IBV_WC_RECV_RDMA_WITH_IMM, .wc_flags = IBV_WC_WITH_IMM,
                             .byte_len = (uint32_t)bytes, .imm_data = s->immediate, .qp_num = p->qp.qp_num};

@@ -37,6 +37,7 @@ void fault_verbs_event(int device, enum ibv_event_type type);
 void fault_verbs_port(int device, bool active); /* the port's state, with its event */
 /* Enhanced connections: what a device knows; vendor 0 (as installed): none. */
 void fault_verbs_ece(int device, uint32_t vendor, uint32_t options);
+void fault_verbs_infiniband(int device, bool infiniband); /* else Ethernet */
 /* Whether the table has the members that older libraries lack (reg_mr_iova2, query_ece, set_ece). */
 void fault_verbs_modern(bool modern);
 /* GIDs of a device are of this family from now on: 4, 6; 0: it has none. */
@@ -46,6 +47,8 @@ struct fault_verbs_figures {
     uint64_t requests, signalled, bytes;
     uint64_t not_ready;      /* writes that found no receive posted */
     int objects;             /* contexts, domains, regions, channels, queues that are open */
+    uint64_t immediate_most; /* bytes of the largest write with immediate */
+    uint64_t plain;          /* writes of something without one */
     int registered_most;
     int registered, relaxed; /* now; of them for relaxed ordering */
 };

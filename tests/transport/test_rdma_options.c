@@ -1,5 +1,6 @@
-/* test_rdma_options.c - what devices can do beyond the least: relaxed ordering, enhanced connections. They have it or have
- * not, and agree or do not; whatever they answer, lanes work. The devices are fault_verbs.h's. */
+/* test_rdma_options.c - what devices and fabrics can do beyond the least: relaxed ordering, enhanced connections, adaptive
+ * routing. They have it or have not, and agree or do not; whatever they answer, lanes work. The devices are
+ * fault_verbs.h's. */
 #define FIXTURE_RDMA
 #include "transport/lane/flow_label.h"
 #include "transport/net_flows.h"
@@ -13,7 +14,7 @@ static struct verbs_port *port_of(int device, uint8_t relaxed_ordering, bool ece
 {
     struct verbs_settings settings = fixture_config(1, 1).verbs;
     struct verbs_port *port = NULL;
-    char why[VERBS_WHY_BYTES], name[16];
+    char why[VERBS_WHY_BYTES], name[32];
     uint8_t rail[16] = {[10] = 0xff, 0xff, 127, 0, (uint8_t)(device + 1), 1};
     settings.relaxed_ordering = relaxed_ordering;
     settings.ece = ece;
@@ -189,25 +190,27 @@ static void a_refusal_of_the_accepters_device_costs_one_connection(void **state)
 
 enum { RAILS = 2, SLOT = 262144, MESSAGES = 40 };
 
-/* How many of the rails came up by RDMA; what is sent arrives in any case. */
-static uint32_t carry(void)
+/* How many of the rails are by RDMA in the end; what is sent arrives in any case. `meanwhile`: now and then beside it. */
+static uint32_t carry_by(const struct verbs_settings *settings, uint64_t messages, void (*meanwhile)(uint64_t done))
 {
     struct pair p;
     struct net_config config = fixture_config(RAILS, 1);
+    config.verbs = *settings;
     pair_make(&p, &config);
     struct link *out = open_end(&p, 0, 0, true), *in = open_end(&p, 1, 0, false);
     struct flow flows[2] = {{.link = out, .sender = true}, {.link = in}};
     assert_true(drive_until_ready(&p, out));
     struct side sides[2] = {{.net = p.net[0]}, {.net = p.net[1]}};
-    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(30));
-    while ((flows[1].done < MESSAGES || sockets_up(p.net[0]) < RAILS || sockets_up(p.net[1]) < RAILS) && !rail_deadline_passed(deadline)) {
+    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(60));
+    while ((flows[1].done < messages || sockets_up(p.net[0]) < RAILS || sockets_up(p.net[1]) < RAILS) && !rail_deadline_passed(deadline)) {
         for (int k = 0; k < 2; k++) {
             bool moved = false;
-            if (flows[k].done < MESSAGES) assert_null(flow_step(&sides[k], &flows[k], &moved));
+            if (flows[k].done < messages) assert_null(flow_step(&sides[k], &flows[k], &moved));
+            if (moved && k && meanwhile) meanwhile(flows[k].done);
         }
         drive(&p);
     }
-    assert_int_equal(flows[1].done, MESSAGES);
+    assert_int_equal(flows[1].done, messages);
     uint32_t rdma = 0;
     for (uint32_t i = 0; i < p.net[0]->n_up; i++) rdma += p.net[0]->up[i]->lane.ops == &lane_verbs_ops;
     out->ops->close(out);
@@ -216,6 +219,12 @@ static uint32_t carry(void)
     if (fault_verbs_figures().objects != 0) print_error("%d objects are left\n", fault_verbs_figures().objects);
     assert_int_equal(fault_verbs_figures().objects, 0);
     return rdma;
+}
+
+static uint32_t carry(void)
+{
+    struct net_config config = fixture_config(RAILS, 1);
+    return carry_by(&config.verbs, MESSAGES, NULL);
 }
 
 static void lanes_work_with_all_of_it(void **state)
@@ -245,6 +254,61 @@ static void whichever_call_fails_lanes_work_without(void **state)
     assert_true(rdma > RAILS * runs * 3 / 4); /* only what the far end already counts on costs one, and memory that is not there */
 }
 
+/* ---- adaptive routing ---- */
+
+static void ports_split_on_infiniband_and_where_they_are_told_to(void **state)
+{
+    static const struct { int8_t wanted; bool infiniband; uint32_t split_bytes; } cases[] = {
+        {-1, false, UINT32_MAX}, {-1, true, 8192}, {0, true, UINT32_MAX}, {1, false, 8192},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct verbs_settings settings = fixture_config(1, 1).verbs;
+        struct verbs_port *port = NULL;
+        char why[VERBS_WHY_BYTES];
+        settings.adaptive_routing = cases[i].wanted;
+        settings.adaptive_bytes = 8192;
+        fault_verbs_install();
+        fault_verbs_infiniband(0, cases[i].infiniband);
+        assert_int_equal(verbs_port_open("fault0", 1, &settings, (uint8_t[16]){0}, 0, &port, why), RAIL_OK);
+        assert_int_equal(port->split_bytes, cases[i].split_bytes);
+        verbs_port_close(port);
+    }
+}
+
+static void large_payloads_go_apart_and_small_ones_with_their_headers(void **state)
+{
+    enum { MANY = 400, LIMIT = 8192 };
+    (void)state;
+    for (int8_t adaptive = 0; adaptive < 2; adaptive++) {
+        struct verbs_settings settings = fixture_config(1, 1).verbs;
+        settings.adaptive_routing = adaptive;
+        settings.adaptive_bytes = LIMIT;
+        fault_verbs_install();
+        assert_int_equal(carry_by(&settings, MANY, NULL), RAILS);
+        struct fault_verbs_figures f = fault_verbs_figures();
+        if (adaptive) assert_in_range(f.immediate_most, LANE_INLINE_BYTES, FRAME_BYTES + LIMIT);
+        else assert_true(f.immediate_most > FRAME_BYTES + LIMIT);
+        assert_int_equal(f.plain > 0, adaptive == 1);
+        assert_int_equal(f.not_ready, 0);
+    }
+}
+
+static void give_up_now_and_then(uint64_t done)
+{
+    if (done % 100 == 50) fault_verbs_give_up((int)(done / 100 % RAILS));
+}
+
+static void payloads_apart_survive_the_death_of_lanes(void **state)
+{
+    (void)state;
+    struct verbs_settings settings = fixture_config(1, 1).verbs;
+    settings.adaptive_routing = 1;
+    settings.adaptive_bytes = 0;
+    fault_verbs_install();
+    assert_int_equal(carry_by(&settings, 500, give_up_now_and_then), RAILS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +319,9 @@ int main(void)
         cmocka_unit_test(a_refusal_of_the_accepters_device_costs_one_connection),
         cmocka_unit_test(lanes_work_with_all_of_it),
         cmocka_unit_test(whichever_call_fails_lanes_work_without),
+        cmocka_unit_test(ports_split_on_infiniband_and_where_they_are_told_to),
+        cmocka_unit_test(large_payloads_go_apart_and_small_ones_with_their_headers),
+        cmocka_unit_test(payloads_apart_survive_the_death_of_lanes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -4,6 +4,9 @@
  *   frame --WRITE_WITH_IMM { header, payload straight from its slot } -->  ring: [frame|frame|   ]  --copied--> slot
  *           <---------- immediate: how much of the ring was consumed -----
  *
+ * Where the fabric routes packets adaptively a large payload is a plain write of its own, whose packets may overtake one
+ * another, and the header follows with the immediate.
+ *
  *   verbs_port        a port of a device, opened: protection domain, wishes           verbs_port.c
  *   verbs_connection  queue pair, queues, ring; the state machine by hand             verbs_connection.c
  *   lane_verbs_ops    the wire                                                        verbs_wire.c
@@ -46,6 +49,8 @@ struct verbs_settings {
     uint16_t pkey_index;
     uint8_t relaxed_ordering; /* 0 no; 1 yes, and a warning where it cannot be; 2 where it can be */
     bool ece;              /* enhanced connection establishment, where both devices have it */
+    int8_t adaptive_routing;  /* 1, 0; -1: on InfiniBand */
+    uint32_t adaptive_bytes;  /* payloads of more go apart then */
 };
 
 struct verbs_port {
@@ -61,6 +66,7 @@ struct verbs_port {
     int event_fd;                /* readable: verbs_port_event() */
     bool relaxed;                /* registers memory for relaxed ordering */
     bool ece;                    /* asks for enhanced connections */
+    uint32_t split_bytes;        /* larger payloads have a write of their own; UINT32_MAX: none has */
     bool down, fatal;            /* by events: the port; the device, for good */
     bool useless;                /* it does not register memory: no new lanes */
     bool complained;             /* what has to be said about falling back to TCP was said at WARN */

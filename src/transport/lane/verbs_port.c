@@ -54,6 +54,8 @@ static bool ask_port(struct verbs_port *p, char *why)
 
 static void choose_options(struct verbs_port *p)
 {
+    bool adaptive = p->settings.adaptive_routing < 0 ? !p->is_ethernet : p->settings.adaptive_routing > 0;
+    p->split_bytes = adaptive ? p->settings.adaptive_bytes : UINT32_MAX;
     p->ece = p->settings.ece && p->f->query_ece && p->f->set_ece;
     if (p->settings.ece && !p->ece)
         RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): this libibverbs has no ibv_query_ece", p->name);

@@ -2,7 +2,8 @@
  *
  * Out: a frame is one RDMA write with immediate to the next free place of their ring: { header, small payload } from a
  *      registered header, or inline, and a large payload straight from the memory that it lies in. A frame that would go
- *      over the ring's end begins at its start again, and the immediate says so.
+ *      over the ring's end begins at its start again, and the immediate says so. Where a payload goes apart it goes first:
+ *      what is written later is complete later, whichever way its packets took.
  * In:  the receive completion says that a frame is in the ring; its payload is copied to where it belongs.
  *
  * The immediate of every write tells what this end has consumed of its own ring and receives: that is the sender's room,
@@ -160,7 +161,7 @@ static uint32_t receives_free(const struct verbs_connection *c)
 
 /* A batch on its way to one post. */
 struct batch {
-    struct ibv_send_wr wr[BATCH + 1];
+    struct ibv_send_wr wr[BATCH + 1]; /* the last frame may have two */
     struct ibv_sge sge[BATCH + 1][2];
     uint32_t n;
 };
@@ -264,19 +265,29 @@ static void look_for_lost(struct verbs_connection *c)
     }
 }
 
+/* Ahead of its header, whose completion is this one's as well. */
+static void put_payload(struct verbs_connection *c, struct batch *b, const struct lane_out *out, const struct ibv_mr *key,
+                        uint64_t to)
+{
+    struct ibv_send_wr *wr = add(c, b, IBV_WR_RDMA_WRITE, false);
+    wr->sg_list[0] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
+    wr->num_sge = 1;
+    wr->wr.rdma.remote_addr = to;
+}
+
 static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
 {
     struct verbs_connection *c = of(lane);
     size_t bytes = out->head_bytes + out->payload_bytes;
     const struct ibv_mr *key = NULL;
     uint64_t at;
-    bool from_start, small = bytes <= c->inline_bytes;
+    bool from_start, split = out->payload_bytes > c->port->split_bytes;
     if (units_of(bytes) > c->their_units / 2) { /* more might never find room at the ring's end */
         snprintf(c->broken, sizeof c->broken, "a frame of %zu bytes is too long for a ring of %u", bytes,
                  c->their_units * VERBS_UNIT_BYTES);
         return false;
     }
-    if (sends_free(c) <= CREDIT_SENDS) {
+    if (sends_free(c) <= CREDIT_SENDS + (uint32_t)split) {
         look_for_lost(c);
         return false;
     }
@@ -291,6 +302,8 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
         return false;
     }
     if (!c->busy_since_ns) c->busy_since_ns = c->progress_ns = rail_now_ns();
+    uint64_t to = c->their_ring + at * VERBS_UNIT_BYTES;
+    if (split) put_payload(c, b, out, key, to + out->head_bytes);
     lane->sent_bytes += bytes;
     lane->unacked_bytes += bytes;
     lane->queued_bytes -= bytes;
@@ -298,10 +311,10 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
     uint8_t *head = c->heads + wr->wr_id % VERBS_SENDS * VERBS_HEAD_BYTES;
     memcpy(head, out->head, out->head_bytes);
     wr->sg_list[0] = (struct ibv_sge){(uintptr_t)head, out->head_bytes, c->heads_mr->lkey};
-    if (key) wr->sg_list[1] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
-    wr->num_sge = key ? 2 : 1;
-    if (small && !key) wr->send_flags |= IBV_SEND_INLINE;
-    wr->wr.rdma.remote_addr = c->their_ring + at * VERBS_UNIT_BYTES;
+    wr->num_sge = 1;
+    if (key && !split) wr->sg_list[wr->num_sge++] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
+    if (wr->num_sge == 1 && out->head_bytes <= c->inline_bytes) wr->send_flags |= IBV_SEND_INLINE;
+    wr->wr.rdma.remote_addr = to;
     wr->imm_data = htonl(counts(c) | IS_FRAME | (from_start ? FROM_START : 0));
     c->sent[wr->wr_id % VERBS_SENDS].owner = out->owner;
     lane->lent += out->owner != NULL;
@@ -318,7 +331,7 @@ static enum rail_result verbs_write(struct lane *lane)
         if (!put_frame(lane, &b, &lane->out[lane->out_first])) break;
         lane_pop(lane); /* its owner hears of it when it is done */
         moved = true;
-        if (b.n == BATCH && !post(c, &b)) break;
+        if (b.n >= BATCH && !post(c, &b)) break;
     }
     (void)post(c, &b);
     if (c->broken[0]) return failed(lane);
@@ -344,8 +357,9 @@ static enum rail_result take_frame(struct lane *lane, uint32_t written_bytes, bo
     frame_decode(&lane->in, at);
     /* A copy: what is in the ring may change under us if the far end is not what it should be. */
     uint32_t bytes = lane->in.payload_bytes;
-    if (written_bytes < FRAME_BYTES || bytes != written_bytes - FRAME_BYTES ||
-        units_of(written_bytes) > ring_units - offset)
+    size_t whole_bytes = FRAME_BYTES + (size_t)bytes;
+    /* Of one whose payload went apart the header was written last, alone. */
+    if ((written_bytes != whole_bytes && written_bytes != FRAME_BYTES) || units_of(whole_bytes) > ring_units - offset)
         return bad(lane, "a frame that is not as long as what was written");
     if (lane->in.number != lane->in_number) return bad(lane, "a frame with another number than was due");
     lane->in_number++;
@@ -354,8 +368,8 @@ static enum rail_result take_frame(struct lane *lane, uint32_t written_bytes, bo
     RAIL_TRY(lane->sink->begin(lane, &lane->in, &to));
     if (to) memcpy(to, at + FRAME_BYTES, bytes);
     lane->received_frames++;
-    lane->received_bytes += written_bytes;
-    c->in_units += skip + units_of(written_bytes);
+    lane->received_bytes += whole_bytes;
+    c->in_units += skip + units_of(whole_bytes);
     lane->owes = true;
     enum rail_result r = lane->sink->end(lane, &lane->in);
     lane->in_owner = NULL;

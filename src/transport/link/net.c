@@ -134,6 +134,8 @@ static struct verbs_settings verbs_settings(void)
         .pkey_index = (uint16_t)rail_param_int(RAIL_PARAM_NCCL_IB_PKEY),
         .relaxed_ordering = (uint8_t)rail_param_int(RAIL_PARAM_NCCL_IB_PCI_RELAXED_ORDERING),
         .ece = rail_param_bool(RAIL_PARAM_NCCL_IB_ECE_ENABLE),
+        .adaptive_routing = (int8_t)rail_param_int(RAIL_PARAM_NCCL_IB_ADAPTIVE_ROUTING),
+        .adaptive_bytes = (uint32_t)rail_param_int(RAIL_PARAM_NCCL_IB_AR_THRESHOLD),
     };
 }
 
