@@ -204,9 +204,13 @@ KERNEL_FN void group_combine(const uint32_t type, const int sorting, const int n
                              uint64_t at, uint64_t stride)
 {
     const int words = 4, is_signed = number_is_float(type) || number_is_signed(job->type);
+    const struct quad none = {{0, 0, 0, 0}};
     struct quad raw[4];
     struct combine_part sum[4], next;
     uint32_t s = 0;
+    /* Source 0 replaces it. Left without a value, the sum would hold its registers from the kernel's beginning on, in
+     * every branch its own: that spills (960 bytes of stack on sm_90). */
+    KERNEL_UNROLL for (int u = 0; u < n; u++) part_widen(type, words, sorting, job->op, &none, &sum[u]);
     KERNEL_NO_UNROLL do {
         quads_load(job->src[s] + at, stride, raw, n);
         if (!(number_bytes(type) == 1 && number_is_float(type)) && job->scale_mask >> s & 1)
@@ -275,8 +279,8 @@ KERNEL_FN struct quad word_combine(const uint32_t type, const int sorting, const
     const int words = words_of(type), is_signed = number_is_float(type) || number_is_signed(job->type);
     const uint32_t levels = job->balanced && job->n_src > 2 ? TREE_LEVELS : 1;
     struct tree tree = {{0, 0, 0, 0, 0, 0, 0}};
-    struct combine_part sum, next;
-    struct quad q;
+    struct combine_part sum = {{{0, 0, 0, 0}}, {0}}, next; /* as group_combine says */
+    struct quad q = {{0, 0, 0, 0}};
     uint32_t s = 0;
     KERNEL_NO_UNROLL do {
         q = word_load(job->src[s] + at, words, bytes);

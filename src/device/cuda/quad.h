@@ -21,8 +21,8 @@
 #include <string.h>
 #endif
 
-/* One of many large branches, a function of its own: inlined, what all of them compute would fill the registers together and
- * spill (3 KiB per thread on sm_90), and make the compilers slow. A call costs little beside a MOVE. */
+/* One of many large branches, a function of its own: inlined, they make the compilers three times as slow, the driver's
+ * too. A call costs little beside a MOVE. */
 #if KERNEL_CUDA
 #define KERNEL_BRANCH static __attribute__((device)) __attribute__((noinline))
 #define KERNEL_APART(p) asm volatile("" : "+l"(p))
