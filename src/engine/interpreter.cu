@@ -96,7 +96,8 @@ KERNEL_FN void plan_begin(const struct worker *w)
 
 /* ---- work ------------------------------------------------------------------------------------------------------------- */
 
-/* This block's part of input into output: of a communicator of one rank. */
+/* This block's part of the inputs into output: one input of a communicator of one rank, several where the kernel's
+ * arithmetic alone is measured. */
 KERNEL_FN enum leader copy_run(const struct worker *w)
 {
     struct block *b = w->b;
@@ -108,11 +109,14 @@ KERNEL_FN enum leader copy_run(const struct worker *w)
     whole.first = 0;
     whole.count = split->count;
     struct plan_range mine = plan_part(whole, b->call.n_blocks, w->t.block, split->grain);
-    uint64_t element = number_bytes(b->call.how.type);
-    job->src[0] = at_address(w, b->call.input + mine.first * element);
+    uint64_t element = number_bytes(b->call.how.type), at = b->call.input + mine.first * element;
+    uint32_t n = b->call.n_inputs ? b->call.n_inputs : 1;
+    if (n > RAIL_COMBINE_MAX) return plan_trouble(w, n);
+    KERNEL_NO_UNROLL for (uint32_t s = 0; s < n; s++) job->src[s] = at_address(w, at + s * b->call.inputs_apart);
     job->dst[0] = at_address(w, b->call.output + mine.first * element);
-    job->n_src = job->n_dst = 1;
-    job->scale_mask = b->call.how.scaled ? 1 : 0;
+    job->n_src = n;
+    job->n_dst = 1;
+    job->scale_mask = b->call.how.scaled ? ~0ull : 0;
     job->divide = b->call.how.divide > 1 && !number_is_float(b->call.how.type) ? b->call.how.divide : 0;
     job->bytes = mine.count * element;
     if (!mine.count || (combine_copies(job) && job->src[0] == job->dst[0])) return LEADER_STOPS;

@@ -111,6 +111,7 @@ struct kernel_channel {
     uint32_t n_strands;          /* the plan's */
 };
 
+/* KERNEL_COPY: of one rank, n_inputs buffers into one, any number of blocks. */
 enum kernel_work { KERNEL_COLLECTIVE, KERNEL_MESSAGES, KERNEL_COPY };
 
 /* One message between two ranks, or a copy to oneself. */
@@ -158,6 +159,9 @@ struct kernel_call {
     uint32_t counts;             /* this launch is a call of its communicator: block 0 numbers it in the segment */
     uint64_t flows;              /* KERNEL_MESSAGES: address of struct kernel_flow [n_flows] */
     uint64_t messages;           /* address of struct kernel_message [] */
+    uint64_t inputs_apart;       /* KERNEL_COPY: bytes from one input to the next */
+    uint32_t n_inputs;           /* KERNEL_COPY: inputs that are combined into output; 0 is one, at most RAIL_COMBINE_MAX */
+    uint32_t reserved;
     uint32_t n_flows;
     uint32_t n_channels;
     struct kernel_channel channels[KERNEL_MAX_CHANNELS];

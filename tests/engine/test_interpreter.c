@@ -687,6 +687,55 @@ static void a_rank_alone_copies_and_scales_by_a_scalar_in_the_device(void **stat
     lone_run(&world, &rank);
 }
 
+enum { INPUTS = 5, LONG_COUNT = 70001, APART = 4 * LONG_COUNT + 60 };
+
+static void launch_and_compare(struct lone_rank *me, struct kernel_call *call, const float *want)
+{
+    static const uint32_t blocks[] = {1, 8, 37};
+    for (size_t k = 0; k < sizeof blocks / sizeof *blocks; k++) {
+        float *got = real_of(&me->k, call->output);
+        memset(got, 0xa5, 4 * LONG_COUNT + 4);
+        call->n_blocks = blocks[k];
+        launch(&me->world->all.device, call, 2);
+        assert_memory_equal(got, want, 4 * LONG_COUNT);
+        assert_int_equal(((uint32_t *)got)[LONG_COUNT], 0xa5a5a5a5);
+        assert_int_equal(me->k.report->trouble, KERNEL_FINE);
+    }
+}
+
+static void *several_body(void *arg)
+{
+    struct lone_rank *me = arg;
+    kernel_rank_open(&me->k, &me->world->all, me->rank, 2);
+    uint64_t in = (uint64_t)(uintptr_t)ranks_take(&me->world->all, INPUTS * APART);
+    uint64_t out = (uint64_t)(uintptr_t)ranks_take(&me->world->all, 4 * LONG_COUNT + 4);
+    float *want = calloc(LONG_COUNT, sizeof *want);
+    assert_non_null(want);
+    struct kernel_call call = {.node = me->k.kernel_node, .work = KERNEL_COPY, .input = in, .output = out,
+                               .inputs_apart = APART, .how = {.type = RAIL_F32, .op = RAIL_SUM},
+                               .split = {.count = LONG_COUNT, .grain = 16, .n_channels = 1, .n_pieces = 1}};
+    for (uint32_t n = 1; n <= INPUTS; n++) {
+        float *input = (float *)(void *)((unsigned char *)real_of(&me->k, in) + (n - 1) * APART);
+        for (int k = 0; k < LONG_COUNT; k++) input[k] = (float)((k + 1) * (int)n % 1009), want[k] += input[k];
+        call.n_inputs = n;
+        launch_and_compare(me, &call, want);
+    }
+    free(want);
+    call.n_inputs = RAIL_COMBINE_MAX + 1;
+    launch(&me->world->all.device, &call, 2);
+    assert_int_equal(me->k.report->trouble, KERNEL_PLAN);
+    kernel_rank_close(&me->k);
+    return NULL;
+}
+
+static void a_rank_alone_combines_several_inputs_by_any_number_of_blocks(void **state)
+{
+    (void)state;
+    struct lone world = {.n = 1, .threads = 2, .body = several_body};
+    struct lone_rank rank;
+    lone_run(&world, &rank);
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -703,6 +752,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(messages_of_all_lengths_go_to_everybody),
         cmocka_unit_test(a_message_that_is_another_than_expected_is_told_with_its_number),
         cmocka_unit_test(a_rank_alone_copies_and_scales_by_a_scalar_in_the_device),
+        cmocka_unit_test(a_rank_alone_combines_several_inputs_by_any_number_of_blocks),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
