@@ -62,7 +62,8 @@ static enum rail_result place_jobs(struct plan_view *v, struct plan_wish *w)
 
 static enum rail_result bound_memory(struct plan_view *v, const struct plan_wish *w, uint64_t network, uint32_t hosts)
 {
-    v->memory = network * 3 + job_bytes(w->job_hosts ? w->job_hosts : hosts / w->jobs, w->gpus) * w->jobs;
+    v->memory = network * 3 + job_bytes(w->job_hosts ? w->job_hosts : hosts / w->jobs, w->gpus,
+                                       w->collective == PLAN_ALLTOALL) * w->jobs;
     if ((double)v->memory <= w->memory_gib * 1073741824.0) return RAIL_OK;
     return rail_fail(RAIL_E_ARGUMENT, "may need %.1f GiB, more than the limit of %g; --memory-limit",
                      (double)v->memory / 1073741824.0, w->memory_gib);
@@ -116,16 +117,22 @@ static void add_report(struct plan_row *row, const struct lay_report *laid)
     if (laid->host_most > row->host_most) row->host_most = laid->host_most;
 }
 
-/* By what each host must send at the least: of what its ranks have, or get, what others need. */
-static double least_ns(const struct plan_view *v, const struct job *job)
+static double host_rate(const struct plan_view *v)
+{
+    return v->network.n_rails * v->network.n_ports * (double)v->network.whole[NETWORK_NIC_UP];
+}
+
+/* By what each host must send at the least: of what its ranks have, or get, what others need. Messages are the least
+ * there is. */
+static double least_ns(const struct plan_view *v, const struct job *job, double host_most)
 {
     const struct plan_wish *w = v->wish;
+    if (job->choice.algorithm == PLAN_PAIRWISE) return host_most / host_rate(v);
     double m = job->shape.n_nodes, bytes = (double)job->ask.bytes;
-    double rate = v->network.n_rails * v->network.n_ports * (double)v->network.whole[NETWORK_NIC_UP];
     bool everybody = w->collective == PLAN_ALLGATHER || w->collective == PLAN_REDUCESCATTER ||
                      w->collective == PLAN_ALLREDUCE;
     double sent = m < 2 ? 0 : everybody ? bytes * (m - 1) / m : bytes;
-    return (w->collective == PLAN_ALLREDUCE ? 2 : 1) * sent / rate;
+    return (w->collective == PLAN_ALLREDUCE ? 2 : 1) * sent / host_rate(v);
 }
 
 static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct lay_report *laid, struct plan_row *row)
@@ -135,6 +142,8 @@ static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct l
     struct job_request ask = {.n_hosts = w->job_hosts,
                               .gpus = w->gpus,
                               .collective = w->collective,
+                              .send_recv = w->send_recv,
+                              .shift = w->shift,
                               .algorithm = row->asked,
                               .bytes = row->bytes,
                               .root = w->root,
@@ -154,9 +163,10 @@ static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct l
         ask.hosts = v->hosts + (size_t)j * w->job_hosts;
         r = job_make(&jobs[j], &v->network, &ask);
         if (r == RAIL_OK) r = lay_job(&jobs[j], &v->network, v->loads, &laid[j], progress, &watch);
-        if (r == RAIL_OK) add_report(row, &laid[j]);
     }
+    if (r == RAIL_OK) r = lay_settle(jobs, w->jobs, &v->network, v->loads, laid);
     if (r == RAIL_OK) lay_summarize(&v->network, v->loads, &row->loads);
+    for (uint32_t j = 0; r == RAIL_OK && j < w->jobs; j++) add_report(row, &laid[j]);
     for (uint32_t j = 0; r == RAIL_OK && j < w->jobs; j++) {
         struct clocks_report clocks;
         r = clocks_run(&jobs[j], &v->network, v->loads, &laid[j], &row->loads, &clocks);
@@ -166,7 +176,7 @@ static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct l
         row->chain = clocks.chain, row->rounds = clocks.rounds, row->clocks = clocks.ranks;
         row->algorithm = jobs[j].choice.algorithm, row->channels = jobs[j].choice.n_channels;
         row->checked = jobs[j].n_checked;
-        row->least_ns = least_ns(v, &jobs[j]);
+        row->least_ns = least_ns(v, &jobs[j], laid[j].host_most);
     }
     if (watch.said && watch.terminal) fprintf(stderr, "\r%60s\r", "");
     return r;
@@ -226,11 +236,23 @@ double plan_switches(const struct plan_row *row)
     return row->sent > 0 ? sum / row->sent : 0;
 }
 
-double plan_bus_factor(enum plan_collective collective, uint32_t n_ranks)
+double plan_bus_factor(const struct plan_wish *w)
 {
-    double n = n_ranks;
-    if (collective == PLAN_ALLREDUCE) return 2 * (n - 1) / n;
-    return collective == PLAN_BROADCAST || collective == PLAN_REDUCE ? 1 : (n - 1) / n;
+    double n = (double)w->job_hosts * w->gpus;
+    if (w->send_recv || w->collective == PLAN_BROADCAST || w->collective == PLAN_REDUCE) return 1;
+    return (w->collective == PLAN_ALLREDUCE ? 2 : 1) * (n - 1) / n;
+}
+
+const char *plan_call_name(const struct plan_wish *w)
+{
+    struct job_request ask = {.send_recv = w->send_recv, .collective = w->collective};
+    return job_call_name(&ask);
+}
+
+const char *plan_row_name(const struct plan_row *r)
+{
+    if (!r->why[0]) return job_algorithm_name(r->algorithm);
+    return r->asked < 0 ? "auto" : job_algorithm_name((uint32_t)r->asked);
 }
 
 /* ---- showing ---- */
@@ -265,7 +287,8 @@ struct plan_wish plan_wish_default(void)
 {
     return (struct plan_wish){.network = {.kind = NETWORK_RAIL, .hosts = 16, .rails = 8}, .collective = PLAN_ALLREDUCE,
                               .sizes = {(uint64_t)1 << 30}, .n_sizes = 1, .algorithms = {-1}, .n_algorithms = 1,
-                              .gpus = 8, .jobs = 1, .memory_gib = 4, .costs = *simulate_machine_named("h100")};
+                              .gpus = 8, .shift = 1, .jobs = 1, .memory_gib = 4,
+                              .costs = *simulate_machine_named("h100")};
 }
 
 int plan_with(struct plan_wish *w, int (*do_it)(struct plan_view *v))

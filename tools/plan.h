@@ -16,6 +16,8 @@ struct plan_wish {
     const char *fabric_file, *svg, *plot;
     struct network_request network;
     enum plan_collective collective;
+    bool send_recv;                 /* instead of it, to the rank `shift` on */
+    uint32_t shift;
     uint64_t sizes[PLAN_SIZES_MAX];
     int algorithms[PLAN_ALGORITHMS + 1]; /* -1: the chooser's */
     uint32_t n_sizes, n_algorithms, gpus, jobs, job_hosts, root, flows, channels, window_bytes, slot_bytes;
@@ -54,7 +56,9 @@ struct plan_view {
 };
 
 double plan_switches(const struct plan_row *row); /* mean per byte */
-double plan_bus_factor(enum plan_collective collective, uint32_t n_ranks);
+double plan_bus_factor(const struct plan_wish *wish); /* of a job */
+const char *plan_call_name(const struct plan_wish *wish);
+const char *plan_row_name(const struct plan_row *row); /* its algorithm */
 
 void plan_print_head(const struct plan_view *v, FILE *out);
 void plan_print_rows(const struct plan_view *v, FILE *out);

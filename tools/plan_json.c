@@ -1,6 +1,5 @@
 /* plan_json.c - everything of all cases for programs: bytes, nanoseconds, GB/s. */
 #include "plan.h"
-#include "plan/collective.h"
 
 static void quote(FILE *out, const char *text)
 {
@@ -37,7 +36,7 @@ static void write_tiers(const struct plan_view *v, const struct plan_row *r, FIL
 static void write_row(const struct plan_view *v, const struct plan_row *r, FILE *out)
 {
     fprintf(out, "    {\"algorithm\": \"%s\", \"order\": \"%s\", \"nics\": \"%s\", \"bytes\": %llu",
-            r->why[0] && r->asked < 0 ? "auto" : plan_algorithm_names[r->why[0] ? (uint32_t)r->asked : r->algorithm],
+            plan_row_name(r),
             r->as_given ? "given" : "ours", r->unaware ? "unaware" : "aligned", (unsigned long long)r->bytes);
     if (r->why[0]) {
         fputs(", \"why_not\": ", out);
@@ -45,7 +44,7 @@ static void write_row(const struct plan_view *v, const struct plan_row *r, FILE 
         fputc('}', out);
         return;
     }
-    double bus = plan_bus_factor(v->wish->collective, v->wish->job_hosts * v->wish->gpus) * (double)r->bytes / r->ns;
+    double bus = plan_bus_factor(v->wish) * (double)r->bytes / r->ns;
     fprintf(
         out,
         ", \"ns\": %.10g, \"clock_ns\": %.10g, \"busiest_link_ns\": %.10g, \"local_ns\": %.10g, \"least_ns\": %.10g, "
@@ -83,7 +82,7 @@ void plan_write_json(const struct plan_view *v, FILE *out)
     fprintf(out,
             "],\n  \"jobs\": %u, \"job_hosts\": %u, \"gpus\": %u, \"collective\": \"%s\", \"machine\": \"%s\", "
             "\"memory_bound_bytes\": %llu,\n  \"cases\": [\n",
-            w->jobs, w->job_hosts, w->gpus, collective_name(w->collective), w->machine->name,
+            w->jobs, w->job_hosts, w->gpus, plan_call_name(w), w->machine->name,
             (unsigned long long)v->memory);
     for (uint32_t k = 0; k < v->n_rows; k++) {
         write_row(v, &v->rows[k], out);

@@ -28,7 +28,8 @@ static int usage(FILE *out)
           "  --gpus N                  ranks a host (8)\n"
           "  --jobs N, --job-hosts N   several at once (1), of so many hosts each (all that there are)\n"
           "  --place PLACE             whole, fragmented:SEED, shuffled:SEED: which hosts, in which order\n"
-          "  --collective NAME         allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter\n"
+          "  --collective NAME         allreduce, broadcast, reduce, allgather, reducescatter, gather, scatter,\n"
+          "                            alltoall; sendrecv: every rank to the one --shift N on (1)\n"
           "  --size BYTES, --sizes FROM:TO[:FACTOR]   as benchmarks count; K, M, G, T are 1024 (1G; factor 4)\n"
           "  --root RANK\n"
           "  --algo NAME,...           auto (the chooser's), all, or names: ring, tree, rails ...\n"
@@ -36,6 +37,7 @@ static int usage(FILE *out)
           "  --nics aligned|unaware    NIC r to NIC r, or to any\n"
           "  --compare                 each algorithm as it is, with unaware NICs, and with the given order\n"
           "  --flows N                 of a lane, which switches hash apart (4)\n"
+          "  --hash N                  another draw of the switches' hash: flows fall together elsewhere\n"
           "  --channels N, --window BYTES, --slot BYTES   as NCCL_MIN_NCHANNELS, RAILCCL_WINDOW_BYTES, "
           "RAILCCL_NET_SLOT_BYTES\n"
           "  --machine NAME            h100, rig: what a hop and a byte cost (src/simulate/calibration.def)\n"
@@ -89,7 +91,9 @@ enum {
     O_MEMORY,
     O_JSON,
     O_SVG,
-    O_PLOT
+    O_PLOT,
+    O_HASH,
+    O_SHIFT
 };
 
 static const struct option options[] = {
@@ -111,6 +115,7 @@ static const struct option options[] = {
     {"all", no_argument, NULL, O_ALL},                 {"classes", no_argument, NULL, O_CLASSES},
     {"memory-limit", required_argument, NULL, O_MEMORY}, {"json", no_argument, NULL, O_JSON},
     {"svg", required_argument, NULL, O_SVG},           {"plot", required_argument, NULL, O_PLOT},
+    {"shift", required_argument, NULL, O_SHIFT},       {"hash", required_argument, NULL, O_HASH},
     {"cost", required_argument, NULL, O_COST},         {"help", no_argument, NULL, 'h'},                  {0},
 };
 
@@ -170,6 +175,8 @@ static bool read_sizes(struct plan_wish *w, const char *text)
 
 static bool read_collective(struct plan_wish *w, const char *text)
 {
+    w->send_recv = strcasecmp(text, "sendrecv") == 0;
+    if (w->send_recv) return true;
     for (int c = 0; c < PLAN_COLLECTIVES; c++)
         if (strcasecmp(collective_name((uint32_t)c), text) == 0) return w->collective = (enum plan_collective)c, true;
     return false;
@@ -279,6 +286,8 @@ static uint32_t *counted(struct plan_wish *w, int option)
     case O_JOB_HOSTS: return &w->job_hosts;
     case O_FLOWS: return &w->flows;
     case O_CHANNELS: return &w->channels;
+    case O_SHIFT: return &w->shift;
+    case O_HASH: return &w->network.hash;
     default: return NULL;
     }
 }
@@ -295,7 +304,7 @@ static const char *take_named(struct plan_wish *w, int option, char *text)
         return read_fault(w, text, false) ? NULL
                                           : "PART=FACTOR with a factor above 0, at most 1; a rate of zero is --down";
     case O_PLACE: return read_place(w, text) ? NULL : "whole, fragmented:SEED or shuffled:SEED";
-    case O_COLLECTIVE: return read_collective(w, text) ? NULL : "no such collective";
+    case O_COLLECTIVE: return read_collective(w, text) ? NULL : "no such collective: --help lists them";
     case O_ALGO:
         return read_algorithms(w, text) ? NULL : "auto, all, ring, tree, doubling, hierarchy, rails, ranktree ...";
     case O_SIZES: return read_sizes(w, text) ? NULL : "FROM:TO[:FACTOR], at most 32 sizes, such as 1M:4G or 1K:1G:2";

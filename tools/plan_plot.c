@@ -6,7 +6,6 @@
 
 #include "plan.h"
 #include "plan_svg.h"
-#include "plan/collective.h"
 
 enum { WIDTH = 1200, HEIGHT = 520, TOP = 96, BOTTOM = 456, PANEL = 440, LEFT = 78, RIGHT = 640, LINES_MAX = 64 };
 
@@ -106,7 +105,7 @@ static void draw_head(const struct plan_view *v, FILE *out)
     char line[300];
     const struct network *n = &v->network;
     snprintf(line, sizeof line, "%s on %u ranks: %u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers",
-             collective_name(v->wish->collective), v->wish->job_hosts * v->wish->gpus, v->wish->job_hosts, n->n_rails,
+             plan_call_name(v->wish), v->wish->job_hosts * v->wish->gpus, v->wish->job_hosts, n->n_rails,
              v->wish->network.nic_gbit, network_kind_names[n->kind], n->n_tiers);
     plan_svg_text(out, 30, 36, "font-size=\"20\" font-weight=\"bold\" fill=\"#0f172a\"", line);
     snprintf(line, sizeof line, "costs of %s: %s", v->wish->machine->name, v->wish->machine->source);

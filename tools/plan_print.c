@@ -2,7 +2,6 @@
 #include <string.h>
 
 #include "plan.h"
-#include "plan/collective.h"
 
 const char *plan_size_text(double bytes, char out[24])
 {
@@ -43,7 +42,7 @@ void plan_print_head(const struct plan_view *v, FILE *out)
         else fprintf(out, "down:    %s\n", w->faults[k].what);
     }
     fprintf(out, "jobs:    %u of %u hosts of %u ranks, %s; %s\n", w->jobs, w->job_hosts, w->gpus,
-            placements[w->placement], collective_name(w->collective));
+            placements[w->placement], plan_call_name(w));
     fprintf(out, "costs:   %s (%s)\n", w->machine->name, w->machine->source);
     fprintf(out, "memory:  at most %s\n\n", plan_size_text((double)v->memory, size));
 }
@@ -52,15 +51,13 @@ static void print_row(const struct plan_view *v, const struct plan_row *r, FILE 
 {
     char size[24], time[24], least[24];
     double all = r->sent > 0 ? r->sent : 1;
-    const char *name = r->asked < 0 && r->why[0] ? "auto"
-                                                 : plan_algorithm_names[r->why[0] ? (uint32_t)r->asked : r->algorithm];
-    fprintf(out, "%-10s %-6s %-8s %10s ", name, r->as_given ? "given" : "ours", r->unaware ? "unaware" : "aligned",
-            plan_size_text((double)r->bytes, size));
+    fprintf(out, "%-10s %-6s %-8s %10s ", plan_row_name(r), r->as_given ? "given" : "ours",
+            r->unaware ? "unaware" : "aligned", plan_size_text((double)r->bytes, size));
     if (r->why[0]) {
         fprintf(out, "- %s\n", r->why);
         return;
     }
-    double bus = plan_bus_factor(v->wish->collective, v->wish->job_hosts * v->wish->gpus) * (double)r->bytes / r->ns;
+    double bus = plan_bus_factor(v->wish) * (double)r->bytes / r->ns;
     fprintf(out, "%11s %10.4g %6.1f %11s %9u %9.3f %7.1f %7.1f %9.3g\n", plan_time_text(r->ns, time), bus,
             100 * r->least_ns / r->ns, plan_time_text(r->link_ns, least), r->chain, plan_switches(r),
             100 * r->cross_rail / all, 100 * (r->by_switches[3] + r->by_switches[5]) / all,
@@ -101,7 +98,7 @@ void plan_print_rows(const struct plan_view *v, FILE *out)
     if (v->n_rows == 0 || last->why[0]) return;
     print_tiers(v, last, out);
     fprintf(out, "\n%s, last case: %llu plans %s, %u channel%s, %llu rounds; clocks of %u ranks: %s",
-            plan_algorithm_names[last->algorithm], (unsigned long long)last->plans,
+            plan_row_name(last), (unsigned long long)last->plans,
             last->by_classes ? "by classes" : "built", last->channels, last->channels == 1 ? "" : "s",
             (unsigned long long)last->rounds, last->clocks, plan_time_text(last->clock_ns, time));
     if (last->checked) fprintf(out, "; %u ranks are as their class", last->checked);

@@ -16,7 +16,6 @@
 
 #include "plan.h"
 #include "plan_svg.h"
-#include "plan/collective.h"
 
 enum { WIDTH = 1200, MARGIN = 40, HEAD = 118, FEW_HOSTS = 40, FEW_LEAVES = 32, FEW_SPINES = 32 };
 
@@ -92,8 +91,8 @@ static void head(const struct drawing *d)
     const struct plan_wish *w = d->view->wish;
     char line[400], c[16];
     double gib = (double)r->bytes / 1073741824.0;
-    snprintf(line, sizeof line, "%s of %.4g %s by %s: %.4g ms", collective_name(w->collective),
-             gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB", plan_algorithm_names[r->algorithm], r->ns / 1e6);
+    snprintf(line, sizeof line, "%s of %.4g %s by %s: %.4g ms", plan_call_name(w),
+             gib >= 1 ? gib : gib * 1024, gib >= 1 ? "GiB" : "MiB", plan_row_name(r), r->ns / 1e6);
     plan_svg_text(d->out, MARGIN, 38, "font-size=\"22\" font-weight=\"bold\" fill=\"#0f172a\"", line);
     snprintf(line, sizeof line,
              "%u hosts x %u NICs of %.4g Gbit/s, %s, %u tiers; %s NICs, hosts in %s order; %.2f switches a byte, %.3g "

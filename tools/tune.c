@@ -1,5 +1,5 @@
-/* tune.c - `railccl tune`: which AllReduce is the fastest at each size on a network, what the chooser takes, what that costs,
- * and the settings by which it would take the fastest. Predicted, as `railccl plan` does. */
+/* tune.c - `railccl tune`: which AllReduce is the fastest at each size on a network, what the chooser takes, what that
+ * costs, and the settings by which it would take the fastest. Predicted, as `railccl plan` does. */
 #include <math.h>
 #include <string.h>
 
@@ -31,7 +31,7 @@ static const struct plan_row *best_of(const struct plan_view *v, uint64_t bytes)
 /* Nanoseconds by candidate and size; 0: it does not fit. */
 struct times { double ns[TUNED][PLAN_SIZES_MAX], best[PLAN_SIZES_MAX]; };
 
-/* The chooser takes rails only where a window leaves a rank 4 KiB (algos/choose.c); by name it would take shorter ones. */
+/* The chooser takes rails only where a window leaves a rank 4 KiB (algos/choose.c); by name it would take less. */
 static bool rails_are_chosen(const struct plan_wish *w)
 {
     uint64_t ranks = (uint64_t)w->job_hosts * w->gpus, window = ranks * 16384;
@@ -81,7 +81,8 @@ static uint64_t max_at(const struct plan_wish *w, uint32_t i)
 }
 static uint64_t min_at(const struct plan_wish *w, uint32_t i) { return i == w->n_sizes ? UINT64_MAX : w->sizes[i]; }
 
-/* All of them are tried: some sizes to the power of four, of which each is a sum. Of equals the first, with the lowest limits. */
+/* All of them are tried: some sizes to the power of four, of which each is a sum. Of equals the first, with the lowest
+ * limits. */
 static struct limits find_limits(const struct plan_wish *w, const struct times *t)
 {
     struct limits best = {.rails_min = UINT64_MAX}, l;

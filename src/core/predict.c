@@ -7,8 +7,9 @@
 #include "core/table.h"
 #include "plan/collective.h"
 #include "plan/cost.h"
+#include "simulate/messages.h"
 
-/* AlltoAll without a plan: everybody with everybody, one after another. */
+/* AlltoAll over a network that is not known: everybody with everybody, one after another. */
 static double pairwise_ns(const struct comm *comm, uint64_t block_bytes)
 {
     struct predict_traffic t = {0};
@@ -46,9 +47,10 @@ enum rail_result predict_collective(const struct comm *comm, const struct collec
         return RAIL_OK;
     }
     struct choice choice = choose_plan(a->kind, &comm->table, &comm->shape, a->count * element);
+    bool laid = a->count * element >= JOB_ELEMENT_BYTES && predict_network_known(comm);
+    if (choice.algorithm == PLAN_PAIRWISE && comm->shape.n_nodes > MESSAGES_HOSTS_MAX) laid = false;
+    if (laid) return predict_network(comm, a, choice, &rates, ns);
     if (choice.algorithm == PLAN_PAIRWISE) return *ns = pairwise_ns(comm, a->count * element), RAIL_OK;
-    if (a->count * element >= JOB_ELEMENT_BYTES && predict_network_known(comm))
-        return predict_network(comm, a, choice, &rates, ns);
     struct plan *plans = plans_of_all(comm, a, choice.algorithm);
     if (!plans)
         return rail_fail(RAIL_E_SYSTEM, "ncclGroupSimulateEnd: out of memory for the plans of %u ranks", comm->n_ranks);

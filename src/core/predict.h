@@ -5,8 +5,8 @@
 #include "core/collective.h"
 #include "core/comm.h"
 
-/* The plans that the call would run, all ranks', against clocks (plan/cost.h); between hosts whose NICs' rates are known
- * laid over these (predict_network.h). */
+/* The plans that the call would run, all ranks', against clocks (plan/cost.h); between hosts whose NICs' rates are
+ * known laid over these (predict_network.h). AlltoAll between hosts has no plan: its messages (simulate/messages.h). */
 enum rail_result predict_collective(const struct comm *comm, const struct collective *args, double *ns);
 
 /* Messages of one direction between this rank and others, within its node and beyond. */

@@ -78,6 +78,7 @@ static enum rail_result lay_and_time(struct job *job, const struct network *netw
         return rail_fail(RAIL_E_SYSTEM, "ncclGroupSimulateEnd: out of memory for %llu links",
                          (unsigned long long)network->n_links);
     enum rail_result r = lay_job(job, network, loads, &laid, NULL, NULL);
+    if (r == RAIL_OK) r = lay_settle(job, 1, network, loads, &laid);
     if (r == RAIL_OK) lay_summarize(network, loads, &summary);
     if (r == RAIL_OK) r = clocks_run(job, network, loads, &laid, &summary, &clocks);
     free(loads);

@@ -10,6 +10,7 @@ bool classes_wanted(const struct job *job)
 {
     bool circle = job->choice.algorithm == PLAN_RING || job->choice.algorithm == PLAN_RAILS;
     bool even = job->shape.node_least == job->shape.node_most;
+    if (job->choice.algorithm == PLAN_PAIRWISE) return false; /* one of a node is walked for all (messages.h) */
     if (job->ask.method != JOB_AUTO) return job->ask.method == JOB_CLASSES;
     return circle && even && (uint64_t)job->shape.n_ranks * job->choice.n_channels > CLASSES_FROM_PLANS;
 }

@@ -6,6 +6,7 @@
 
 #include "plan/cost.h"
 #include "simulate/classes.h"
+#include "simulate/messages.h"
 
 /* Steps of a round that are run with all ranks; some 50 ns each. */
 #define STEPS_OF_ALL_MAX ((uint64_t)1 << 23)
@@ -182,15 +183,15 @@ enum rail_result clocks_run(struct job *job, const struct network *network, cons
 {
     struct clocks c = {.job = job, .network = network, .loads = loads};
     bool circle = job->choice.algorithm == PLAN_RING || job->choice.algorithm == PLAN_RAILS;
-    bool even = job->shape.node_least == job->shape.node_most && job->shape.node_most <= 64;
+    bool even = job->shape.node_least == job->shape.node_most && job->shape.node_most <= 64, calls = messages_job(job);
     bool few = (uint64_t)job->shape.n_ranks * job->pieces[0].n <= STEPS_OF_ALL_MAX;
     memset(out, 0, sizeof *out);
     if (!few && !(circle && even))
         return rail_fail(RAIL_E_ARGUMENT, "clocks: %s on %u ranks of uneven nodes is too much to run step by step",
                          plan_algorithm_names[job->choice.algorithm], job->shape.n_ranks);
     bool all = few && job->ask.method != JOB_CLASSES;
-    enum rail_result r = all ? prepare_all(&c) : prepare_circle(&c);
-    if (r == RAIL_OK) r = run_both(&c, out);
+    enum rail_result r = calls ? messages_clock(job, network, loads, out) : all ? prepare_all(&c) : prepare_circle(&c);
+    if (r == RAIL_OK && !calls) r = run_both(&c, out);
     clocks_clear(&c);
     if (r != RAIL_OK) return r;
     double gbyte_s = job->ask.machine->local_gbyte_s;

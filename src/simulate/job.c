@@ -7,6 +7,7 @@
 
 #include "plan/collective.h"
 #include "simulate/classes.h"
+#include "simulate/messages.h"
 #include "topo/order.h"
 
 enum { FLOWS = 4 };
@@ -21,9 +22,13 @@ static enum rail_result check(const struct network *n, const struct job_request 
     if (q->bytes < JOB_ELEMENT_BYTES || q->bytes > JOB_BYTES_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "job: a message of %llu bytes; %d to 1 PiB", (unsigned long long)q->bytes,
                          JOB_ELEMENT_BYTES);
-    if (q->collective == PLAN_ALLTOALL)
-        return rail_fail(RAIL_E_ARGUMENT,
-                         "job: AlltoAll between hosts has no plan (algos/pairwise.h), and is not simulated");
+    bool everybody = !q->send_recv && q->collective == PLAN_ALLTOALL;
+    if (everybody && q->n_hosts > MESSAGES_HOSTS_MAX)
+        return rail_fail(RAIL_E_ARGUMENT, "job: AlltoAll of %u hosts, each of which sends to each; at most %d are laid",
+                         q->n_hosts, MESSAGES_HOSTS_MAX);
+    if (q->send_recv && (q->shift < 1 || q->shift >= q->n_hosts * q->gpus))
+        return rail_fail(RAIL_E_ARGUMENT, "job: Send/Recv to the rank %u on, of %u; 1 to %u", q->shift,
+                         q->n_hosts * q->gpus, q->n_hosts * q->gpus - 1);
     if (q->root >= q->n_hosts * q->gpus) return rail_fail(RAIL_E_ARGUMENT, "job: no rank %u for a root", q->root);
     if (q->flows > JOB_FLOWS_MAX)
         return rail_fail(RAIL_E_ARGUMENT, "job: %u flows of a lane; at most %d", q->flows, JOB_FLOWS_MAX);
@@ -79,7 +84,7 @@ static enum rail_result make_shape(struct job *job, const struct network *n)
 static enum rail_result choose(struct job *job)
 {
     const struct job_request *q = &job->ask;
-    uint32_t blocks = collective_blocks(q->collective, job->shape.n_ranks);
+    uint32_t blocks = q->send_recv ? 1 : collective_blocks(q->collective, job->shape.n_ranks);
     uint64_t block = q->bytes / blocks;
     choice_table_default(&job->table, &job->shape);
     if (q->window_bytes) job->table.window_bytes = q->window_bytes;
@@ -90,11 +95,11 @@ static enum rail_result choose(struct job *job)
         return rail_fail(RAIL_E_ARGUMENT, "job: %llu bytes are less than an element for each of %u ranks",
                          (unsigned long long)q->bytes, blocks);
     job->choice = choose_plan(q->collective, &job->table, &job->shape, block);
+    if (q->send_recv) job->choice = (struct choice){.algorithm = PLAN_PAIRWISE};
     if (q->algorithm >= 0 && (int)job->choice.algorithm != q->algorithm)
         return rail_fail(RAIL_E_ARGUMENT, "job: %s by %s does not fit %u hosts of %u ranks (the chooser takes %s)%s",
-                         collective_name(q->collective), plan_algorithm_names[q->algorithm], q->n_hosts, q->gpus,
-                         job->choice.algorithm < PLAN_ALGORITHMS ? plan_algorithm_names[job->choice.algorithm]
-                                                                 : "pairwise",
+                         job_call_name(q), plan_algorithm_names[q->algorithm], q->n_hosts, q->gpus,
+                         job_algorithm_name(job->choice.algorithm),
                          q->algorithm == PLAN_RAILS ? "; windows must hold a cache line for each rank: --window" : "");
     if (job->choice.n_channels > JOB_CHANNELS_MAX) job->choice.n_channels = JOB_CHANNELS_MAX;
     return RAIL_OK;
@@ -104,6 +109,7 @@ static enum rail_result make_pieces(struct job *job)
 {
     const struct job_request *q = &job->ask;
     struct plan plan;
+    if (messages_job(job)) return RAIL_OK;
     uint32_t blocks = collective_blocks(q->collective, job->shape.n_ranks);
     if (!job_plan_build(job, 0, 0, &plan))
         return rail_fail(RAIL_E_INTERNAL, "job: %s by %s was chosen, and has no plan", collective_name(q->collective),
@@ -118,13 +124,24 @@ static enum rail_result make_pieces(struct job *job)
     return RAIL_OK;
 }
 
-uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus)
+const char *job_call_name(const struct job_request *q)
+{
+    return q->send_recv ? "Send/Recv" : collective_name(q->collective);
+}
+
+const char *job_algorithm_name(uint32_t algorithm)
+{
+    return algorithm < PLAN_ALGORITHMS ? plan_algorithm_names[algorithm] : "pairwise";
+}
+
+uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus, bool everybody)
 {
     uint64_t ranks = (uint64_t)n_hosts * gpus;
     uint64_t shape = ranks * (8 + 5 * 4) + (uint64_t)n_hosts * (sizeof(struct place) + 4 + 100);
     uint64_t pieces = ranks * 8 * 4 * 3;                                     /* some channels, running sums */
     uint64_t clocks = ranks * (sizeof(struct plan) + PLAN_MAX_LINKS * 150 + 700); /* cost.c, all ranks, at most */
-    return shape + pieces + clocks;
+    uint64_t pairs = everybody ? (uint64_t)n_hosts * n_hosts * sizeof(struct job_pair) * 2 : 0; /* grown by halves */
+    return shape + pieces + clocks + pairs;
 }
 
 void job_clear(struct job *job)
@@ -133,6 +150,7 @@ void job_clear(struct job *job)
     for (uint32_t c = 0; c < JOB_CHANNELS_MAX; c++) pieces_clear(&job->pieces[c]);
     free(job->host_of_node);
     free(job->classes);
+    free(job->pairs);
     memset(job, 0, sizeof *job);
 }
 

@@ -17,8 +17,10 @@ struct job_request {
     const uint32_t *hosts;        /* [n_hosts] in the given order; each once. The caller keeps them */
     uint32_t n_hosts, gpus;       /* ranks per host */
     enum plan_collective collective;
+    bool send_recv; /* instead of it: every rank sends to the one `shift` on (messages.h) */
+    uint32_t shift; /* 1 to ranks - 1 */
     int algorithm;                /* enum plan_algorithm; -1: the chooser's */
-    uint64_t bytes; /* of one rank's input, or of all ranks' where one side has blocks: as benchmarks count */
+    uint64_t bytes; /* of a rank's input or output, all its blocks; of a message: as benchmarks count */
     uint32_t root;
     bool as_given;                /* the given order of hosts, and no tiers; else ours */
     bool unaware;                 /* of rails: NIC r here sends to any NIC there (lay.h) */
@@ -28,6 +30,9 @@ struct job_request {
     const struct simulate_machine *machine;
     enum { JOB_AUTO, JOB_ALL, JOB_CLASSES } method; /* whose plans are built: classes.h */
 };
+
+/* What one host sends to another, all ranks and channels. */
+struct job_pair { uint32_t from, to; double bytes; };
 
 struct job {
     struct job_request ask;
@@ -40,6 +45,8 @@ struct job {
     struct plan *classes; /* [choice.n_channels][ranks of a node]: node 0's, which stand for all; NULL: all are built */
     bool borrowed, ordered; /* the shape is somebody else's; plans in rank order */
     uint32_t n_checked;   /* ranks that were compared with their class */
+    struct job_pair *pairs; /* lay_job's, by sender */
+    uint64_t n_pairs, pairs_room;
 };
 
 /* RAIL_E_ARGUMENT: does not fit the network, or the algorithm not the shape, with what to change. RAIL_E_INTERNAL: a
@@ -50,8 +57,11 @@ void job_clear(struct job *job);
  * `ordered`: by the plans whose value is the rank tree. */
 enum rail_result job_of_shape(struct job *out, const struct job_request *request, const struct shape *shape,
                               struct choice choice, bool ordered);
-/* What job_make and laying it take, in bytes, from sizes alone. */
-uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus);
+/* What job_make and laying it take, in bytes, from sizes alone; `everybody`: every host sends to every other. */
+uint64_t job_bytes(uint32_t n_hosts, uint32_t gpus, bool everybody);
+/* "AllReduce" ... "Send/Recv"; "ring" ... "pairwise". */
+const char *job_call_name(const struct job_request *request);
+const char *job_algorithm_name(uint32_t algorithm);
 
 uint32_t job_host(const struct job *job, uint32_t rank);
 

@@ -1,97 +1,51 @@
 /* lay.c - hosts to hosts, hosts to lanes, lanes to flows, flows to links. */
-#include "simulate/lay.h"
+#include "simulate/lay_lanes.h"
 
 #include <stdlib.h>
 #include <string.h>
 
 #include "plan/collective.h"
-
-/* ---- lanes ---- */
-
-struct spread {
-    const struct job *job;
-    const struct network *network;
-    uint32_t from, to;
-    uint32_t shift; /* of rails, at the other end */
-    double share[NETWORK_RAILS_MAX]; /* by rail of the sender */
-};
-
-static struct network_flow lane_flow(const struct spread *s, uint32_t rail, uint32_t number)
-{
-    return (struct network_flow){s->from, rail, s->to, (rail + s->shift) % s->network->n_rails, number};
-}
-
-static uint32_t shift_of(const struct job *job, const struct network *n, uint32_t from, uint32_t to)
-{
-    uint64_t x = ((uint64_t)from << 32 | to) * 0x9e3779b97f4a7c15u;
-    return job->ask.unaware ? (uint32_t)((x ^ x >> 29) % n->n_rails) : 0;
-}
-
-static enum rail_result spread_make(struct spread *s, const struct job *job, const struct network *n, uint32_t from,
-                                    uint32_t to)
-{
-    double sum = 0;
-    char a[NETWORK_NAME_BYTES], b[NETWORK_NAME_BYTES];
-    *s = (struct spread){.job = job, .network = n, .from = from, .to = to, .shift = shift_of(job, n, from, to)};
-    for (uint32_t r = 0; r < n->n_rails; r++) {
-        struct network_flow flow = lane_flow(s, r, 0);
-        struct network_path path;
-        double rate = network_lane_rate(n, &flow);
-        s->share[r] = rate > 0 && network_route(n, &flow, &path) ? rate : 0;
-        sum += s->share[r];
-    }
-    for (uint32_t r = 0; r < n->n_rails && sum > 0; r++) s->share[r] /= sum;
-    if (sum > 0) return RAIL_OK;
-    return rail_fail(RAIL_E_ARGUMENT,
-                     "%s does not reach %s: no NIC %s has a way through the switches that are up%s",
-                     network_host_name(n, from, a), network_host_name(n, to, b),
-                     job->ask.unaware ? "of the one" : "and its fellow on the same rail",
-                     n->n_tiers == 1 ? "; with one tier only hosts of one leaf reach each other: --tiers 2" : "");
-}
+#include "simulate/messages.h"
 
 /* ---- loads ---- */
 
-struct pair { uint32_t to; double bytes; };
 struct laying {
     struct job *job;
     const struct network *network;
     double *loads;
     struct lay_report *report;
-    struct pair *pairs; /* of one host */
-    uint32_t n_pairs, room;
+    uint64_t first;  /* of the host's pairs */
+    double *by_node; /* of messages; NULL: there are plans */
 };
 
-static enum rail_result lay_one(struct laying *l, uint32_t from, uint32_t to, double bytes)
+static enum rail_result lay_one(struct laying *l, const struct job_pair *pair)
 {
-    struct spread s;
-    RAIL_TRY(spread_make(&s, l->job, l->network, from, to));
-    l->report->sent += bytes;
+    struct lanes s;
+    RAIL_TRY(lanes_between(&s, l->job, l->network, pair->from, pair->to));
+    l->report->sent += pair->bytes;
     for (uint32_t r = 0; r < l->network->n_rails; r++) {
-        double each = bytes * s.share[r] / l->job->ask.flows;
+        double each = pair->bytes * s.share[r] / l->job->ask.flows;
         for (uint32_t k = 0; k < l->job->ask.flows && each > 0; k++) {
-            struct network_flow flow = lane_flow(&s, r, k);
-            struct network_path path;
-            network_route(l->network, &flow, &path);
-            for (uint32_t i = 0; i < path.n; i++) l->loads[path.link[i]] += each;
-            l->report->by_switches[path.switches] += each;
-            if (flow.from_rail != flow.to_rail) l->report->cross_rail += each;
+            struct network_flow flow = lanes_flow(&s, r, k);
+            lanes_lay(l->network, &flow, each, l->loads, l->report);
         }
     }
     return RAIL_OK;
 }
 
-static enum rail_result add_pair(struct laying *l, uint32_t to, double bytes)
+static enum rail_result add_pair(struct laying *l, uint32_t from, uint32_t to, double bytes)
 {
-    for (uint32_t k = 0; k < l->n_pairs; k++)
-        if (l->pairs[k].to == to) return l->pairs[k].bytes += bytes, RAIL_OK;
-    if (l->n_pairs == l->room) {
-        uint32_t room = l->room ? 2 * l->room : 64;
-        struct pair *more = realloc(l->pairs, room * sizeof *more);
-        if (!more) return rail_fail(RAIL_E_SYSTEM, "lay: out of memory for %u pairs", room);
-        l->pairs = more;
-        l->room = room;
+    struct job *job = l->job;
+    for (uint64_t k = l->first; k < job->n_pairs; k++)
+        if (job->pairs[k].to == to) return job->pairs[k].bytes += bytes, RAIL_OK;
+    if (job->n_pairs == job->pairs_room) {
+        uint64_t room = job->pairs_room ? 2 * job->pairs_room : 64;
+        struct job_pair *more = realloc(job->pairs, room * sizeof *more);
+        if (!more) return rail_fail(RAIL_E_SYSTEM, "lay: out of memory for %llu pairs", (unsigned long long)room);
+        job->pairs = more;
+        job->pairs_room = room;
     }
-    l->pairs[l->n_pairs++] = (struct pair){to, bytes};
+    job->pairs[job->n_pairs++] = (struct job_pair){from, to, bytes};
     return RAIL_OK;
 }
 
@@ -109,9 +63,24 @@ static enum rail_result lay_rank(struct laying *l, uint32_t rank)
             uint32_t to = job_host(l->job, plan.links[k].peer);
             if (t.sent[k] == 0) continue;
             if (to == from) local += (double)t.sent[k];
-            else RAIL_TRY(add_pair(l, to, (double)t.sent[k]));
+            else RAIL_TRY(add_pair(l, from, to, (double)t.sent[k]));
         }
     }
+    if (local > l->report->local_most) l->report->local_most = local;
+    return RAIL_OK;
+}
+
+/* Nodes that it sends to are all different: none is looked for. */
+static enum rail_result lay_messages(struct laying *l, uint32_t node)
+{
+    const struct shape *s = &l->job->shape;
+    uint32_t from = l->job->host_of_node[node], ranks = s->node_start[node + 1] - s->node_start[node];
+    messages_of_node(l->job, node, l->by_node);
+    for (uint32_t v = 0; v < s->n_nodes; v++) {
+        l->first = l->job->n_pairs;
+        if (v != node && l->by_node[v] > 0) RAIL_TRY(add_pair(l, from, l->job->host_of_node[v], l->by_node[v]));
+    }
+    double local = l->by_node[node] / ranks;
     if (local > l->report->local_most) l->report->local_most = local;
     return RAIL_OK;
 }
@@ -120,11 +89,14 @@ static enum rail_result lay_node(struct laying *l, uint32_t node)
 {
     const struct shape *s = &l->job->shape;
     double sum = 0;
-    l->n_pairs = 0;
-    for (uint32_t p = s->node_start[node]; p < s->node_start[node + 1]; p++) RAIL_TRY(lay_rank(l, s->order[p]));
-    for (uint32_t k = 0; k < l->n_pairs; k++) {
-        RAIL_TRY(lay_one(l, l->job->host_of_node[node], l->pairs[k].to, l->pairs[k].bytes));
-        sum += l->pairs[k].bytes;
+    uint64_t first = l->first = l->job->n_pairs;
+    if (l->by_node) RAIL_TRY(lay_messages(l, node));
+    for (uint32_t p = s->node_start[node]; !l->by_node && p < s->node_start[node + 1]; p++)
+        RAIL_TRY(lay_rank(l, s->order[p]));
+    l->first = first;
+    for (uint64_t k = l->first; k < l->job->n_pairs; k++) {
+        RAIL_TRY(lay_one(l, &l->job->pairs[k]));
+        sum += l->job->pairs[k].bytes;
     }
     if (sum > l->report->host_most) l->report->host_most = sum;
     return RAIL_OK;
@@ -137,11 +109,14 @@ enum rail_result lay_job(struct job *job, const struct network *network, double 
     enum rail_result r = RAIL_OK;
     memset(out, 0, sizeof *out);
     out->by_classes = job->classes != NULL;
+    job->n_pairs = 0;
+    if (messages_job(job) && !(l.by_node = malloc(job->shape.n_nodes * sizeof *l.by_node)))
+        return rail_fail(RAIL_E_SYSTEM, "lay: out of memory for %u nodes", job->shape.n_nodes);
     for (uint32_t v = 0; r == RAIL_OK && v < job->shape.n_nodes; v++) {
         r = lay_node(&l, v);
-        if (progress && v % 256 == 255) progress(context, v + 1, job->shape.n_nodes);
+        if (progress && v % 16 == 15) progress(context, v + 1, job->shape.n_nodes);
     }
-    free(l.pairs);
+    free(l.by_node);
     return r;
 }
 
@@ -150,12 +125,12 @@ enum rail_result lay_job(struct job *job, const struct network *network, double 
 enum rail_result lay_pair(const struct job *job, const struct network *n, const double *loads, uint32_t from,
                           uint32_t to, struct lay_pair_facts *out)
 {
-    struct spread s;
+    struct lanes s;
     *out = (struct lay_pair_facts){0, 0};
-    RAIL_TRY(spread_make(&s, job, n, from, to));
+    RAIL_TRY(lanes_between(&s, job, n, from, to));
     for (uint32_t r = 0; r < n->n_rails; r++)
         for (uint32_t k = 0; k < job->ask.flows && s.share[r] > 0; k++) {
-            struct network_flow flow = lane_flow(&s, r, k);
+            struct network_flow flow = lanes_flow(&s, r, k);
             struct network_path path;
             network_route(n, &flow, &path);
             if (path.switches > out->switches) out->switches = path.switches;

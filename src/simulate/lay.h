@@ -1,10 +1,11 @@
 /* lay.h - plans laid over a network: bytes on every link.
  *
  * What a host sends to another is summed over its ranks and channels and spread over lanes. A lane joins NIC r here to
- * NIC r there (unaware: to NIC (r + d) mod R, d a hash of the two hosts: every NIC is still used once, which is kind).
- * Lanes take bytes by the rate of their NICs, as transport/link/send.c deals out chunks; a lane whose NICs do not
- * reach each other takes none, and its bytes move to the others. A lane's bytes are spread evenly over its flows,
- * which switches hash apart. Not modelled: lanes that leave a crowded route for another one. */
+ * NIC r there (unaware: to NIC (r + d) mod R, d a hash of the two hosts: every NIC is still used once, which is kind),
+ * by as many flows as it has connections, which switches hash apart. Flows take bytes by the rate of their NICs at
+ * first (lay_job), and then by what their routes leave them (lay_settle): transport/link/send.c gives the next chunk to
+ * the one that will have delivered it first, by measured rates. A lane whose NICs do not reach each other takes none.
+ * Not modelled: lanes that leave a crowded route for another one (transport/link/route.h). */
 #ifndef RAIL_SIMULATE_LAY_H
 #define RAIL_SIMULATE_LAY_H
 
@@ -22,10 +23,16 @@ struct lay_report {
     double local_most;    /* of one rank: through its node's links and peers' buffers */
 };
 
-/* Adds the job's bytes to loads, [network->n_links]. `progress` (NULL: nobody asks) is told nodes done, now and then.
+/* Adds the job's bytes to loads, [network->n_links], and keeps its pairs of hosts. `progress` (NULL: nobody asks) is
+ * told nodes done, now and then.
  * RAIL_E_ARGUMENT: two hosts do not reach each other. */
 enum rail_result lay_job(struct job *job, const struct network *network, double *loads, struct lay_report *out,
                          void (*progress)(void *context, uint32_t done, uint32_t all), void *context);
+
+/* All jobs of the network, after lay_job for each: pairs move bytes from flows on crowded routes to their others until
+ * the busiest link does not get better. Where pairs and flows are more than 2^24, loads stay as they are. */
+enum rail_result lay_settle(struct job *jobs, uint32_t n_jobs, const struct network *network, double *loads,
+                            struct lay_report *reports);
 
 struct lay_pair_facts {
     double ns;       /* the busiest link on any of its lanes: its load by its rate */

@@ -78,6 +78,7 @@ static void count(struct network *n, const struct network_request *q)
     n->n_ports = ports_of(q->kind);
     n->n_planes = q->kind == NETWORK_DUAL_PLANE ? 2 : 1;
     n->n_tiers = q->tiers;
+    n->hash = q->hash;
     n->n_leaves = n->n_units * (q->kind == NETWORK_FAT_TREE ? 1 : q->rails * n->n_ports);
     n->n_spines = q->tiers >= 2 ? q->spines : 0;
     n->n_cores = q->tiers == 3 ? q->cores : 0;

@@ -44,6 +44,7 @@ struct network_request {
     double nic_gbit;              /* of a NIC, all its ports, each way: payload */
     double oversubscription[2];   /* of leaves, of spines: rate below over rate above */
     uint32_t hosts_per_leaf, units_per_pod, spines, cores;
+    uint32_t hash; /* which draw of the switches' hash: any number */
 };
 
 /* Counted from the bottom. */
@@ -61,6 +62,7 @@ struct network {
     float *rate;       /* [n_links] payload bytes per ns; 0: down */
     float *whole;      /* [NETWORK_TIERS] before any fault, in files too: fabrics are even */
     bool faulty;       /* some link is down */
+    uint32_t hash;     /* of all switches; nobody knows the real one, so what matters should hold for several */
     const struct fabric *fabric; /* names of hosts; NULL: host0, host1 ... The caller keeps it. */
 };
 

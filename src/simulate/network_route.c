@@ -20,7 +20,7 @@ static uint64_t mix(uint64_t x)
 static uint64_t flow_hash(const struct network *n, const struct network_flow *f)
 {
     uint64_t from = network_nic(n, f->from_host, f->from_rail, 0), to = network_nic(n, f->to_host, f->to_rail, 0);
-    return mix(mix(mix(from + 0x9e3779b97f4a7c15u) ^ to) + f->number);
+    return mix(mix(mix(from + 0x9e3779b97f4a7c15u) ^ to) + f->number + ((uint64_t)n->hash << 32));
 }
 
 /* A switch's own draw. */

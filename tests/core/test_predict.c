@@ -76,6 +76,7 @@ static void a_ring_takes_what_its_nics_need(void **state)
     assert_true(predict_network_known(&w->comm));
     around(predicted(w, PLAN_ALLREDUCE, COUNT), 1.5 * 4 * COUNT / (2 * 1.25 * 8948 / 9014), 0.05);
     around(predicted(w, PLAN_ALLGATHER, COUNT / 4), 0.75 * 4 * COUNT / (2 * 1.25 * 8948 / 9014), 0.05);
+    around(predicted(w, PLAN_ALLTOALL, COUNT / 4), 0.75 * 4 * COUNT / (2 * 1.25 * 8948 / 9014), 0.05);
     assert_true(predicted(w, PLAN_ALLREDUCE, 1) >= 6 * 14000); /* hops */
     destroy(w);
 }

@@ -1,22 +1,22 @@
 #!/usr/bin/env bash
-# predict.sh - what `railccl plan --machine rig` says against what emulated rails measure, side by side. root; some minutes.
+# predict.sh - what `railccl plan --machine rig` says against what emulated rails measure, side by side. root; minutes.
 #
-#   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; a dead NIC, leaf and spine, the
+#   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; messages, to 20 %; a dead NIC, leaf and spine, the
 #                                       slowdown to 15 %. Status 1 when one is farther off
-#   tests/rails/predict.sh cases|faults the one or the other
+#   tests/rails/predict.sh cases|messages|faults|spine   one of them; the spine alone
 #   tests/rails/predict.sh calibrate    runs the shapes for calibration; prints the lines of tests/rails/calibration.txt
 #
-# Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of out of place and in place: whatever else the machine does
-# only adds. At 200 Mbit/s per NIC the wires are the bound, not the two cores, unless they are taken away.
+# Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of out of place
+# and in place: whatever else the machine does only adds. Where switches hash, each of DRAWS=16 draws is run once. At 200 Mbit/s per NIC the wires are the bound, not the two cores, unless they are taken away.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
 . tests/rails/rig.sh
 . tests/rails/share.sh
-tool=${BUILD:-build}/bin/railccl runs=${RUNS:-5} mbit=200 rig="" bad=0
+tool=${BUILD:-build}/bin/railccl runs=${RUNS:-5} mbit=200 rig="" work="" bad=0
 refused=$(rig_refused)
 [ -z "$refused" ] || { echo "predict.sh: skipped: $refused"; exit 0; }
-trap '[ -z "$rig" ] || rig_down "$rig"' EXIT
+trap '[ -z "$rig" ] || rig_down "$rig"; [ -z "$work" ] || rm -rf "$work"' EXIT
 
 least() { sort -n | head -1; }
 
@@ -24,12 +24,16 @@ least() { sort -n | head -1; }
 measured() { # SLOTS ALGORITHM BYTES
     local k line
     for ((k = 0; k < runs; k++)); do
-        line=$(RAILCCL_ALGO=$2 rail_share "$rig" "$1" "$3" "${CALLS:-4}") || return 1
+        case $2 in
+        alltoall | sendrecv) line=$(rail_share "$rig" "$1" "$3" "${CALLS:-4}" "$2_perf") || return 1 ;;
+        *) line=$(RAILCCL_ALGO=$2 rail_share "$rig" "$1" "$3" "${CALLS:-4}") || return 1 ;;
+        esac
         rail_value time_us "$line"
     done | least
 }
 predicted() { # OPTIONS...
-    "$tool" plan --machine rig --rate 0.2 --flows 64 --json "$@" | python3 -c 'import json, sys; print("%.0f" % (json.load(sys.stdin)["cases"][0]["ns"] / 1e3))'
+    "$tool" plan --machine rig --rate 0.2 --json "$@" |
+        python3 -c 'import json, sys; print("%.0f" % (json.load(sys.stdin)["cases"][0]["ns"] / 1e3))'
 }
 
 # Prints a line of the table; counts what is farther off than the bar.
@@ -71,11 +75,15 @@ shape() { # HOSTS RAILS "SLOTS:ALGORITHM:BYTES[:MBIT of one NIC] ..."
     rig_up "$rig" "$1" "$2" $mbit || exit 1
     for case in $3; do
         IFS=: read -r slots algorithm bytes slow <<<"$case"
-        options=(--hosts "$1" --rails "$2" --gpus "$slots" --tiers 1 --hosts-per-leaf "$1" --algo "$algorithm" --size "$bytes")
+        options=(--hosts "$1" --rails "$2" --gpus "$slots" --tiers 1 --hosts-per-leaf "$1" --size "$bytes")
+        case $algorithm in
+        alltoall | sendrecv) options+=(--collective "$algorithm") ;;
+        *) options+=(--algo "$algorithm") ;;
+        esac
         name="$1 hosts x $2 rails, $slots ranks, $algorithm, $((bytes >> 20)) MiB"
         [ -z "$slow" ] || { rig_slow "$rig" 1 0 "$slow"; options+=(--slow "nic:host1.0=$(awk "BEGIN { print $slow / $mbit }")"); name+=", half a NIC"; }
         verdict "$name" "$(measured "$slots" "$algorithm" "$bytes" | awk '{ print $1 / 1000 }')" \
-            "$(predicted "${options[@]}" | awk '{ print $1 / 1000 }')" 10 ms
+            "$(predicted "${options[@]}" | awk '{ print $1 / 1000 }')" "${bar:-10}" ms
         [ -z "$slow" ] || rig_heal "$rig" 1 0
     done
     rig_down "$rig"
@@ -85,10 +93,19 @@ M=1048576
 cases() {
     echo "| case, $mbit Mbit/s per NIC                       |      measured |     predicted | differs  |"
     echo "|---|---|---|---|"
-    shape 4 4 "1:ring:$((16 * M)) 1:ring:$((64 * M)) 4:ring:$((16 * M)) 4:rails:$((16 * M)) 4:rails:$((64 * M)) 1:tree:$((16 * M)) 1:ring:$((16 * M)):100 4:rails:$((64 * M)):100"
+    shape 4 4 "1:ring:$((16 * M)) 1:ring:$((64 * M)) 4:ring:$((16 * M)) 4:rails:$((16 * M)) 4:rails:$((64 * M))
+        1:tree:$((16 * M)) 1:ring:$((16 * M)):100 4:rails:$((64 * M)):100"
     shape 5 3 "1:ring:$((16 * M)) 3:rails:$((16 * M)) 1:tree:$((16 * M))"
     shape 2 8 "1:ring:$((16 * M)) 2:rails:$((32 * M))"
     shape 3 2 "1:ring:$((8 * M)) 2:rails:$((16 * M)) 1:ring:$((16 * M)):100"
+}
+# What is predicted is that receivers are busy all the time; steps that drift apart leave them two senders now, none then.
+messages() {
+    local bar=20
+    echo "| messages, $mbit Mbit/s per NIC                   |      measured |     predicted | differs  |"
+    echo "|---|---|---|---|"
+    shape 4 4 "1:alltoall:$((16 * M)) 4:alltoall:$((16 * M)) 1:sendrecv:$((16 * M)) 4:sendrecv:$((16 * M)) 1:alltoall:$((16 * M)):100"
+    shape 5 3 "3:alltoall:$((16 * M)) 3:sendrecv:$((16 * M))"
 }
 
 # ---- parts that are dead: how much longer a call takes ----
@@ -116,25 +133,59 @@ faults() {
     slowdown "4 hosts x 4 rails, a NIC" "$whole" "$nic" "${options[@]}" -- --down nic:host1.2
     slowdown "4 hosts x 4 rails, a leaf" "$whole" "$leaf" "${options[@]}" -- --down leaf:2
 
-    # Two pods of two hosts and two spines; hosts of the pods in turn, so that the whole ring climbs. By one spine half as much climbs.
+    spine_draws
+}
+
+# Two pods of two hosts and two spines; hosts of the pods in turn, so that the whole ring climbs. A pair of NICs has one
+# connection, and the two of a leaf and direction fall on one spine in half of the draws of the switches' hash: on one
+# rail, both, or none of a direction. Each draw is told by the leaves' counters, and compared with predictions of its kind.
+shared_rails() { # BEFORE AFTER, of rig_counters: most rails of one direction whose bytes took one route
+    awk '$1 != "route" { next }
+        NR == FNR { before[$2, $3, $4] = $5; next }
+        { moved = $5 - before[$2, $3, $4]; sum[$2, $3] += moved; if (moved > most[$2, $3]) most[$2, $3] = moved }
+        END { for (i in sum) { split(i, at, SUBSEP); n[at[2]] += most[i] > 0.9 * sum[i] }
+              print (n[0] > n[1] ? n[0] : n[1]) + 0 }' "$1" "$2"
+}
+spine_predicted() { # HASH, options: seconds
+    predicted --flows 1 --hash "$1" --fabric "$work/fabric" --rails 2 --gpus 1 --order given --spines 2 --algo ring \
+        --size $((16 * M)) "${@:2}"
+}
+spine_draws() {
+    local draw k hash
+    work=$(mktemp -d)
     rig=$(rig_name)
     RIG_ROUTES=2 RIG_ROUTE_MBIT=$mbit rig_up "$rig" 4 2 $mbit routes || exit 1
     rig_hosts() { echo "$1-h0:$2,$1-h2:$2,$1-h1:$2,$1-h3:$2"; }
-    whole=$(measured 1 ring $((16 * M)))
+    for ((draw = 0; draw < ${DRAWS:-16}; draw++)); do
+        rig_seed "$rig" $((RANDOM * 32768 + RANDOM + 1))
+        rig_counters "$rig" >"$work/before"
+        k=$(runs=1 measured 1 ring $((16 * M)))
+        rig_counters "$rig" >"$work/after"
+        echo "$(shared_rails "$work/before" "$work/after") $k" >>"$work/measured"
+    done
     for leaf in l0 l1 l0p1 l1p1; do ip -n "$rig-$leaf" link set route0 down; done
     spine=$(measured 1 ring $((16 * M)))
     rig_down "$rig"
     rig=""
-    fabric=$(mktemp)
-    printf 'switch top\nswitch a b under top\nhosts n0 under a\nhosts n2 under a\nhosts n1 under b\nhosts n3 under b\n' >"$fabric"
-    slowdown "2 pods x 2 hosts x 2 rails, a spine" "$whole" "$spine" --fabric "$fabric" --rails 2 --gpus 1 --order given --spines 2 --algo ring \
-        --size $((16 * M)) -- --down spine:0
-    rm -f "$fabric"
+    printf 'switch top\nswitch a b under top\nhosts n0 under a\nhosts n2 under a\nhosts n1 under b\nhosts n3 under b\n' >"$work/fabric"
+    for ((hash = 1; hash <= 64; hash++)); do spine_predicted $hash; done >"$work/predicted"
+    q=$(spine_predicted 1 --down spine:0)
+    for k in 0 1 2; do # predictions are of three kinds: nothing is shared, one rail, both
+        p=$(sort -nu "$work/predicted" | awk -v k=$k '{ t[NR] = $1 } END { if (NR == 3) print t[k + 1] }')
+        m=$(awk -v k=$k '$1 == k { print $2 }' "$work/measured" | sort -n | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
+        [ -z "$m" ] || verdict "2 pods x 2 hosts x 2 rails, a spine; $k rails shared before" "$(awk "BEGIN { print $spine / $m }")" \
+            "$(awk "BEGIN { print $q / ${p:-1} }")" 15 x
+    done
+    echo "measured, rails shared and microseconds:" $(sort -n "$work/measured" | tr '\n' ',')
+    echo "predicted, of 64 draws, microseconds:" $(sort -n "$work/predicted" | uniq -c | tr '\n' ',')
+    rm -rf "$work"
+    work=""
 }
 
 case ${1:-} in
-"") cases; faults ;;
-cases | faults) $1 ;;
+"") cases; messages; faults ;;
+cases | messages | faults) $1 ;;
+spine) spine_draws ;;
 *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac
 echo "$bad farther off than the bar"

@@ -4,7 +4,7 @@
 #   rail_share NAME SLOTS BYTES CALLS [PROGRAM=all_reduce_perf [OPTION...]]
 #
 # runs the program with SLOTS ranks per host and prints one line of NAME=value:
-#   time_us      of one call, the slower of out of place and in place
+#   time_us      of one call, the slower of out of place and in place, where there is both
 #   mean, worst  per cent of the rate that the NICs sent, averaged over all NICs, and of the NIC that sent least
 #   low, high    per cent of the bytes of its host that the least and the most used rail carried
 #   host         per cent of the rate of all its NICs that the host sent which sent most: where hosts have different parts
@@ -30,14 +30,14 @@ rail_share() {
         return 1
     fi
     rig_counters "$name" >"$work/after"
-    awk -v calls=$((2 * (calls + 1 + ${RAIL_CHECK:-0}))) -v rate="$mbit" -v hosts="$hosts" -v rails="$rails" \
+    awk -v calls=$((calls + 1 + ${RAIL_CHECK:-0})) -v rate="$mbit" -v hosts="$hosts" -v rails="$rails" \
         -v ranks=$((hosts * slots)) '
         FNR == 1 { file++ }
         file == 1 && $1 == "nic"   { before[$2, $3] = $4 }
         file == 1 && $1 == "spine" { before_spine += $3 }
         file == 2 && $1 == "nic"   { sent[$2, $3] = $4 - before[$2, $3]; of_host[$2] += $4 - before[$2, $3]; sum += $4 - before[$2, $3] }
         file == 2 && $1 == "spine" { spine += $3 }
-        file == 3 && $1 ~ /^[0-9]+$/ { bytes = $1; time = $6 > $10 ? $6 : $10; wrong += $9 + $13; rows++ }
+        file == 3 && $1 ~ /^[0-9]+$/ { bytes = $1; time = $10 == "N/A" || $6 + 0 > $10 + 0 ? $6 : $10; calls *= $10 == "N/A" ? 1 : 2; wrong += $9 + $13; rows++ }
         END {
             if (rows != 1 || time <= 0) { print "share.sh: no row of results" >"/dev/stderr"; exit 1 }
             worst = low = 1e9

@@ -14,7 +14,7 @@
 
 #include "base/result.h"
 #include "simulate/classes.h"
-#include "simulate/clocks.h"
+#include "simulate/messages.h"
 
 /* A machine of round numbers: NICs of 8 Gbit/s are 1 byte/ns. */
 static const struct simulate_machine plain = {.name = "plain", .source = "a test", .nic_gbit = 8, .payload = 1};
@@ -52,6 +52,7 @@ static inline enum rail_result lay_try(struct laid *out, const struct network *n
     assert_non_null(out->loads);
     RAIL_TRY(job_make(&out->job, n, ask));
     RAIL_TRY(lay_job(&out->job, n, out->loads, &out->report, NULL, NULL));
+    RAIL_TRY(lay_settle(&out->job, 1, n, out->loads, &out->report));
     lay_summarize(n, out->loads, &out->summary);
     return clocks_run(&out->job, n, out->loads, &out->report, &out->summary, &out->clocks);
 }

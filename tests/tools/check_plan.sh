@@ -94,7 +94,7 @@ refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2
     refused "does not reach" --down leaf:0 --down leaf:1 --down leaf:2 --down leaf:3 --down leaf:4 --down leaf:5 --down leaf:6 --down leaf:7 &&
     refused "--memory-limit" --hosts 16384 --memory-limit 0.1 && refused "can be planned" --hosts 1000000 --gpus 8 --memory-limit 64 &&
     refused "does not fit" --algo oneshot && refused "no such option" --bogus && refused "at most 32 sizes" --sizes 1:1T:1.1 &&
-    refused "No such file" --fabric "$work/none" && refused "AlltoAll" --collective alltoall && refused "not negative" --cost hop_ns=-1 &&
+    refused "No such file" --fabric "$work/none" && refused "at most 2048" --hosts 4096 --collective alltoall && refused "1 to 127" --collective sendrecv --shift 128 && refused "not negative" --cost hop_ns=-1 &&
     refused "at most 256" --flows 4000000000
 result $? "what cannot be is refused in one line"
 
