@@ -14,7 +14,7 @@ BEGIN {
     may["plan"]           = "base plan topo/shape.h"
     may["algos"]          = "base plan algos topo/shape.h"
     may["topo"]           = "base foreign topo"
-    may["simulate"]       = "base plan algos topo simulate"
+    may["simulate"]       = "base plan algos topo transport/link/repair.h transport/link/silence.h simulate"
     may["bootstrap"]      = "base foreign topo/machine.h bootstrap"
     may["telemetry"]      = "base telemetry"
     may["transport/lane"] = "base foreign bootstrap telemetry topo/machine.h transport/lane transport/net.h"

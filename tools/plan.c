@@ -135,32 +135,38 @@ static double least_ns(const struct plan_view *v, const struct job *job, double 
     return (w->collective == PLAN_ALLREDUCE ? 2 : 1) * sent / host_rate(v);
 }
 
+struct job_request plan_request(const struct plan_view *v, const struct plan_row *row, uint32_t job)
+{
+    const struct plan_wish *w = v->wish;
+    return (struct job_request){.hosts = v->hosts + (size_t)job * w->job_hosts,
+                                .n_hosts = w->job_hosts,
+                                .gpus = w->gpus,
+                                .collective = w->collective,
+                                .send_recv = w->send_recv,
+                                .shift = w->shift,
+                                .algorithm = row->asked,
+                                .bytes = row->bytes,
+                                .root = w->root,
+                                .as_given = row->as_given,
+                                .unaware = row->unaware,
+                                .flows = w->flows,
+                                .channels = w->channels,
+                                .window_bytes = w->window_bytes,
+                                .slot_bytes = w->slot_bytes,
+                                .machine = w->machine,
+                                .method = w->all       ? JOB_ALL
+                                          : w->classes ? JOB_CLASSES
+                                                       : JOB_AUTO};
+}
+
 static enum rail_result run_jobs(struct plan_view *v, struct job *jobs, struct lay_report *laid, struct plan_row *row)
 {
     const struct plan_wish *w = v->wish;
     struct watch watch = {.begin_ns = rail_now_ns(), .terminal = isatty(2), .what = "laying plans"};
-    struct job_request ask = {.n_hosts = w->job_hosts,
-                              .gpus = w->gpus,
-                              .collective = w->collective,
-                              .send_recv = w->send_recv,
-                              .shift = w->shift,
-                              .algorithm = row->asked,
-                              .bytes = row->bytes,
-                              .root = w->root,
-                              .as_given = row->as_given,
-                              .unaware = row->unaware,
-                              .flows = w->flows,
-                              .channels = w->channels,
-                              .window_bytes = w->window_bytes,
-                              .slot_bytes = w->slot_bytes,
-                              .machine = w->machine,
-                              .method = w->all       ? JOB_ALL
-                                        : w->classes ? JOB_CLASSES
-                                                     : JOB_AUTO};
     enum rail_result r = RAIL_OK;
     memset(v->loads, 0, v->network.n_links * sizeof *v->loads);
     for (uint32_t j = 0; r == RAIL_OK && j < w->jobs; j++) {
-        ask.hosts = v->hosts + (size_t)j * w->job_hosts;
+        struct job_request ask = plan_request(v, row, j);
         r = job_make(&jobs[j], &v->network, &ask);
         if (r == RAIL_OK) r = lay_job(&jobs[j], &v->network, v->loads, &laid[j], progress, &watch);
     }
@@ -274,6 +280,7 @@ static int show(struct plan_view *v)
     const struct plan_wish *w = v->wish;
     bool text = !w->json && !to_stdout(w->svg) && !to_stdout(w->plot);
     int status = 0;
+    if (w->n_fails) return plan_show_timeline(v);
     if (text) plan_print_head(v, stdout), fflush(stdout);
     if (plan_run_cases(v) != RAIL_OK) return plan_complain();
     if (text) plan_print_rows(v, stdout);

@@ -6,6 +6,7 @@
 #include <stdio.h>
 
 #include "simulate/clocks.h"
+#include "simulate/timeline.h"
 #include "topo/fabric.h"
 
 enum { PLAN_ROWS_MAX = 512, PLAN_FAULTS_MAX = 64, PLAN_JOBS_MAX = 64, PLAN_SIZES_MAX = 32 };
@@ -13,7 +14,7 @@ enum { PLAN_ROWS_MAX = 512, PLAN_FAULTS_MAX = 64, PLAN_JOBS_MAX = 64, PLAN_SIZES
 enum plan_placement { PLACE_WHOLE, PLACE_FRAGMENTED, PLACE_SHUFFLED };
 
 struct plan_wish {
-    const char *fabric_file, *svg, *plot;
+    const char *fabric_file, *svg, *plot, *timeline;
     struct network_request network;
     enum plan_collective collective;
     bool send_recv;                 /* instead of it, to the rank `shift` on */
@@ -28,6 +29,8 @@ struct plan_wish {
     const struct simulate_machine *machine; /* these */
     struct { const char *what; double factor; } faults[PLAN_FAULTS_MAX];
     uint32_t n_faults;
+    struct timeline_fault fails[REPAIRS_FAULTS_MAX]; /* under the call */
+    uint32_t n_fails;
     double memory_gib;
 };
 
@@ -70,6 +73,9 @@ int plan_write_plot(const struct plan_view *v, FILE *out); /* all rows, by size 
 struct plan_wish plan_wish_default(void);
 int plan_with(struct plan_wish *wish, int (*do_it)(struct plan_view *v));
 enum rail_result plan_run_cases(struct plan_view *v); /* every algorithm and size of the wish, a row each */
+struct job_request plan_request(const struct plan_view *v, const struct plan_row *row, uint32_t job);
+int plan_show_timeline(struct plan_view *v);          /* plan_timeline.c: the first case, with `fails` */
+void plan_json_text(FILE *out, const char *text);     /* quoted */
 int plan_complain(void);                              /* says the last error; 2 */
 
 const char *plan_size_text(double bytes, char out[24]);

@@ -1,7 +1,7 @@
 /* plan_json.c - everything of all cases for programs: bytes, nanoseconds, GB/s. */
 #include "plan.h"
 
-static void quote(FILE *out, const char *text)
+void plan_json_text(FILE *out, const char *text)
 {
     fputc('"', out);
     for (; *text; text++) {
@@ -26,7 +26,7 @@ static void write_tiers(const struct plan_view *v, const struct plan_row *r, FIL
                 "\"most_bytes\": %.10g, \"busiest_ns\": %.10g, \"busiest\": ",
                 first ? "" : ",", network_tier_names[t], (unsigned long long)tier->links,
                 (unsigned long long)tier->used, tier->bytes, tier->mean, tier->most, tier->busiest_ns);
-        quote(out, tier->used ? network_link_name(&v->network, tier->busiest, name) : "");
+        plan_json_text(out, tier->used ? network_link_name(&v->network, tier->busiest, name) : "");
         fputc('}', out);
         first = 0;
     }
@@ -40,7 +40,7 @@ static void write_row(const struct plan_view *v, const struct plan_row *r, FILE 
             r->as_given ? "given" : "ours", r->unaware ? "unaware" : "aligned", (unsigned long long)r->bytes);
     if (r->why[0]) {
         fputs(", \"why_not\": ", out);
-        quote(out, r->why);
+        plan_json_text(out, r->why);
         fputc('}', out);
         return;
     }
@@ -76,7 +76,7 @@ void plan_write_json(const struct plan_view *v, FILE *out)
     fputs("  \"faults\": [", out);
     for (uint32_t k = 0; k < w->n_faults; k++) {
         fputs(k ? ", {\"part\": " : "{\"part\": ", out);
-        quote(out, w->faults[k].what);
+        plan_json_text(out, w->faults[k].what);
         fprintf(out, ", \"factor\": %.6g}", w->faults[k].factor);
     }
     fprintf(out,

@@ -1,5 +1,6 @@
 /* plan_options.c - the command line of `railccl plan`. */
 #include <getopt.h>
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -23,7 +24,9 @@ static int usage(FILE *out)
           "  --oversubscription A[,B]  of leaves, of spines (1,1)\n"
           "  --hosts-per-leaf N, --units-per-pod N, --spines N, --cores N\n"
           "  --down PART               nic:HOST.RAIL, port:HOST.RAIL.PORT, leaf:N, spine:N, core:N; may be repeated\n"
-          "  --slow PART=FACTOR        the same at a part of its rate\n\n"
+          "  --slow PART=FACTOR        the same at a part of its rate\n"
+          "  --fail PART[=FACTOR][,silent]@FROM[..TO]   under the call: nic:host3.1@2ms, leaf:4@2ms..1s, leaf:0=0.5@1ms;\n"
+          "                            silent: no carrier tells of it. One job, size and algorithm; may be repeated\n\n"
           "The jobs:\n"
           "  --gpus N                  ranks a host (8)\n"
           "  --jobs N, --job-hosts N   several at once (1), of so many hosts each (all that there are)\n"
@@ -49,7 +52,8 @@ static int usage(FILE *out)
           "  --memory-limit GIB        refuse what may need more (4)\n"
           "  --json                    everything, for programs\n"
           "  --svg FILE                the network with the last case's loads as colours (- is standard output)\n"
-          "  --plot FILE               times and shares over sizes\n",
+          "  --plot FILE               times and shares over sizes\n"
+          "  --timeline FILE           what goes by each rail over time, with --fail\n",
           out);
     return out == stdout ? 0 : 2;
 }
@@ -93,7 +97,9 @@ enum {
     O_SVG,
     O_PLOT,
     O_HASH,
-    O_SHIFT
+    O_SHIFT,
+    O_FAIL,
+    O_TIMELINE
 };
 
 static const struct option options[] = {
@@ -115,6 +121,7 @@ static const struct option options[] = {
     {"all", no_argument, NULL, O_ALL},                 {"classes", no_argument, NULL, O_CLASSES},
     {"memory-limit", required_argument, NULL, O_MEMORY}, {"json", no_argument, NULL, O_JSON},
     {"svg", required_argument, NULL, O_SVG},           {"plot", required_argument, NULL, O_PLOT},
+    {"fail", required_argument, NULL, O_FAIL},         {"timeline", required_argument, NULL, O_TIMELINE},
     {"shift", required_argument, NULL, O_SHIFT},       {"hash", required_argument, NULL, O_HASH},
     {"cost", required_argument, NULL, O_COST},         {"help", no_argument, NULL, 'h'},                  {0},
 };
@@ -240,6 +247,37 @@ static bool read_fault(struct plan_wish *w, char *text, bool down)
     return true;
 }
 
+static bool read_time(const char *text, double *ns)
+{
+    static const struct { const char *name; double ns; } units[] = {{"ns", 1}, {"us", 1e3}, {"ms", 1e6}, {"s", 1e9}};
+    char *end;
+    double x = strtod(text, &end);
+    for (int k = 0; k < 4 && end != text && x >= 0; k++)
+        if (strcmp(end, units[k].name) == 0) return *ns = x * units[k].ns, true;
+    return false;
+}
+
+/* PART[=FACTOR][,silent]@FROM[..TO] */
+static bool read_fail(struct plan_wish *w, char *text)
+{
+    char *at = strrchr(text, '@'), *to = at ? strstr(at, "..") : NULL, *comma, *equals;
+    if (!at || w->n_fails == REPAIRS_FAULTS_MAX) return false;
+    struct timeline_fault *f = &w->fails[w->n_fails];
+    *f = (struct timeline_fault){.what = text, .until_ns = HUGE_VAL};
+    *at++ = '\0';
+    if (to) *to = '\0';
+    if (!read_time(at, &f->at_ns) || (to && !read_time(to + 2, &f->until_ns))) return false;
+    comma = strrchr(text, ',');
+    if (comma && strcmp(comma, ",silent") != 0) return false;
+    if (comma) f->silent = true, *comma = '\0';
+    equals = strrchr(text, '=');
+    if (equals && (!read_number(equals + 1, &f->factor) || !(f->factor > 0) || f->factor > 1 || f->silent))
+        return false;
+    if (equals) *equals = '\0';
+    w->n_fails++;
+    return true;
+}
+
 static bool read_cost(struct plan_wish *w, char *text)
 {
     struct simulate_machine *m = &w->costs;
@@ -334,6 +372,10 @@ static const char *take(struct plan_wish *w, int option, char *text)
     case O_FABRIC: w->fabric_file = text; return NULL;
     case O_SVG: w->svg = text; return NULL;
     case O_PLOT: w->plot = text; return NULL;
+    case O_TIMELINE: w->timeline = text; return NULL;
+    case O_FAIL:
+        return read_fail(w, text) ? NULL
+                                  : "at most 16 of PART[=FACTOR][,silent]@FROM[..TO], such as nic:host3.1@2ms..1s";
     case O_COMPARE: w->compare = true; return NULL;
     case O_JSON: w->json = true; return NULL;
     case O_ALL: w->all = true; return NULL;
@@ -363,6 +405,11 @@ int plan_read_options(struct plan_wish *w, int argc, char **argv)
     }
     if (optind < argc)
         return fprintf(stderr, "railccl plan: %s: everything is said by options; --help\n", argv[optind]), 2;
+    if (w->timeline && !w->n_fails)
+        return fprintf(stderr, "railccl plan: --timeline draws what --fail does: name a part and a time\n"), 2;
+    if (w->n_fails && (w->n_sizes > 1 || w->n_algorithms > 1 || w->jobs > 1 || w->compare || w->svg || w->plot))
+        return fputs("railccl plan: --fail is for one job, size and algorithm; no --compare, --svg, --plot\n", stderr),
+               2;
     if (w->all && w->classes) return fprintf(stderr, "railccl plan: --all or --classes, not both\n"), 2;
     if (!w->network.tiers) w->network.tiers = w->network.hosts > 512 ? 3 : 2;
     w->machine = &w->costs;

@@ -171,9 +171,10 @@ static int run(int argc, char **argv)
     for (uint64_t bytes = 1024; bytes <= (uint64_t)16 << 30; bytes *= 4) w.sizes[w.n_sizes++] = bytes;
     int status = plan_read_options(&w, argc, argv);
     if (status >= 0) return status;
-    if (w.collective != PLAN_ALLREDUCE || w.json || w.svg || w.compare)
+    if (w.collective != PLAN_ALLREDUCE || w.send_recv || w.json || w.svg || w.compare || w.n_fails)
         return fprintf(stderr,
-                       "railccl tune: AllReduce, as a table and --plot: no --collective, --json, --svg, --compare\n"),
+                       "railccl tune: AllReduce, as a table and --plot: no --collective, --json, --svg, --compare, "
+                       "--fail\n"),
                2;
     w.algorithms[0] = -1;
     for (int a = 0; a < TUNED; a++) w.algorithms[a + 1] = candidates[a];

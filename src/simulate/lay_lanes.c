@@ -12,12 +12,17 @@ static uint32_t shift_of(const struct job *job, const struct network *n, uint32_
     return job->ask.unaware ? (uint32_t)((x ^ x >> 29) % n->n_rails) : 0;
 }
 
+void lanes_of(struct lanes *s, const struct job *job, const struct network *n, uint32_t from, uint32_t to)
+{
+    *s = (struct lanes){.job = job, .network = n, .from = from, .to = to, .shift = shift_of(job, n, from, to)};
+}
+
 enum rail_result lanes_between(struct lanes *s, const struct job *job, const struct network *n, uint32_t from,
                                uint32_t to)
 {
     double sum = 0;
     char a[NETWORK_NAME_BYTES], b[NETWORK_NAME_BYTES];
-    *s = (struct lanes){.job = job, .network = n, .from = from, .to = to, .shift = shift_of(job, n, from, to)};
+    lanes_of(s, job, n, from, to);
     for (uint32_t r = 0; r < n->n_rails; r++) {
         struct network_flow flow = lanes_flow(s, r, 0);
         struct network_path path;

@@ -13,6 +13,8 @@ struct lanes {
     double share[NETWORK_RAILS_MAX]; /* by rail of the sender; together 1 */
 };
 
+/* Without shares. */
+void lanes_of(struct lanes *out, const struct job *job, const struct network *network, uint32_t from, uint32_t to);
 /* RAIL_E_ARGUMENT: the hosts do not reach each other. */
 enum rail_result lanes_between(struct lanes *out, const struct job *job, const struct network *network, uint32_t from,
                                uint32_t to);

@@ -3,7 +3,7 @@
 #
 #   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; messages, to 20 %; a dead NIC, leaf and spine, the
 #                                       slowdown to 15 %. Status 1 when one is farther off
-#   tests/rails/predict.sh cases|messages|faults|spine   one of them; the spine alone
+#   tests/rails/predict.sh cases|messages|faults|flight|spine   one of them; the spine alone
 #   tests/rails/predict.sh calibrate    runs the shapes for calibration; prints the lines of tests/rails/calibration.txt
 #
 # Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of out of place
@@ -182,9 +182,55 @@ spine_draws() {
     work=""
 }
 
+# ---- a part that dies under a call ----
+
+# One call of 128 MiB, 2 s; the part dies when its NIC has sent a quarter of its bytes.
+flight_time() { # rig_cut|rig_silent|true: microseconds
+    local bin=${BUILD:-build}/bin before now pid out
+    out=$(mktemp)
+    before=$(rig_counters "$rig" | awk '$1 == "nic" && $2 == 1 && $3 == 2 { print $4 }')
+    timeout 60 "$bin/railccl" run -n 4 --netns "$(rig_hosts "$rig" 1)" --no-prefix --timeout 60 "$bin/all_reduce_perf" -b 128M -e 128M \
+        -n 1 -w 0 -c 0 >"$out" 2>&1 &
+    pid=$!
+    while kill -0 $pid 2>/dev/null; do
+        now=$(rig_counters "$rig" | awk '$1 == "nic" && $2 == 1 && $3 == 2 { print $4 }')
+        [ $((now - before)) -lt $((12 * M)) ] || break
+        sleep 0.01
+    done
+    $1 "$rig" 1 2
+    wait $pid
+    awk '$1 ~ /^[0-9]+$/ { print $6 }' "$out"
+    rm -f "$out"
+    rig_heal "$rig" 1 2
+}
+flight() {
+    local k how whole p q options=(--hosts 4 --rails 4 --gpus 1 --tiers 1 --hosts-per-leaf 4 --algo ring --size $((128 * M)))
+    export RAILCCL_ALGO=ring
+    rig=$(rig_name)
+    rig_up "$rig" 4 4 $mbit || exit 1
+    p=$(predicted "${options[@]}")
+    for how in true rig_cut rig_silent; do
+        for ((k = 0; k < runs; k++)); do flight_time $how; done >"/tmp/predict-$$"
+        m=$(sort -n "/tmp/predict-$$" | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] / 1000 }')
+        at=$(awk "BEGIN { print $p / 4 / 1000 }")ms
+        case $how in
+        true) q=$p ;;
+        rig_cut) q=$("$tool" plan --machine rig --rate 0.2 "${options[@]}" --json --fail "nic:host1.2@$at" |
+            python3 -c 'import json, sys; print(json.load(sys.stdin)["ns"] / 1e3)') ;;
+        *) q=$("$tool" plan --machine rig --rate 0.2 "${options[@]}" --json --fail "nic:host1.2,silent@$at" |
+            python3 -c 'import json, sys; print(json.load(sys.stdin)["ns"] / 1e3)') ;;
+        esac
+        verdict "128 MiB, NIC under the call: $how" "$m" "$(awk "BEGIN { print $q / 1000 }")" 15 ms
+        echo "  all: $(sort -n "/tmp/predict-$$" | tr '\n' ' ')"
+    done
+    rm -f "/tmp/predict-$$"
+    rig_down "$rig"
+    rig=""
+}
+
 case ${1:-} in
-"") cases; messages; faults ;;
-cases | messages | faults) $1 ;;
+"") cases; messages; faults; flight ;;
+cases | messages | faults | flight) $1 ;;
 spine) spine_draws ;;
 *) sed -n '2,11s/^# \{0,1\}//p' "$0"; exit 2 ;;
 esac

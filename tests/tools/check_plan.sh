@@ -12,7 +12,7 @@ result() { # STATUS NAME
     cases=$((cases + 1))
     if [ "$1" -eq 0 ]; then echo "ok $cases - $2"; else echo "not ok $cases - $2"; bad=$((bad + 1)); sed 's/^/# /' "$work/out" "$work/err" | head -20; fi
 }
-echo "1..14"
+echo "1..17"
 
 plan() { timeout 250 "$tool" plan "$@" >"$work/out" 2>"$work/err"; }
 # The field of the only case, or of case N.
@@ -50,6 +50,33 @@ result $? "without one of 4 NICs a large message takes four thirds of the time"
 plan --hosts 8 --gpus 8 --jobs 2 --algo ring --json && both=$(field ns) && plan --hosts 8 --gpus 8 --jobs 2 --job-hosts 4 --place shuffled:5 --tiers 2 --hosts-per-leaf 2 --order given --algo ring --json &&
     python3 -c "import sys; sys.exit(not $(field ns) > $both)"
 result $? "two jobs that share leaves are in each other's way"
+
+# ---- messages ----
+
+plan --hosts 16 --hosts-per-leaf 8 --collective alltoall --size 1G --json &&
+    python3 -c "import sys; sys.exit(not ($(field sent_bytes) == 16 * 8 * 15 * 8 * (1 << 30) / 128 and $(field cross_rail_bytes) == 0))"
+result $? "AlltoAll of 128 ranks: every host sends its 8 ranks' blocks to 15 others"
+
+# ---- under the call ----
+
+rails4="--hosts 8 --rails 4 --tiers 1 --gpus 1 --algo ring --size 64G --cost hop_ns=0 --cost switch_ns=0 --cost step_ns=0 --json"
+plan $rails4 --fail nic:host3.1@100ms..300ms --timeline "$work/fails.svg" &&
+    python3 - "$work/out" "$work/fails.svg" <<'END'
+import json, sys, xml.dom.minidom
+t = json.load(open(sys.argv[1]))
+xml.dom.minidom.parse(sys.argv[2])
+assert t["shown"] == "host3" and t["lanes_ended"] == t["lanes_back"] == 8
+# one millisecond nothing, 200 at three quarters of the pace
+assert abs(t["ns"] - t["whole_ns"] - (1 + 200 / 4) * 1e6) < 0.5e6, t["ns"] - t["whole_ns"]
+waits, less = [[s for s in t["stretches"] if f(s)] for f in (lambda s: s["waits"], lambda s: not s["waits"] and s["rail_gbyte_s"][1] == 0)]
+assert len(waits) == len(less) == 1 and all(r > 0 for k, r in enumerate(less[0]["rail_gbyte_s"]) if k != 1)
+assert "dies" in t["events"][0]["what"] and "through" in t["events"][-1]["what"]
+END
+result $? "a NIC that is dead for 200 ms costs a quarter of them, and what it takes to see it"
+
+plan --hosts 8 --rails 4 --algo ring --size 64G --fail nic:host3.1,silent@100ms && grep -q "by their silence" "$work/out" && grep -q "waits" "$work/out" &&
+    grep -q "^ *100 ms  nic:host3.1 dies, and its carrier stays" "$work/out"
+result $? "the same as a table, and silent"
 
 # ---- large ----
 
@@ -95,7 +122,10 @@ refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2
     refused "--memory-limit" --hosts 16384 --memory-limit 0.1 && refused "can be planned" --hosts 1000000 --gpus 8 --memory-limit 64 &&
     refused "does not fit" --algo oneshot && refused "no such option" --bogus && refused "at most 32 sizes" --sizes 1:1T:1.1 &&
     refused "No such file" --fabric "$work/none" && refused "at most 2048" --hosts 4096 --collective alltoall && refused "1 to 127" --collective sendrecv --shift 128 && refused "not negative" --cost hop_ns=-1 &&
-    refused "at most 256" --flows 4000000000
+    refused "at most 256" --flows 4000000000 &&
+refused "host99" --fail nic:host99.1@1ms && refused "FROM" --fail nic:host3.1 && refused "FROM" --fail nic:host3.1@5 && refused "FROM" --fail leaf:0=2@1ms &&
+    refused "after the beginning" --fail nic:host3.1@5ms..2ms && refused "name a part" --timeline "$work/x.svg" && refused "one job" --jobs 2 --fail leaf:0@1ms &&
+    refused "does not reach" --hosts 8 --rails 1 --fail nic:host3.0@1ms && refused "one job" --sizes 1M:1G --fail leaf:0@1ms
 result $? "what cannot be is refused in one line"
 
 refused "several sizes" --plot "$work/x.svg" && refused "not both" --all --classes && refused "other steps\|its class" --classes --algo tree
