@@ -345,10 +345,12 @@ ncclResult_t ncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win);
 ncclResult_t ncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUserPtr);
 
 /* Suspend gives memory back that an idle communicator holds for its operations (staging windows, slots); collective, it
- * returns when all ranks have given back. `flags` must be NCCL_SUSPEND_MEM. Until Resume, which is local, only
- * questions, ncclCommMemStats, ncclCommDestroy and ncclCommAbort are admitted; other calls return ncclInvalidUsage. The
- * memory is taken again when operations touch it. Both block also with blocking = 0. ncclRemoteError: a rank is gone,
- * or did not call within RAILCCL_INIT_TIMEOUT_S. */
+ * returns when all ranks have given back. `flags` must be NCCL_SUSPEND_MEM. Until Resume only questions,
+ * ncclCommMemStats, ncclCommDestroy and ncclCommAbort are admitted; other calls return ncclInvalidUsage. On host memory
+ * Resume is local, and the memory is taken again when operations touch it. Where a rank is on a GPU, Resume is collective
+ * and takes it at once: if a device has none left, ncclUnhandledCudaError there and ncclRemoteError on the others, which
+ * may all try again later; captured graphs must not be launched in between. Both block also with blocking = 0.
+ * ncclRemoteError: a rank is gone, or did not call within RAILCCL_INIT_TIMEOUT_S. */
 #define NCCL_SUSPEND_MEM 0x01
 ncclResult_t ncclCommSuspend(ncclComm_t comm, int flags);
 ncclResult_t ncclCommResume(ncclComm_t comm);

@@ -100,7 +100,6 @@ ncclResult_t pncclWinGetUserPtr(ncclComm_t comm, ncclWindow_t win, void **outUse
 static enum rail_result suspend(struct comm *comm, int flags)
 {
     RAIL_TRY(comm_check(comm, "ncclCommSuspend"));
-    RAIL_TRY(gpu_rank_not_yet(comm, "ncclCommSuspend"));
     if (flags != NCCL_SUSPEND_MEM)
         return rail_fail(RAIL_E_ARGUMENT, "ncclCommSuspend: flags %#x: must be NCCL_SUSPEND_MEM (%#x)", (unsigned)flags,
                          NCCL_SUSPEND_MEM);

@@ -1,6 +1,7 @@
 /* gpu_rank.c - a GPU rank's beginning and end. */
 #include "core/gpu_rank.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -8,6 +9,7 @@
 #include "base/log.h"
 #include "base/params.h"
 #include "core/gpu_watch.h"
+#include "core/join.h"
 
 /* ---- which device ---- */
 
@@ -120,10 +122,11 @@ static enum rail_result open_own(struct comm *comm)
     return RAIL_OK;
 }
 
-/* What every rank says, twice: what it offers; whether it reaches what the others of its node offer. */
+/* What every rank says, twice: what it offers, or that it has no memory to; whether it reaches what the others of its node
+ * offer. */
 struct word {
     struct gpu_offer offer;
-    uint32_t reaches, reserved;
+    uint32_t reaches, lacks;
 };
 
 static bool reaches_all(struct comm *comm, const struct word *words)
@@ -169,6 +172,56 @@ enum rail_result gpu_rank_open(struct comm *comm, struct rail_deadline deadline)
     return result;
 }
 
+bool gpu_rank_somewhere(const struct comm *comm)
+{
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        if (comm->members[r].gpu >= 0) return true;
+    return false;
+}
+
+static bool somebody_lacks(const struct comm *comm, const struct word *words, uint32_t *who)
+{
+    for (*who = 0; *who < comm->n_ranks; ++*who)
+        if (words[*who].lacks) return true;
+    return false;
+}
+
+/* Offers: everybody's, or nobody's. */
+static enum rail_result retake(struct comm *comm, struct word *words, bool *again)
+{
+    struct word *mine = &words[comm->rank];
+    char why[512] = "";
+    uint32_t who;
+    enum rail_result own = comm->gpu ? gpu_resume_own(comm->gpu, &mine->offer) : RAIL_OK;
+    if (own != RAIL_OK) snprintf(why, sizeof why, "%s", rail_own_error());
+    mine->lacks = own != RAIL_OK;
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, words, sizeof *words, join_deadline()));
+    *again = somebody_lacks(comm, words, &who);
+    if (!*again) return RAIL_OK;
+    if (comm->gpu && own == RAIL_OK) gpu_suspend_own(comm->gpu);
+    if (own != RAIL_OK) return rail_fail_quietly(own, "%s; all ranks are suspended still, and may resume later", why);
+    return rail_fail(RAIL_E_REMOTE, "ncclCommResume: rank %u has no memory on its GPU just now; all ranks are suspended "
+                     "still, and may resume later", who);
+}
+
+static enum rail_result reach_again(struct comm *comm, struct word *words)
+{
+    words[comm->rank].reaches = reaches_all(comm, words);
+    RAIL_TRY(bootstrap_allgather(comm->bootstrap, words, sizeof *words, join_deadline()));
+    return comm->gpu ? gpu_resume(comm->gpu, node_reaches(comm, words)) : RAIL_OK;
+}
+
+enum rail_result gpu_rank_resume(struct comm *comm, bool *again)
+{
+    struct word *words = calloc(comm->n_ranks, sizeof *words);
+    *again = !words;
+    if (!words) return rail_fail(RAIL_E_SYSTEM, "ncclCommResume: %u ranks: out of memory", comm->n_ranks);
+    enum rail_result result = retake(comm, words, again);
+    if (result == RAIL_OK) result = reach_again(comm, words);
+    free(words);
+    return result;
+}
+
 void gpu_rank_close(struct comm *comm)
 {
     if (comm->gpu) {
@@ -196,6 +249,21 @@ enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadlin
         struct timespec t = {0, NAP_NS};
         nanosleep(&t, NULL);
     }
+}
+
+enum rail_result gpu_rank_quiet(const struct comm *comm, const char *call)
+{
+    int64_t patience_s = rail_param_int(RAIL_PARAM_FINALIZE_TIMEOUT_S);
+    struct rail_deadline deadline = rail_deadline_in_ns((uint64_t)patience_s * RAIL_NS_PER_S);
+    struct timespec t = {0, NAP_NS};
+    while (comm->gpu && !gpu_nothing_runs()) {
+        if (rail_deadline_passed(deadline))
+            return rail_fail(RAIL_E_TIMEOUT, "%s: this process has calls of another communicator under way on a GPU, and "
+                             "they have not ended within %lld s (RAILCCL_FINALIZE_TIMEOUT_S); synchronize their streams first", call,
+                             (long long)patience_s);
+        nanosleep(&t, NULL);
+    }
+    return RAIL_OK;
 }
 
 enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call)

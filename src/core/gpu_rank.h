@@ -29,6 +29,15 @@ enum rail_result gpu_rank_open(struct comm *comm, struct rail_deadline deadline)
 /* Accepts one that was never opened. Its launches have ended, or will give up. */
 void gpu_rank_close(struct comm *comm);
 
+/* Whether any rank of the communicator has a GPU; the same on all. */
+bool gpu_rank_somewhere(const struct comm *comm);
+/* Waits, for RAILCCL_FINALIZE_TIMEOUT_S at most, until no launch of the process is under way, of whatever communicator: what
+ * `call` is about to do may wait for them in the driver, where nobody could end it. RAIL_E_TIMEOUT. */
+enum rail_result gpu_rank_quiet(const struct comm *comm, const char *call);
+/* On every rank of a communicator with gpu_rank_somewhere, suspended: memory is taken again. *again: some rank has no memory
+ * just now, all are told, nothing has changed, and all may try once more. */
+enum rail_result gpu_rank_resume(struct comm *comm, bool *again);
+
 /* For a call on `stream`, and for its buffers: RAIL_E_ARGUMENT names what cannot be used. */
 enum rail_result gpu_rank_accept(const struct comm *comm, const char *call, cu_stream stream);
 enum rail_result gpu_rank_collective_check(const struct comm *comm, const struct collective *args);

@@ -144,7 +144,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
 void gpu_close(struct gpu *gpu)
 {
     if (!gpu) return;
-    gpu->gave_up = !gpu->shared || atomic_exchange(&gpu->shared->stop, 1);
+    gpu->gave_up = !gpu->shared || atomic_exchange(&gpu->shared->stop, GPU_STOPPED);
     gpu_bury(gpu);
 }
 
@@ -196,5 +196,6 @@ enum rail_result gpu_trouble(struct gpu *g)
     return RAIL_OK;
 }
 
-size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + g->scratch_bytes + g->near_bytes; }
+size_t gpu_idle_bytes(const struct gpu *g) { return (g->scratch ? g->scratch_bytes : 0) + g->near_bytes; }
+size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + gpu_idle_bytes(g); }
 size_t gpu_pinned_bytes(const struct gpu *g) { return g->shared_bytes; }

@@ -117,8 +117,25 @@ bool gpu_progress(struct gpu *gpu, enum rail_result *failed);
 /* Everything that was sent has left the relays, and no other process still reads what this rank staged in its memory. */
 bool gpu_drained(struct gpu *gpu);
 
-/* Bytes of device memory, and of pinned host memory beside the segment. */
+/* Giving memory of the device back while no call comes, and taking it again (gpu_suspend.c). All ranks of the node have
+ * nothing under way before gpu_suspend, have been through it before gpu_suspend_own, and through gpu_resume_own before
+ * gpu_reach and gpu_resume.
+ *
+ * gpu_suspend: launches, a graph's, give up from now on; peers' memory is let go. gpu_suspend_own: windows, slots that hold
+ * no messages, scratch that no graph refers to. */
+void gpu_suspend(struct gpu *gpu);
+void gpu_suspend_own(struct gpu *gpu);
+/* RAIL_E_CUDA: there is no memory; it is suspended as before. */
+enum rail_result gpu_resume_own(struct gpu *gpu, struct gpu_offer *out);
+/* `near`: what gpu_reach says on all of the node. RAIL_E_USAGE: a graph was launched meanwhile, and has counted up what its
+ * peers have not. */
+enum rail_result gpu_resume(struct gpu *gpu, bool near);
+/* No launch of the process is under way, of whatever communicator: what synchronises does not wait for a peer. */
+bool gpu_nothing_runs(void);
+
+/* Bytes of device memory, of those that suspending gives back, and of pinned host memory beside the segment. */
 size_t gpu_device_bytes(const struct gpu *gpu);
+size_t gpu_idle_bytes(const struct gpu *gpu);
 size_t gpu_pinned_bytes(const struct gpu *gpu);
 
 #endif

@@ -61,6 +61,27 @@ static struct kernel_link near_link(const struct gpu *g, const struct link *link
     return k;
 }
 
+/* What the kernel has found out and counted stays; both ends are idle. */
+static enum rail_result move_link(struct gpu *g, uint64_t at, uint64_t slots_base)
+{
+    static const char call[] = "ncclCommResume";
+    struct kernel_link k;
+    RAIL_TRY(cuda_copy(g->device, call, (uint64_t)(uintptr_t)&k, at, sizeof k));
+    if (k.slots) k.slots += slots_base - k.slots_base;
+    k.slots_base = slots_base;
+    return cuda_copy(g->device, call, at, (uint64_t)(uintptr_t)&k, sizeof k);
+}
+
+enum rail_result gpu_move_links(struct gpu *g)
+{
+    size_t offset = gpu_slots_offset(&g->node->segment.geometry);
+    for (uint32_t i = 0; i < g->n_links; i++) {
+        const struct gpu_link *l = &g->links[i];
+        if (shm_link_is(l->link)) RAIL_TRY(move_link(g, l->at, g->peers[shm_link_place(l->link).to_peer].at + offset));
+    }
+    return RAIL_OK;
+}
+
 /* Of a link over the network the kernel sees our half: a place beside ours in pinned memory. */
 static enum rail_result far_link(struct gpu *g, struct link *link, struct kernel_link *out)
 {

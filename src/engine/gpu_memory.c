@@ -64,6 +64,20 @@ static void reap_locked(void)
     }
 }
 
+bool gpu_nothing_runs(void)
+{
+    bool none = true;
+    pthread_mutex_lock(&lock);
+    for (int dead = 0; dead < 2; dead++)
+        for (const struct gpu *g = dead ? graves : living; g; g = g->next) {
+            struct gpu_state state;
+            gpu_look(g, &state);
+            none &= !state.inside && !state.waiting;
+        }
+    pthread_mutex_unlock(&lock);
+    return none;
+}
+
 void gpu_reap(void)
 {
     pthread_mutex_lock(&lock);

@@ -15,7 +15,7 @@ static size_t windows_bytes(const struct shm_geometry *g) { return g->window_cha
 
 size_t gpu_slots_offset(const struct shm_geometry *g) { return windows_bytes(g); }
 
-static size_t near_bytes(const struct shm_geometry *g)
+size_t gpu_near_bytes(const struct shm_geometry *g)
 {
     return windows_bytes(g) + (size_t)shm_sets(g) * g->n_slots * g->slot_bytes;
 }
@@ -25,8 +25,8 @@ enum rail_result gpu_offer(struct gpu *g, struct gpu_offer *out)
     const struct shm_geometry *geometry = &g->node->segment.geometry;
     *out = (struct gpu_offer){.device = (uint64_t)(uintptr_t)g->device, .ordinal = g->device->ordinal};
     if (geometry->n_peers < 2) return RAIL_OK;
-    RAIL_TRY(cuda_alloc(g->device, CALL, near_bytes(geometry), &g->near));
-    g->near_bytes = near_bytes(geometry);
+    if (!g->near) RAIL_TRY(cuda_alloc(g->device, CALL, gpu_near_bytes(geometry), &g->near));
+    g->near_bytes = gpu_near_bytes(geometry);
     out->address = g->near;
     out->exported = cuda_export(g->device, CALL, g->near, &out->handle) == RAIL_OK;
     return RAIL_OK;
@@ -64,15 +64,16 @@ bool gpu_reach(struct gpu *g, const struct gpu_offer *offers, const bool *same_p
 enum rail_result gpu_use_near(struct gpu *g, bool near)
 {
     uint32_t n = g->node->segment.geometry.n_peers;
-    uint64_t windows[SHM_MAX_PEERS], at;
+    uint64_t windows[SHM_MAX_PEERS];
     for (uint32_t p = 0; p < n; p++)
         windows[p] = near ? g->peers[p].at : gpu_in_segment(g, shm_window_at(&g->node->segment, p, 0, SHM_WINDOW_IN, 0));
     g->uses_near = near;
     if (!near) gpu_leave_near(g);
-    RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &at));
+    if (g->windows) return cuda_copy(g->device, CALL, g->windows, (uint64_t)(uintptr_t)windows, n * sizeof *windows);
+    RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &g->windows));
     for (int t = 0; t < GPU_TRACKS; t++)
-        RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node + offsetof(struct kernel_node, windows), (uint64_t)(uintptr_t)&at,
-                           sizeof at));
+        RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node + offsetof(struct kernel_node, windows),
+                           (uint64_t)(uintptr_t)&g->windows, sizeof g->windows));
     return RAIL_OK;
 }
 
@@ -96,12 +97,17 @@ bool gpu_all_read(const struct gpu *g, bool same_process)
     return true;
 }
 
-void gpu_leave_near(struct gpu *g)
+void gpu_leave_peers(struct gpu *g)
 {
     for (uint32_t p = 0; g->peers && p < g->n_peers; p++) {
         cuda_import_close(g->device, g->peers[p].import);
         g->peers[p] = (struct gpu_peer){0};
     }
+}
+
+void gpu_leave_near(struct gpu *g)
+{
+    gpu_leave_peers(g);
     cuda_free(g->device, g->near);
     g->near = 0;
     g->near_bytes = 0;

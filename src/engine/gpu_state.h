@@ -17,6 +17,9 @@ enum {
 /* A group's messages run beside its collectives, as a launch of their own. Launches of one track never overlap. */
 enum gpu_tracks { GPU_COLLECTIVES, GPU_MESSAGES, GPU_TRACKS };
 
+/* What the stop word says; whatever is not 0 makes launches give up. */
+enum gpu_stop { GPU_GOES, GPU_STOPPED, GPU_SUSPENDED };
+
 /* Pinned host memory, which both sides see; then the ring, the kept messages, and relays' places and slots. */
 struct gpu_shared {
     _Alignas(SHM_LINE) _Atomic uint32_t stop;
@@ -82,8 +85,10 @@ struct gpu {
     struct gpu_peer *peers;   /* [n_peers] */
     uint32_t n_peers, self;
     bool uses_near;
-    uint64_t scratch;
-    size_t scratch_bytes;
+    uint64_t windows;         /* address of the table of everybody's windows */
+    uint64_t scratch;         /* 0: none is wanted, or it is given back for a while */
+    size_t scratch_bytes;     /* wanted */
+    uint64_t ran_before;      /* launches that had ended when it was suspended */
     uint64_t order;
 
     _Atomic uint32_t graphs;  /* live ones that may launch */
@@ -123,6 +128,10 @@ void gpu_bury(struct gpu *gpu);
 
 /* Of a peer's slots behind its windows. */
 size_t gpu_slots_offset(const struct shm_geometry *geometry);
+/* Of windows and slots together. */
+size_t gpu_near_bytes(const struct shm_geometry *geometry);
+/* Peers' memory is not reached any more. */
+void gpu_leave_peers(struct gpu *gpu);
 /* Peers have read what this rank staged in its own memory; those of this process, too, or not looked at. */
 bool gpu_all_read(const struct gpu *gpu, bool same_process);
 /* Frees and unmaps; nothing is under way. */
@@ -134,6 +143,8 @@ void gpu_leave_near(struct gpu *gpu);
 enum rail_result gpu_keep(struct gpu *gpu, const void *what, size_t bytes, uint64_t *at_out);
 /* Address of the kernel's view of a link; made once. */
 enum rail_result gpu_link_of(struct gpu *gpu, struct link *link, uint64_t *at_out);
+/* Peers' slots have other addresses than before: says so to the kernel's views of links within the node. */
+enum rail_result gpu_move_links(struct gpu *gpu);
 /* The plan and its links on the device; uploaded once. */
 enum rail_result gpu_channel_of(struct gpu *gpu, struct instance *instance, struct kernel_channel *out);
 
