@@ -14,7 +14,7 @@
 #   fabric_up HOSTS RAILS            all of it; once per boot. fabric_wait [S]: until every port is active
 #   cable_down HOST RAIL ; cable_up  pulled at the switch: the host's port loses its carrier, the others' do not
 #   rail_silent HOST RAIL            both ways nothing arrives and nobody is told; rail_loss HOST RAIL PERCENT, rail_rate HOST RAIL MBIT
-#   rail_heal HOST RAIL              undoes the three
+#   rail_lost HOST RAIL              packets that were dropped so far; rail_heal HOST RAIL undoes the three
 #   fabric_ports                     one line per cable: "HOST RAIL SENT RECEIVED", bytes as the switch's port counts them
 #   ports_since FILE                 the same less what an earlier fabric_ports wrote to FILE
 #   fabric_lo                        bytes that crossed lo
@@ -93,6 +93,9 @@ rail_shape() { # HOST RAIL QDISC...
 }
 rail_silent() { rail_shape "$1" "$2" netem loss 100%; }
 rail_loss() { rail_shape "$1" "$2" netem loss "$3%" limit 10000; }
+rail_lost() { # HOST RAIL: packets that its two qdiscs have dropped
+    { tc -s qdisc show dev "h$1r$2" root; tc -n sw -s qdisc show dev "h$1r$2" root; } | awk '{ for (i = 1; i < NF; i++) if ($i == "(dropped") n += $(i + 1) } END { print n + 0 }'
+}
 rail_rate() { rail_shape "$1" "$2" tbf rate "$3mbit" burst 131072 limit 1048576; }
 rail_heal() { tc qdisc del dev "h$1r$2" root 2>/dev/null; tc -n sw qdisc del dev "h$1r$2" root 2>/dev/null; return 0; }
 
