@@ -105,7 +105,7 @@ static double silence_takes(void)
                                                    .round_trip_us = 1000};
     for (int k = 0; k < SILENCE_TICKS_MAX; k++) {
         uint64_t now_ns = died_ns + (uint64_t)k * SILENCE_TICK_NS;
-        alive.look.acked_bytes += 1000, alive.look.delivered++, alive.look.received_frames++;
+        alive.look.acked_bytes += 1000, alive.look.delivered++, alive.look.received_bytes++;
         if (now_ns - died_ns >= repeat_ns) dead.look.repeats++, wait_ns *= 2, repeat_ns += wait_ns;
         struct silence_verdict v = silence_judge(&peer, both, 2, now_ns);
         if (v.cause == SILENCE_SILENT && v.suspect == 0) return (double)(now_ns - died_ns);
