@@ -9,9 +9,9 @@
 # runs no case, or reports more or fewer cases than it announced is one failure more. The checks of the whole house
 # (tests/house: other compilers, installation ...) run only when named; `make check` names them. So it is with what needs a
 # virtual machine (tests/rdma_vm), for which packages are fetched: `make check-rdma` names that.
-# TEST_RETRY=1 runs a test that failed once more, when the machine has calmed down; what passes only then counts as
+# TEST_RETRY=N runs a test that failed up to N times more, when the machine has calmed down; what passes only then counts as
 # passed, and is named with its first failure before the last line: a shared machine may steal seconds from a test, but
-# a test that fails twice is broken, and one that is named again and again wants mending.
+# a test that always fails is broken, and one that is named again and again wants mending.
 # Last line: "N passed, N failed, N skipped".
 set -u
 export LC_ALL=C
@@ -66,17 +66,19 @@ show() { # NAME: the line of an attempt, and what went wrong
 }
 
 run() { # NAME COMMAND...
-    local name=$1 log p f s why tenths first
+    local name=$1 log p f s why tenths first left
     shift
     log=$(mktemp)
     attempt "$@"
     show "$name"
-    if [ "$f" -gt 0 ] && [ "${TEST_RETRY:-0}" = 1 ]; then
+    if [ "$f" -gt 0 ] && [ "${TEST_RETRY:-0}" -gt 0 ]; then
         first=$(grep -E '^not ok' "$log" | grep -v '# SKIP' | head -n 3 | tr '\n' ';')
         first=${why:+$why; }$first
-        sleep "${TEST_RETRY_PAUSE_S:-5}"
-        attempt "$@"
-        show "$name (again)"
+        for ((left = TEST_RETRY; left > 0 && f > 0; left--)); do
+            sleep "${TEST_RETRY_PAUSE_S:-5}"
+            attempt "$@"
+            show "$name (again)"
+        done
         [ "$f" -gt 0 ] || unsteady="$unsteady  $name passed only when run again; first: $first"$'\n'
     fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
