@@ -88,6 +88,8 @@ static void choice(const struct side *a, const struct side *b, char out[300])
 #define V4A "1 fe80::a, 2 fe80::a, 1 10.0.0.1, 2 10.0.0.1"
 #define V4B "1 fe80::b, 2 fe80::b, 1 10.0.0.2, 2 10.0.0.2"
 
+#define WISH(i, f, v) {.index = i, .family = f, .roce_version = v}
+
 static const struct { const char *name; struct side a, b; const char *expected; } pairs[] = {
     {"two hosts set up alike use the rail's IPv4 address by RoCE v2", {V4A, "10.0.0.1", {0}}, {V4B, "10.0.0.2", {0}},
      "10.0.0.1 (RoCE v2, index 3) - 10.0.0.2 (RoCE v2, index 3)"},
@@ -110,16 +112,16 @@ static const struct { const char *name; struct side a, b; const char *expected; 
     {"different families are named", {"2 10.0.0.1", "10.0.0.1", {0}}, {"2 2001:db8::b", "10.0.0.2", {0}},
      "no two GIDs go together: here RoCE v2 IPv4, there RoCE v2 IPv6"},
     {"a port without RoCE v2 offers v1, and meets one that has both only by wish", {"1 10.0.0.1", "10.0.0.1", {0}},
-     {V4B, "10.0.0.2", {-1, 0, 1}}, "10.0.0.1 (RoCE v1, index 0) - 10.0.0.2 (RoCE v1, index 2)"},
+     {V4B, "10.0.0.2", WISH(-1, 0, 1)}, "10.0.0.1 (RoCE v1, index 0) - 10.0.0.2 (RoCE v1, index 2)"},
     {"RoCE v1 does not go with v2", {"1 10.0.0.1", "10.0.0.1", {0}}, {V4B, "10.0.0.2", {0}},
      "no two GIDs go together: here RoCE v1 IPv4, there RoCE v2 IPv4, RoCE v2 IPv6"},
-    {"an index that the user gives is used, whatever it is", {V4A, "10.0.0.1", {2, 0, 2}}, {V4B, "10.0.0.2", {2, 0, 2}},
-     "10.0.0.1 (RoCE v1, index 2) - 10.0.0.2 (RoCE v1, index 2)"},
-    {"an index without a GID is named", {V4A, "10.0.0.1", {9, 0, 2}}, {V4B, "10.0.0.2", {0}},
+    {"an index that the user gives is used, whatever it is", {V4A, "10.0.0.1", WISH(2, 0, 2)},
+     {V4B, "10.0.0.2", WISH(2, 0, 2)}, "10.0.0.1 (RoCE v1, index 2) - 10.0.0.2 (RoCE v1, index 2)"},
+    {"an index without a GID is named", {V4A, "10.0.0.1", WISH(9, 0, 2)}, {V4B, "10.0.0.2", {0}},
      "the port has no GID at NCCL_IB_GID_INDEX=9 (it has 4): leave the index out, and the right one is found"},
-    {"a family that the user asks for", {V4A ", 2 2001:db8::a", "10.0.0.1", {-1, 6, 2}},
+    {"a family that the user asks for", {V4A ", 2 2001:db8::a", "10.0.0.1", WISH(-1, 6, 2)},
      {V4B ", 2 2001:db8::b", "10.0.0.2", {0}}, "2001:db8::a (RoCE v2, index 4) - 2001:db8::b (RoCE v2, index 4)"},
-    {"a family that the port does not have", {"2 10.0.0.1", "10.0.0.1", {-1, 6, 2}}, {V4B, "10.0.0.2", {0}},
+    {"a family that the port does not have", {"2 10.0.0.1", "10.0.0.1", WISH(-1, 6, 2)}, {V4B, "10.0.0.2", {0}},
      "none of the port's 1 GIDs is of the family that NCCL_IB_ADDR_FAMILY asks for"},
     {"an empty table", {"", "10.0.0.1", {0}}, {V4B, "10.0.0.2", {0}},
      "the port has no GID: give its interface an address"},
@@ -186,6 +188,59 @@ static void file(const char *root, const char *path, const char *text)
     fclose(f);
 }
 
+static void ranges_are_read(void **state)
+{
+    static const struct { const char *text, *address; int bits; } cases[] = {
+        {"10.1.0.0/16", "10.1.0.0", 112},  {"10.1.2.3/32", "10.1.2.3", 128}, {"0.0.0.0/0", "0.0.0.0", 96},
+        {"fd00::/64", "fd00::", 64},       {"::/0", "::", 0},                {"2001:db8::1/128", "2001:db8::1", 128},
+    };
+    static const char *const nonsense[] = {"", "10.1.0.0", "10.1.0.0/", "10.1.0.0/33", "10.1/16", "fd00::/129", "fd00::/-1",
+                                           "/16", "10.1.0.0/16x", "10.1.0.0/ 16", "ten/16",
+                                           "10.1.0.0/99999999999999999999",
+                                           "1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa:bbbb/16"};
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct gid_wish wish = {.index = -1};
+        uint8_t address[16];
+        address_of(cases[i].address, address);
+        assert_true(gid_range(cases[i].text, &wish));
+        assert_int_equal(wish.range_bits, cases[i].bits);
+        assert_memory_equal(wish.range, address, 16);
+    }
+    for (size_t i = 0; i < sizeof nonsense / sizeof *nonsense; i++) {
+        struct gid_wish wish = {.index = -1};
+        assert_false(gid_range(nonsense[i], &wish));
+        assert_int_equal(wish.range_bits, 0);
+    }
+}
+
+static void only_what_is_in_the_range_is_offered(void **state)
+{
+    static const struct { const char *table, *range; int index, family; const char *offered, *why; } cases[] = {
+        {V4A ", 2 10.1.0.1", "10.1.0.0/16", -1, 0, "10.1.0.1 (RoCE v2, index 4)", ""},
+        {V4A ", 2 10.1.0.1", "10.0.0.0/16", -1, 0, "10.0.0.1 (RoCE v2, index 3)", ""},
+        {V4A ", 2 fd00::1", "fd00::/8", -1, 0, "fd00::1 (RoCE v2, index 4)", ""},
+        {V4A, "fd00::/8", -1, 0, NULL, "none of the port's 4 GIDs is in NCCL_IB_ADDR_RANGE"},
+        {V4A ", 2 fd00::1", "fd00::/8", -1, 4, NULL,
+         "none of the port's 5 GIDs is in NCCL_IB_ADDR_RANGE and of the family that NCCL_IB_ADDR_FAMILY asks for"},
+        {V4A, "fd00::/8", 3, 0, "10.0.0.1 (RoCE v2, index 3)", ""}, /* named */
+        {"i fe80::a", "10.0.0.0/8", -1, 0, "fe80::a (InfiniBand, index 0)", ""},
+    };
+    (void)state;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct side side = {cases[i].table, "10.9.9.9", WISH(cases[i].index, cases[i].family, 2)};
+        struct gid_candidate out[GID_OFFER_MAX];
+        char why[200], text[GID_TEXT_BYTES];
+        assert_true(gid_range(cases[i].range, &side.wish));
+        int n = offer(&side, out, why);
+        assert_int_equal(n, cases[i].offered != NULL);
+        assert_string_equal(why, cases[i].why);
+        if (n == 0) continue;
+        gid_text(&out[0].gid, text);
+        assert_string_equal(text, cases[i].offered);
+    }
+}
+
 static void tables_are_read_from_the_kernels_files(void **state)
 {
     (void)state;
@@ -222,6 +277,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(pairs_are_chosen),
         cmocka_unit_test(both_ends_agree),
+        cmocka_unit_test(ranges_are_read),
+        cmocka_unit_test(only_what_is_in_the_range_is_offered),
         cmocka_unit_test(tables_are_read_from_the_kernels_files),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 int gid_family(const uint8_t raw[16])
@@ -32,12 +33,36 @@ void gid_text(const struct ibverbs_gid *gid, char out[GID_TEXT_BYTES])
     snprintf(out, GID_TEXT_BYTES, "%s (%s, index %u)", address, kind_text(gid->kind), gid->index);
 }
 
+bool gid_range(const char *text, struct gid_wish *wish)
+{
+    char address[INET6_ADDRSTRLEN], *end;
+    const char *slash = strchr(text, '/');
+    if (!slash || (size_t)(slash - text) >= sizeof address || slash[1] < '0' || slash[1] > '9') return false;
+    memcpy(address, text, (size_t)(slash - text));
+    address[slash - text] = '\0';
+    long bits = strtol(slash + 1, &end, 10);
+    uint8_t range[16] = {[10] = 0xff, 0xff};
+    bool is_four = inet_pton(AF_INET, address, range + 12) == 1;
+    if (*end || bits > (is_four ? 32 : 128) || (!is_four && inet_pton(AF_INET6, address, range) != 1)) return false;
+    memcpy(wish->range, range, sizeof range);
+    wish->range_bits = (uint8_t)(is_four ? 96 + bits : bits);
+    return true;
+}
+
+static int common_bits(const uint8_t a[16], const uint8_t b[16])
+{
+    int n = 0;
+    while (n < 128 && !((a[n / 8] ^ b[n / 8]) >> (7 - n % 8) & 1)) n++;
+    return n;
+}
+
 /* ---- what is offered ---- */
 
 static bool is_wanted(const struct ibverbs_gid *g, const struct gid_wish *wish)
 {
     if (wish->index >= 0) return g->index == wish->index;
-    return g->kind == IBVERBS_GID_IB || wish->family == 0 || gid_family(g->raw) == wish->family;
+    if (g->kind == IBVERBS_GID_IB) return true;
+    return (wish->family == 0 || gid_family(g->raw) == wish->family) && common_bits(g->raw, wish->range) >= wish->range_bits;
 }
 
 static bool is_version(const struct ibverbs_gid *g, const struct gid_wish *wish)
@@ -67,6 +92,9 @@ static void say_none(int n, const struct gid_wish *wish, char *why, size_t bytes
     else if (wish->index >= 0)
         snprintf(why, bytes, "the port has no GID at NCCL_IB_GID_INDEX=%d (it has %d): leave the index out, and the right one "
                  "is found", wish->index, n);
+    else if (wish->range_bits > 0)
+        snprintf(why, bytes, "none of the port's %d GIDs is in NCCL_IB_ADDR_RANGE%s", n,
+                 wish->family ? " and of the family that NCCL_IB_ADDR_FAMILY asks for" : "");
     else
         snprintf(why, bytes, "none of the port's %d GIDs is of the family that NCCL_IB_ADDR_FAMILY asks for", n);
 }
@@ -87,13 +115,6 @@ int gid_offer(const struct ibverbs_gid *table, int n, const struct gid_wish *wis
 }
 
 /* ---- the pair ---- */
-
-static int common_bits(const uint8_t a[16], const uint8_t b[16])
-{
-    int n = 0;
-    while (n < 128 && !((a[n / 8] ^ b[n / 8]) >> (7 - n % 8) & 1)) n++;
-    return n;
-}
 
 /* 0: they do not go together. */
 static int worth(const struct gid_candidate *a, const struct gid_candidate *b)

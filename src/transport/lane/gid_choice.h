@@ -20,11 +20,13 @@
 
 enum { GID_OFFER_MAX = 8, GID_TEXT_BYTES = 80 };
 
-/* NCCL_IB_GID_INDEX, NCCL_IB_ADDR_FAMILY, NCCL_IB_ROCE_VERSION_NUM. */
+/* NCCL_IB_GID_INDEX, NCCL_IB_ADDR_FAMILY, NCCL_IB_ADDR_RANGE, NCCL_IB_ROCE_VERSION_NUM. */
 struct gid_wish {
     int index;        /* -1: any */
     int family;       /* 4, 6; 0: any */
     int roce_version; /* 1, 2; of a port that has none of these the other is offered */
+    uint8_t range[16];  /* RoCE: only GIDs that agree with it in the first range_bits; IPv4 as ::ffff:a.b.c.d */
+    uint8_t range_bits; /* 0: any */
 };
 
 struct gid_candidate {
@@ -33,6 +35,9 @@ struct gid_candidate {
 };
 
 struct gid_pair { uint8_t here, there; }; /* places in the two offers */
+
+/* "10.1.0.0/16", "fd00::/64"; false, and `wish` is as it was: it is neither. */
+bool gid_range(const char *text, struct gid_wish *wish);
 
 /* 4 or 6; an InfiniBand GID is of family 6. */
 int gid_family(const uint8_t raw[16]);
