@@ -69,8 +69,25 @@ static enum rail_result bound_memory(struct plan_view *v, const struct plan_wish
                      (double)v->memory / 1073741824.0, w->memory_gib);
 }
 
+/* Of hosts that were looked at: how many, their NICs, and ranks unless --gpus says so. */
+static enum rail_result take_topologies(struct plan_view *v, struct plan_wish *w, uint32_t *n)
+{
+    RAIL_TRY(plan_read_topologies(w->topologies, w->n_topologies, &v->described, n));
+    w->network.hosts = *n;
+    w->network.rails = network_hosts_rails(v->described, *n, &w->network.nic_gbit);
+    for (uint32_t h = 0; h < *n && !w->gpus_asked; h++) {
+        if (v->described[h].n_gpus && v->described[0].n_gpus == v->described[h].n_gpus) continue;
+        return rail_fail(RAIL_E_ARGUMENT, "%s has %u GPUs, %s %u; say how many ranks a host has: --gpus",
+                         v->described[0].name, v->described[0].n_gpus, v->described[h].name, v->described[h].n_gpus);
+    }
+    if (!w->gpus_asked) w->gpus = v->described[0].n_gpus;
+    return RAIL_OK;
+}
+
 static enum rail_result make_network(struct plan_view *v, struct plan_wish *w)
 {
+    uint32_t described = 0;
+    if (w->n_topologies) RAIL_TRY(take_topologies(v, w, &described));
     struct network_request q = w->network;
     q.nic_gbit *= w->machine->payload;
     if (w->fabric_file) {
@@ -83,6 +100,7 @@ static enum rail_result make_network(struct plan_view *v, struct plan_wish *w)
         RAIL_TRY(bound_memory(v, w, bytes, q.hosts));
         RAIL_TRY(network_make(&v->network, &q));
     }
+    if (described) RAIL_TRY(network_set_hosts(&v->network, v->described, described, w->machine->payload));
     for (uint32_t k = 0; k < w->n_faults; k++)
         RAIL_TRY(network_fault(&v->network, w->faults[k].what, w->faults[k].factor));
     v->loads = malloc((v->network.n_links + 1) * sizeof *v->loads);
@@ -306,6 +324,7 @@ int plan_with(struct plan_wish *w, int (*do_it)(struct plan_view *v))
     int status = make_network(v, w) == RAIL_OK && place_jobs(v, w) == RAIL_OK ? do_it(v) : plan_complain();
     network_clear(&v->network);
     fabric_free(v->fabric);
+    free(v->described);
     free(v->hosts);
     free(v->loads);
     free(v);

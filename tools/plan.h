@@ -9,12 +9,13 @@
 #include "simulate/timeline.h"
 #include "topo/fabric.h"
 
-enum { PLAN_ROWS_MAX = 512, PLAN_FAULTS_MAX = 64, PLAN_JOBS_MAX = 64, PLAN_SIZES_MAX = 32 };
+enum { PLAN_ROWS_MAX = 512, PLAN_FAULTS_MAX = 64, PLAN_JOBS_MAX = 64, PLAN_SIZES_MAX = 32, PLAN_TOPOLOGIES_MAX = 1024 };
 
 enum plan_placement { PLACE_WHOLE, PLACE_FRAGMENTED, PLACE_SHUFFLED };
 
 struct plan_wish {
-    const char *fabric_file, *svg, *plot, *timeline;
+    const char *fabric_file, *svg, *plot, *timeline, *topologies[PLAN_TOPOLOGIES_MAX];
+    uint32_t n_topologies;
     struct network_request network;
     enum plan_collective collective;
     bool send_recv;                 /* instead of it, to the rank `shift` on */
@@ -24,7 +25,7 @@ struct plan_wish {
     uint32_t n_sizes, n_algorithms, gpus, jobs, job_hosts, root, flows, channels, window_bytes, slot_bytes;
     enum plan_placement placement;
     uint64_t seed;
-    bool as_given, unaware, compare, json, all, classes;
+    bool as_given, unaware, compare, json, all, classes, gpus_asked;
     struct simulate_machine costs; /* a copy of a machine's, with what --cost says */
     const struct simulate_machine *machine; /* these */
     struct { const char *what; double factor; } faults[PLAN_FAULTS_MAX];
@@ -51,6 +52,7 @@ struct plan_view {
     const struct plan_wish *wish;
     struct fabric *fabric;
     struct network network;
+    struct network_host *described; /* of topology files */
     uint32_t *hosts;                /* [n_hosts] in the order of placement; job j has job_hosts of them */
     uint64_t memory;                /* bound, bytes */
     struct plan_row rows[PLAN_ROWS_MAX];
@@ -76,6 +78,8 @@ enum rail_result plan_run_cases(struct plan_view *v); /* every algorithm and siz
 struct job_request plan_request(const struct plan_view *v, const struct plan_row *row, uint32_t job);
 int plan_show_timeline(struct plan_view *v);          /* plan_timeline.c: the first case, with `fails` */
 void plan_json_text(FILE *out, const char *text);     /* quoted */
+/* plan_topology.c. The caller frees the hosts. */
+enum rail_result plan_read_topologies(const char *const *paths, uint32_t n, struct network_host **out, uint32_t *n_out);
 int plan_complain(void);                              /* says the last error; 2 */
 
 const char *plan_size_text(double bytes, char out[24]);

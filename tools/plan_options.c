@@ -20,12 +20,14 @@ static int usage(FILE *out)
           "  --kind KIND               rail (one leaf per rail and unit), fat-tree, dual-plane, dual-tor\n"
           "  --rails N                 NICs a host (8)\n"
           "  --tiers N                 1 leaves, 2 and spines, 3 and cores (2; 3 from 513 hosts on)\n"
+          "  --topology FILE           hosts as they are: what `railccl topo --json` or --xml, or NCCL_TOPO_DUMP_FILE,\n"
+          "                            wrote on each; once a file. Their NICs, rates and GPUs; with --fabric by their names\n"
           "  --rate GBIT               of a NIC, each way (the machine's)\n"
           "  --oversubscription A[,B]  of leaves, of spines (1,1)\n"
           "  --hosts-per-leaf N, --units-per-pod N, --spines N, --cores N\n"
           "  --down PART               nic:HOST.RAIL, port:HOST.RAIL.PORT, leaf:N, spine:N, core:N; may be repeated\n"
           "  --slow PART=FACTOR        the same at a part of its rate\n"
-          "  --fail PART[=FACTOR][,silent]@FROM[..TO]   under the call: nic:host3.1@2ms, leaf:4@2ms..1s, leaf:0=0.5@1ms;\n"
+          "  --fail PART[=FACTOR][,silent]@FROM[..TO]   under the call: nic:host3.1@2ms, leaf:4=0.5@2ms..1s;\n"
           "                            silent: no carrier tells of it. One job, size and algorithm; may be repeated\n\n"
           "The jobs:\n"
           "  --gpus N                  ranks a host (8)\n"
@@ -99,7 +101,8 @@ enum {
     O_HASH,
     O_SHIFT,
     O_FAIL,
-    O_TIMELINE
+    O_TIMELINE,
+    O_TOPOLOGY
 };
 
 static const struct option options[] = {
@@ -122,6 +125,7 @@ static const struct option options[] = {
     {"memory-limit", required_argument, NULL, O_MEMORY}, {"json", no_argument, NULL, O_JSON},
     {"svg", required_argument, NULL, O_SVG},           {"plot", required_argument, NULL, O_PLOT},
     {"fail", required_argument, NULL, O_FAIL},         {"timeline", required_argument, NULL, O_TIMELINE},
+    {"topology", required_argument, NULL, O_TOPOLOGY},
     {"shift", required_argument, NULL, O_SHIFT},       {"hash", required_argument, NULL, O_HASH},
     {"cost", required_argument, NULL, O_COST},         {"help", no_argument, NULL, 'h'},                  {0},
 };
@@ -367,10 +371,15 @@ static const char *take(struct plan_wish *w, int option, char *text)
 {
     uint64_t bytes;
     uint32_t *count = counted(w, option);
+    w->gpus_asked |= option == O_GPUS;
     if (count) return read_count(text, count) ? NULL : "a whole number above 0";
     switch (option) {
     case O_FABRIC: w->fabric_file = text; return NULL;
     case O_SVG: w->svg = text; return NULL;
+    case O_TOPOLOGY:
+        if (w->n_topologies == PLAN_TOPOLOGIES_MAX) return "at most 1024 files";
+        w->topologies[w->n_topologies++] = text;
+        return NULL;
     case O_PLOT: w->plot = text; return NULL;
     case O_TIMELINE: w->timeline = text; return NULL;
     case O_FAIL:

@@ -274,6 +274,7 @@ const char *network_host_name(const struct network *n, uint32_t host, char out[N
 {
     int32_t under;
     if (n->fabric) snprintf(out, NETWORK_NAME_BYTES, "%.60s", fabric_host_at(n->fabric, host, &under));
+    else if (n->named) snprintf(out, NETWORK_NAME_BYTES, "%.60s", n->named[host].name);
     else snprintf(out, NETWORK_NAME_BYTES, "host%u", host);
     return out;
 }

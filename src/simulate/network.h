@@ -47,6 +47,13 @@ struct network_request {
     uint32_t hash; /* which draw of the switches' hash: any number */
 };
 
+/* A host that somebody looked at. */
+struct network_host {
+    char name[64];
+    uint32_t n_gpus;
+    double gbit[NETWORK_RAILS_MAX]; /* of the NIC on each rail, each way; 0: there is none */
+};
+
 /* Counted from the bottom. */
 enum network_tier { NETWORK_NIC_UP, NETWORK_NIC_DOWN, NETWORK_LEAF_UP, NETWORK_LEAF_DOWN, NETWORK_SPINE_UP,
                     NETWORK_SPINE_DOWN, NETWORK_TIERS };
@@ -63,7 +70,8 @@ struct network {
     float *whole;      /* [NETWORK_TIERS] before any fault, in files too: fabrics are even */
     bool faulty;       /* some link is down */
     uint32_t hash;     /* of all switches; nobody knows the real one, so what matters should hold for several */
-    const struct fabric *fabric; /* names of hosts; NULL: host0, host1 ... The caller keeps it. */
+    const struct fabric *fabric;      /* names of hosts; the caller keeps it */
+    const struct network_host *named; /* the same, [n_hosts], where there is no fabric. Neither: host0, host1 ... */
 };
 
 /* RAIL_E_ARGUMENT: what is wrong and what to ask for instead. network_clear frees, and takes an empty one. */
@@ -72,6 +80,12 @@ enum rail_result network_make(struct network *out, const struct network_request 
 enum rail_result network_of_fabric(struct network *out, const struct fabric *fabric,
                                    const struct network_request *request);
 void network_clear(struct network *network);
+/* Rails that these hosts have, and the rate of their fastest NIC. */
+uint32_t network_hosts_rails(const struct network_host *hosts, uint32_t n_hosts, double *most_gbit);
+/* NICs as these hosts have them, by name where the network is a fabric file's, else in order. A NIC that is missing is
+ * down. RAIL_E_ARGUMENT: a host twice, or one that is missing. The caller keeps the hosts. */
+enum rail_result network_set_hosts(struct network *network, const struct network_host *hosts, uint32_t n_hosts,
+                                   double payload);
 /* Bytes that network_make will take. */
 uint64_t network_bytes(const struct network_request *request);
 

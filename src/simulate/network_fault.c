@@ -77,7 +77,9 @@ static enum rail_result nic_named(struct network *n, const char *what, const cha
         return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": write nic:HOST.RAIL or port:HOST.RAIL.PORT", what);
     if (!host_named(n, text, &host))
         return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": the fabric has no host %s; %s", what, text,
-                         n->fabric ? "names are those of the fabric file" : "hosts are host0, host1 ...");
+                         n->fabric  ? "names are those of the fabric file"
+                         : n->named ? "names are those of the topology files"
+                                    : "hosts are host0, host1 ...");
     if (rail >= n->n_rails || port >= n->n_ports)
         return rail_fail(RAIL_E_ARGUMENT, "\"%.80s\": hosts have %u NICs of %u port%s, counted from 0", what,
                          n->n_rails, n->n_ports, n->n_ports == 1 ? "" : "s");

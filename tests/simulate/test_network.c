@@ -215,6 +215,29 @@ static void files_that_do_not_hang_together_are_refused(void **state)
     }
 }
 
+/* Two hosts with 2 NICs of 8 Gbit/s, 1 byte/ns; the third lacks one, and has one at half the rate. */
+static void described_hosts_have_the_nics_they_have(void **state)
+{
+    (void)state;
+    const struct network_host hosts[] = {{"a", 4, {8, 8}}, {"b", 4, {8, 8}}, {"c", 4, {0, 4}}};
+    double most;
+    assert_int_equal(network_hosts_rails(hosts, 3, &most), 2);
+    assert_true(most == 8);
+    struct network n = network_with(&(struct network_request){.hosts = 3, .rails = 2, .tiers = 1});
+    assert_int_equal(network_set_hosts(&n, hosts, 3, 0.5), RAIL_OK);
+    assert_true(n.rate[network_nic(&n, 1, 0, 0)] == 0.5f && n.rate[network_nic(&n, 2, 1, 0)] == 0.25f);
+    struct network_path path;
+    assert_false(network_route(&n, &(struct network_flow){0, 0, 2, 0, 0}, &path));
+    assert_true(network_route(&n, &(struct network_flow){0, 1, 2, 1, 0}, &path));
+    assert_int_equal(network_fault(&n, "nic:b.1", 0), RAIL_OK);
+    assert_true(n.rate[network_nic(&n, 1, 1, 0)] == 0);
+    assert_int_equal(network_set_hosts(&n, hosts, 2, 1), RAIL_E_ARGUMENT);
+    const struct network_host twice[] = {{"a", 4, {8}}, {"b", 4, {8}}, {"a", 4, {8}}};
+    assert_int_equal(network_set_hosts(&n, twice, 3, 1), RAIL_E_ARGUMENT);
+    assert_non_null(strstr(rail_last_error(), "twice"));
+    network_clear(&n);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -227,6 +250,7 @@ int main(void)
         cmocka_unit_test(parts_that_are_not_there_are_refused),
         cmocka_unit_test(a_fabric_file_gives_units_and_pods),
         cmocka_unit_test(files_that_do_not_hang_together_are_refused),
+        cmocka_unit_test(described_hosts_have_the_nics_they_have),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

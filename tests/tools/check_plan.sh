@@ -12,7 +12,7 @@ result() { # STATUS NAME
     cases=$((cases + 1))
     if [ "$1" -eq 0 ]; then echo "ok $cases - $2"; else echo "not ok $cases - $2"; bad=$((bad + 1)); sed 's/^/# /' "$work/out" "$work/err" | head -20; fi
 }
-echo "1..17"
+echo "1..19"
 
 plan() { timeout 250 "$tool" plan "$@" >"$work/out" 2>"$work/err"; }
 # The field of the only case, or of case N.
@@ -105,6 +105,21 @@ printf 'switch top\nswitch a b under top\nhosts n[01-04] under a\nhosts n[05-08]
 plan --fabric "$work/fabric" --rails 2 --gpus 2 --down nic:n03.1 --algo ring && grep -q "8 hosts of 2 NICs" "$work/out" && grep -q "nic:n0" "$work/out"
 result $? "a fabric file's hosts have their names"
 
+# ---- hosts as they are ----
+
+for h in n1 n2 n3 n4; do cp tests/machines/nvswitch-8gpu-8nic.xml "$work/$h.xml"; done
+cp tests/machines/seven-of-eight.xml "$work/n3.xml"
+files() { local h; for h in n1 n2 n3 n4; do echo "--topology $work/$h.$1"; done; }
+for h in n1 n2 n3 n4; do "$tool" topo --file "$work/$h.xml" --json >"$work/$h.json"; done
+plan $(files xml) --algo ring --json && cp "$work/out" "$work/by_xml" && plan $(files json) --algo ring --json && cmp "$work/out" "$work/by_xml" &&
+    [ "$(python3 -c 'import json,sys; print(json.load(open(sys.argv[1]))["cases"][0]["tiers"][0]["links_up"])' "$work/out")" = 31 ]
+result $? "dumps of four hosts, as XML and JSON: 31 NICs, as one host has seven"
+
+printf 'switch top\nswitch a b under top\nhosts n[1-2] under a\nhosts n[3-4] under b\n' >"$work/fabric4"
+plan $(files xml) --fabric "$work/fabric4" --algo ring --down nic:n4.0 && grep -q "nic:n" "$work/out" && grep -q "4 hosts of 8 NICs" "$work/out" &&
+    grep -q "of 8 ranks" "$work/out" && plan $(files json) --fabric "$work/fabric4" --fail nic:n3.2@1ms --size 16G && grep -q " n3 sees it" "$work/out"
+result $? "below a fabric file's switches, by their names"
+
 # ---- bad input: exit status 2, one line that says what ----
 
 refused() { # PATTERN OPTIONS...
@@ -123,7 +138,9 @@ refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2
     refused "does not fit" --algo oneshot && refused "no such option" --bogus && refused "at most 32 sizes" --sizes 1:1T:1.1 &&
     refused "No such file" --fabric "$work/none" && refused "at most 2048" --hosts 4096 --collective alltoall && refused "1 to 127" --collective sendrecv --shift 128 && refused "not negative" --cost hop_ns=-1 &&
     refused "at most 256" --flows 4000000000 &&
-refused "host99" --fail nic:host99.1@1ms && refused "FROM" --fail nic:host3.1 && refused "FROM" --fail nic:host3.1@5 && refused "FROM" --fail leaf:0=2@1ms &&
+refused "twice" --topology "$work/n1.xml" --topology "$work/n1.json" && refused "the fabric has 4" --topology "$work/n1.xml" --fabric "$work/fabric4" &&
+    refused "No such file" --topology "$work/none.xml" && refused "$work/fabric4" --topology "$work/fabric4" && refused "hosts" --topology "$work/by_xml" &&
+    refused "host99" --fail nic:host99.1@1ms && refused "FROM" --fail nic:host3.1 && refused "FROM" --fail nic:host3.1@5 && refused "FROM" --fail leaf:0=2@1ms &&
     refused "after the beginning" --fail nic:host3.1@5ms..2ms && refused "name a part" --timeline "$work/x.svg" && refused "one job" --jobs 2 --fail leaf:0@1ms &&
     refused "does not reach" --hosts 8 --rails 1 --fail nic:host3.0@1ms && refused "one job" --sizes 1M:1G --fail leaf:0@1ms
 result $? "what cannot be is refused in one line"
