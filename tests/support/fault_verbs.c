@@ -14,7 +14,13 @@ enum { DEVICES = 16, QPS = 512, SENDS = 256, CALLS = 32, EVENTS = 1024, GIDS = 2
 
 #define MUST(condition) do { if (!(condition)) { fprintf(stderr, "fault_verbs: %s:%d: %s\n", __FILE__, __LINE__, #condition); abort(); } } while (0)
 
-struct fake_device { struct ibv_device device; char name[16]; bool held, loses, down, infiniband; int family; struct ibv_ece ece; };
+struct fake_device {
+    struct ibv_device device;
+    char name[16];
+    bool held, loses, down, infiniband;
+    int family;
+    struct ibv_ece ece;
+};
 
 struct fake_context {
     struct ibv_context context;
@@ -778,8 +784,10 @@ int fault_verbs_qps(struct fault_verbs_qp *out, int room)
     LOCKED;
     for (const struct fake_qp *q = qps; q; q = q->next) {
         if (q->qp.state != IBV_QPS_RTS) continue;
-        if (n < room) out[n] = (struct fault_verbs_qp){(int)(device_of(q) - devices), q->qp.qp_num, q->peer, q->flow_label,
-                                                        q->bytes, q->ece.vendor_id, q->ece.options};
+        int device = (int)(device_of(q) - devices);
+        if (n < room)
+            out[n] = (struct fault_verbs_qp){device,   q->qp.qp_num,     q->peer,       q->flow_label,
+                                             q->bytes, q->ece.vendor_id, q->ece.options};
         n++;
     }
     UNLOCKED;

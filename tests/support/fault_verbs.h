@@ -6,8 +6,8 @@
  * receive. What libibverbs would not forgive (a queue that overflows, an object destroyed in use, an event not
  * acknowledged) ends the program.
  *
- * Faults: any call can fail, once or from some point on, or hang; queue pairs can be held (nothing is carried out, as on a silent
- * rail), give up, lose their completions; events can be raised. Any thread. */
+ * Faults: any call can fail, once or from some point on, or hang; queue pairs can be held (nothing is carried out, as
+ * on a silent rail), give up, lose their completions; events can be raised. Any thread. */
 #ifndef TEST_FAULT_VERBS_H
 #define TEST_FAULT_VERBS_H
 

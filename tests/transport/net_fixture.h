@@ -44,7 +44,8 @@ static inline struct net_config fixture_config(uint32_t n_rails, uint32_t socket
         snprintf(c.rails[r].device, sizeof c.rails[r].device, "fault%u", r);
         c.rails[r].device_port = 1;
     }
-    c.verbs = (struct verbs_settings){.gid = {.index = -1, .roce_version = 2}, .timeout = 14, .retries = 7, .relaxed_ordering = 2, .ece = true};
+    c.verbs = (struct verbs_settings){.gid = {.index = -1, .roce_version = 2}, .timeout = 14, .retries = 7,
+                                      .relaxed_ordering = 2, .ece = true};
     return c;
 }
 

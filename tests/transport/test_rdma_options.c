@@ -1,5 +1,5 @@
-/* test_rdma_options.c - what devices and fabrics can do beyond the least: relaxed ordering, enhanced connections, adaptive
- * routing. They have it or have not, and agree or do not; whatever they answer, lanes work. The devices are
+/* test_rdma_options.c - what devices and fabrics can do beyond the least: relaxed ordering, enhanced connections,
+ * adaptive routing. They have it or have not, and agree or do not; whatever they answer, lanes work. The devices are
  * fault_verbs.h's. */
 #define FIXTURE_RDMA
 #include "transport/lane/flow_label.h"
@@ -41,7 +41,8 @@ static void memory_is_registered_for_relaxed_ordering_where_that_can_be(void **s
         fault_verbs_modern(cases[i].modern);
         struct verbs_port *port = port_of(0, cases[i].wanted, false);
         fault_verbs_fail("reg_mr_iova2", 0, cases[i].error ? 1 : 0, cases[i].error);
-        struct verbs_connection *one = verbs_connection_begin(port, &record, why), *two = verbs_connection_begin(port, &record, why);
+        struct verbs_connection *one = verbs_connection_begin(port, &record, why);
+        struct verbs_connection *two = verbs_connection_begin(port, &record, why);
         assert_non_null(one);
         assert_non_null(two);
         assert_int_equal(fault_verbs_figures().registered, 4); /* a ring and headers each */
@@ -140,8 +141,10 @@ static void both_devices_are_set_to_what_both_know(void **state)
         join(&b);
         assert_true(b.ready[0] && b.ready[1]);
         assert_set_to(cases[i].agreed_vendor, cases[i].agreed_options);
-        for (int k = 0; k < 2; k++)
-            assert_int_equal(strstr(verbs_connection_text(b.connection[k]), "enhanced") != NULL, cases[i].agreed_vendor != 0);
+        for (int k = 0; k < 2; k++) {
+            bool says_so = strstr(verbs_connection_text(b.connection[k]), "enhanced") != NULL;
+            assert_int_equal(says_so, cases[i].agreed_vendor != 0);
+        }
         part(&b);
         end(&b);
     }
@@ -190,7 +193,7 @@ static void a_refusal_of_the_accepters_device_costs_one_connection(void **state)
 
 enum { RAILS = 2, SLOT = 262144, MESSAGES = 40 };
 
-/* How many of the rails are by RDMA in the end; what is sent arrives in any case. `meanwhile`: now and then beside it. */
+/* How many of the rails are by RDMA in the end; what is sent arrives in any case. `meanwhile`: after each message. */
 static uint32_t carry_by(const struct verbs_settings *settings, uint64_t messages, void (*meanwhile)(uint64_t done))
 {
     struct pair p;
@@ -202,7 +205,8 @@ static uint32_t carry_by(const struct verbs_settings *settings, uint64_t message
     assert_true(drive_until_ready(&p, out));
     struct side sides[2] = {{.net = p.net[0]}, {.net = p.net[1]}};
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(60));
-    while ((flows[1].done < messages || sockets_up(p.net[0]) < RAILS || sockets_up(p.net[1]) < RAILS) && !rail_deadline_passed(deadline)) {
+    while (!(flows[1].done == messages && sockets_up(p.net[0]) == RAILS && sockets_up(p.net[1]) == RAILS) &&
+           !rail_deadline_passed(deadline)) {
         for (int k = 0; k < 2; k++) {
             bool moved = false;
             if (flows[k].done < messages) assert_null(flow_step(&sides[k], &flows[k], &moved));
@@ -251,7 +255,8 @@ static void whichever_call_fails_lanes_work_without(void **state)
                 rdma += carry();
             }
     print_message("%u of %u lanes by RDMA\n", rdma, RAILS * runs);
-    assert_true(rdma > RAILS * runs * 3 / 4); /* only what the far end already counts on costs one, and memory that is not there */
+    /* Only what the far end already counts on costs one, and memory that is not there. */
+    assert_true(rdma > RAILS * runs * 3 / 4);
 }
 
 /* ---- adaptive routing ---- */

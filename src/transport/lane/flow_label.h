@@ -1,15 +1,15 @@
-/* flow_label.h - by which route of the fabric a lane over RDMA goes: its flow label, and with RoCE v2 its UDP source port.
+/* flow_label.h - by which route of the fabric a lane over RDMA goes: its flow label, hence RoCE v2's UDP source port.
  *
  * A pure function of the connecter's HELLO, so that both ends know it, and the lanes of a set are told apart by it:
  *
  *   14 bits = start + (lane + 1024 x turn) x step   modulo 2^14      step odd: distinct for 1024 lanes x 16 turns
  *
- * Where it starts depends on the two processes and the set, since the processes of two hosts share their NICs' addresses.
+ * Where it starts depends on the two processes and the set, as the processes of two hosts share their NICs' addresses.
  * `step` is 2^14 by the golden ratio: neighbours lie far apart, and differ in every bit.
  *
- * Linux' drivers make 0xc000 | (low 14 bits ^ high 6 bits) of a label that is not 0 (rdma_flow_label_to_udp_sport). Bit 14 is
- * therefore set in all of ours; the ports are as distinct as the labels. Soft-RoCE takes its port from the queue pair's
- * number instead. */
+ * Linux' drivers make 0xc000 | (low 14 bits ^ high 6 bits) of a label that is not 0 (rdma_flow_label_to_udp_sport).
+ * Therefore bit 14 is set in all of ours; the ports are as distinct as the labels. Soft-RoCE takes its port from the
+ * queue pair's number instead. */
 #ifndef RAIL_LANE_FLOW_LABEL_H
 #define RAIL_LANE_FLOW_LABEL_H
 

@@ -62,7 +62,8 @@ static bool is_wanted(const struct ibverbs_gid *g, const struct gid_wish *wish)
 {
     if (wish->index >= 0) return g->index == wish->index;
     if (g->kind == IBVERBS_GID_IB) return true;
-    return (wish->family == 0 || gid_family(g->raw) == wish->family) && common_bits(g->raw, wish->range) >= wish->range_bits;
+    if (wish->family != 0 && gid_family(g->raw) != wish->family) return false;
+    return common_bits(g->raw, wish->range) >= wish->range_bits;
 }
 
 static bool is_version(const struct ibverbs_gid *g, const struct gid_wish *wish)

@@ -35,8 +35,8 @@ struct lane_sink {
     enum rail_result (*begin)(struct lane *lane, const struct frame *frame, void **to);
     /* The payload is there. */
     enum rail_result (*end)(struct lane *lane, const struct frame *frame);
-    /* A queued frame that pointed into its owner's memory has been taken by the kernel; over RDMA: is out of the device's
-     * hands, which may be after the lane's end (`lane` is NULL then). */
+    /* A queued frame that pointed into its owner's memory has been taken by the kernel; over RDMA: is out of the
+     * device's hands, which may be after the lane's end (`lane` is NULL then). */
     void (*sent)(struct lane *lane, void *owner);
     /* The owner's memory, all of it, for wires that must register it (verbs.h). */
     struct lane_memory *(*memory)(struct lane *lane, void *owner);
@@ -72,8 +72,8 @@ struct lane_ops {
     bool (*figures)(const struct lane *lane, struct lane_figures *out);
     /* Before closing in good order: what was taken is on its way, or 0.1 s are over. */
     void (*settle)(struct lane *lane);
-    /* Nothing of what comes or goes by it afterwards matters any more; the socket stays lane.c's to close. Over RDMA payloads
-     * are the device's for a little longer (verbs.h). */
+    /* Nothing of what comes or goes by it afterwards matters any more; the socket stays lane.c's to close. Over RDMA
+     * payloads are the device's for a little longer (verbs.h). */
     void (*close)(struct lane *lane);
 };
 

@@ -4,8 +4,8 @@
  *   frame --WRITE_WITH_IMM { header, payload straight from its slot } -->  ring: [frame|frame|   ]  --copied--> slot
  *           <---------- immediate: how much of the ring was consumed -----
  *
- * Where the fabric routes packets adaptively a large payload is a plain write of its own, whose packets may overtake one
- * another, and the header follows with the immediate.
+ * Where the fabric routes packets adaptively a large payload is a plain write of its own, whose packets may overtake
+ * one another, and the header follows with the immediate.
  *
  *   verbs_port        a port of a device, opened: protection domain, wishes           verbs_port.c
  *   verbs_connection  queue pair, queues, ring; the state machine by hand             verbs_connection.c
@@ -82,13 +82,13 @@ struct verbs_port {
 };
 
 /* Opens NAME's port; `why`, VERBS_WHY_BYTES, when it fails: with the remedy. The caller's until verbs_port_close(), after
- * the last of its connections and registrations. Closing waits for what is to be let go of, 5 s at most: then it is kept,
- * with all that the device still has, until the process ends. */
+ * the last of its connections and registrations. Closing waits for what is to be let go of, 5 s at most: then it is
+ * kept, with all that the device still has, until the process ends. */
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why);
 void verbs_port_close(struct verbs_port *port);
 
-/* Registers memory with it, as the settings want it; NULL with errno. verbs_port.c says what relaxed ordering may do. */
+/* Registers memory with it, as the settings want it; NULL with errno. */
 struct ibv_mr *verbs_port_register(struct verbs_port *port, void *base, size_t bytes, int access);
 
 /* What one asynchronous event means for lanes. */
@@ -126,8 +126,8 @@ struct lane_memory {
     struct ibv_mr *at[VERBS_PLACES];
     struct verbs_port *port[VERBS_PLACES];
 };
-/* Before the memory is unmapped or given back: no frame that lies in it may be on its way. The registrations end a little
- * later, and keep the pages until then: nothing is read or written through them any more. */
+/* Before the memory is unmapped or given back: no frame that lies in it may be on its way. The registrations end a
+ * little later, and keep the pages until then: nothing is read or written through them any more. */
 void lane_memory_forget(struct lane_memory *memory);
 
 /* ---- connections ---- */
@@ -157,9 +157,9 @@ bool verbs_connection_finish(struct verbs_connection *connection, const struct v
                              uint32_t flow_label, char *why);
 /* After finish, where `ours` is sent after it: with what the device has accepted of what theirs offered. */
 void verbs_connection_answer(const struct verbs_connection *connection, struct verbs_record *ours);
-/* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and destroys
- * it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out. Memory that the
- * device may still reach because it refused is never given back. NULL is nothing. */
+/* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and
+ * destroys it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out.
+ * Memory that the device may still reach because it refused is never given back. NULL is nothing. */
 void verbs_connection_free(struct verbs_connection *connection);
 /* In a forked child: the descriptors are closed, everything else is the parent's. */
 void verbs_port_abandon(struct verbs_port *port);

@@ -67,7 +67,8 @@ static bool register_memory(struct verbs_connection *c, char *why)
     c->memory = memory;
     c->heads = c->memory + VERBS_RING_BYTES;
     c->ring_mr = verbs_port_register(p, c->memory, VERBS_RING_BYTES, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
-    if (c->ring_mr) c->heads_mr = verbs_port_register(p, c->heads, VERBS_SENDS * VERBS_HEAD_BYTES, IBV_ACCESS_LOCAL_WRITE);
+    size_t heads_bytes = VERBS_SENDS * VERBS_HEAD_BYTES;
+    if (c->ring_mr) c->heads_mr = verbs_port_register(p, c->heads, heads_bytes, IBV_ACCESS_LOCAL_WRITE);
     if (c->ring_mr && c->heads_mr) return true;
     int error = errno;
     snprintf(why, VERBS_WHY_BYTES, "ibv_reg_mr of %zu bytes on %s: %s%s", c->memory_bytes, p->name, strerror(error),
@@ -126,7 +127,8 @@ static struct ibv_ece offer_ece(struct verbs_connection *c)
     int error = p->ece ? p->f->query_ece(c->qp, &ece) : 0;
     if (error == 0) return ece;
     p->ece = false;
-    RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): ibv_query_ece: %s", p->name, strerror(error));
+    RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): ibv_query_ece: %s", p->name,
+              strerror(error));
     return (struct ibv_ece){0};
 }
 
@@ -239,12 +241,13 @@ static void set_route(struct verbs_connection *c, uint32_t flow_label, struct ib
 {
     size_t at = strlen(c->text);
     out->grh.flow_label = flow_label;
-    snprintf(c->text + at, sizeof c->text - at, ", flow label %#x (UDP source port %u)", flow_label, flow_label_port(flow_label));
+    snprintf(c->text + at, sizeof c->text - at, ", flow label %#x (UDP source port %u)", flow_label,
+             flow_label_port(flow_label));
 }
 
-/* Enhanced connection establishment: the accepter offers (its record is the first), the connecter's device takes what it
- * knows of it, and the accepter's is told that. Where the connecter cannot, nothing was agreed on, and nothing is lost; the
- * accepter has no choice any more. */
+/* Enhanced connection establishment: the accepter offers (its record is the first), the connecter's device takes what
+ * it knows of it, and the accepter's is told that. Where the connecter cannot, nothing was agreed on, and nothing is
+ * lost; the accepter has no choice any more. */
 static bool set_ece(struct verbs_connection *c, const struct verbs_record *r, bool first, char *why)
 {
     struct verbs_port *p = c->port;
@@ -256,8 +259,8 @@ static bool set_ece(struct verbs_connection *c, const struct verbs_record *r, bo
         return true;
     }
     if (first) {
-        RAIL_INFO(RAIL_NET, "%s: a connection is not enhanced: ibv_set_ece(vendor %#x, options %#x): %s", p->name, ece.vendor_id,
-                  ece.options, strerror(error));
+        RAIL_INFO(RAIL_NET, "%s: a connection is not enhanced: ibv_set_ece(vendor %#x, options %#x): %s", p->name,
+                  ece.vendor_id, ece.options, strerror(error));
         return true;
     }
     p->ece = false; /* the next one does without */
@@ -270,7 +273,8 @@ static void take_ece(struct verbs_connection *c, bool first)
     if (first && c->ece.vendor_id != 0 && c->port->f->query_ece(c->qp, &c->ece) != 0) c->ece.vendor_id = 0;
     size_t at = strlen(c->text);
     if (c->ece.vendor_id != 0)
-        snprintf(c->text + at, sizeof c->text - at, ", enhanced (vendor %#x, options %#x)", c->ece.vendor_id, c->ece.options);
+        snprintf(c->text + at, sizeof c->text - at, ", enhanced (vendor %#x, options %#x)", c->ece.vendor_id,
+                 c->ece.options);
 }
 
 void verbs_connection_answer(const struct verbs_connection *c, struct verbs_record *ours)
@@ -280,8 +284,8 @@ void verbs_connection_answer(const struct verbs_connection *c, struct verbs_reco
     ours->ece_mask = c->ece.comp_mask;
 }
 
-static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, const struct ibv_ah_attr *way, bool first,
-                     char *why)
+static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, const struct ibv_ah_attr *way,
+                     bool first, char *why)
 {
     const struct verbs_port *p = c->port;
     struct ibv_qp_attr rtr = {

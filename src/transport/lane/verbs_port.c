@@ -58,27 +58,30 @@ static void choose_options(struct verbs_port *p)
     p->split_bytes = adaptive ? p->settings.adaptive_bytes : UINT32_MAX;
     p->ece = p->settings.ece && p->f->query_ece && p->f->set_ece;
     if (p->settings.ece && !p->ece)
-        RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): this libibverbs has no ibv_query_ece", p->name);
+        RAIL_INFO(RAIL_NET, "%s: connections are not enhanced (NCCL_IB_ECE_ENABLE): this libibverbs has no ibv_query_ece",
+                  p->name);
     p->relaxed = p->settings.relaxed_ordering != 0 && p->f->reg_mr_iova2;
     if (p->settings.relaxed_ordering == 1 && !p->relaxed)
-        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): this libibverbs has no ibv_reg_mr_iova2; take one of "
-                  "rdma-core 28 or later", p->name);
+        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): this libibverbs has no ibv_reg_mr_iova2; "
+                  "take one of rdma-core 28 or later", p->name);
 }
 
-/* Writes of a device into memory registered for relaxed ordering may overtake one another on PCI Express, which some roots
- * need to be fast. Nothing here looks at a ring before a completion has said what is in it; completions are not relaxed, and
- * what is not overtakes nothing. */
+/* Writes of a device into memory registered for relaxed ordering may overtake one another on PCI Express, which some
+ * roots need to be fast. Nothing here looks at a ring before a completion has said what is in it; completions are not
+ * relaxed, and what is not overtakes nothing. */
 struct ibv_mr *verbs_port_register(struct verbs_port *p, void *base, size_t bytes, int access)
 {
     if (!p->relaxed) return p->f->reg_mr(p->pd, base, bytes, access);
-    struct ibv_mr *mr = p->f->reg_mr_iova2(p->pd, base, bytes, (uintptr_t)base, (unsigned)access | IBV_ACCESS_RELAXED_ORDERING);
+    unsigned relaxed = (unsigned)access | IBV_ACCESS_RELAXED_ORDERING;
+    struct ibv_mr *mr = p->f->reg_mr_iova2(p->pd, base, bytes, (uintptr_t)base, relaxed);
     if (mr || (errno != EINVAL && errno != EOPNOTSUPP)) return mr;
     int error = errno;
     mr = p->f->reg_mr(p->pd, base, bytes, access);
     if (!mr) return NULL;
     p->relaxed = false;
     if (p->settings.relaxed_ordering == 1)
-        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): ibv_reg_mr_iova2: %s", p->name, strerror(error));
+        RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): ibv_reg_mr_iova2: %s", p->name,
+                  strerror(error));
     else
         RAIL_INFO(RAIL_NET, "%s: no relaxed ordering: ibv_reg_mr_iova2: %s", p->name, strerror(error));
     return mr;
@@ -139,8 +142,8 @@ void verbs_port_close(struct verbs_port *p)
     if (!p) return;
     uint64_t at_it_ns = verbs_port_at_it_ns(p);
     if (!verbs_port_wait(p, rail_deadline_in_ns(at_it_ns < CLOSE_NS ? CLOSE_NS - at_it_ns : 0))) {
-        RAIL_WARN("device %s has not let go of its lanes for %d s: what they used is kept until the process ends", p->name,
-                  (int)(verbs_port_at_it_ns(p) / RAIL_NS_PER_S));
+        RAIL_WARN("device %s has not let go of its lanes for %d s: what they used is kept until the process ends",
+                  p->name, (int)(verbs_port_at_it_ns(p) / RAIL_NS_PER_S));
         verbs_reaper_keep(p);
         return;
     }

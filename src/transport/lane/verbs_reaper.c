@@ -1,10 +1,11 @@
-/* verbs_reaper.c - what a device has to let go of, queue pairs and registrations, is asked back by a thread of the port's
- * own: a device that is failing may take a minute over each call (its firmware's time limit), or never come back from it.
+/* verbs_reaper.c - what a device has to let go of, queue pairs and registrations, is asked back by a thread of the
+ * port's own: a device that is failing may take a minute over each call (its firmware's time limit), or never come back
+ * from it.
  *
- *   verbs_connection_free, lane_memory_forget --> leaving --thread--> let go of --> gone --verbs_port_collect--> owners told
+ *   verbs_connection_free, lane_memory_forget --> leaving --thread--> gone --verbs_port_collect--> owners are told
  *
- * The thread is there while there is something to do. One lock for the lists of all ports; nothing of a device is called
- * under it. */
+ * The thread is there while there is something to do. One lock for the lists of all ports; nothing of a device is
+ * called under it. */
 #include "transport/lane/verbs_state.h"
 
 #include <errno.h>

@@ -2,8 +2,8 @@
  *
  * Out: a frame is one RDMA write with immediate to the next free place of their ring: { header, small payload } from a
  *      registered header, or inline, and a large payload straight from the memory that it lies in. A frame that would go
- *      over the ring's end begins at its start again, and the immediate says so. Where a payload goes apart it goes first:
- *      what is written later is complete later, whichever way its packets took.
+ *      over the ring's end begins at its start again, and the immediate says so. Where a payload goes apart it goes
+ *      first: what is written later is complete later, whichever way its packets took.
  * In:  the receive completion says that a frame is in the ring; its payload is copied to where it belongs.
  *
  * The immediate of every write tells what this end has consumed of its own ring and receives: that is the sender's room,
@@ -266,8 +266,8 @@ static void look_for_lost(struct verbs_connection *c)
 }
 
 /* Ahead of its header, whose completion is this one's as well. */
-static void put_payload(struct verbs_connection *c, struct batch *b, const struct lane_out *out, const struct ibv_mr *key,
-                        uint64_t to)
+static void put_payload(struct verbs_connection *c, struct batch *b, const struct lane_out *out,
+                        const struct ibv_mr *key, uint64_t to)
 {
     struct ibv_send_wr *wr = add(c, b, IBV_WR_RDMA_WRITE, false);
     wr->sg_list[0] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
@@ -312,7 +312,8 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
     memcpy(head, out->head, out->head_bytes);
     wr->sg_list[0] = (struct ibv_sge){(uintptr_t)head, out->head_bytes, c->heads_mr->lkey};
     wr->num_sge = 1;
-    if (key && !split) wr->sg_list[wr->num_sge++] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
+    if (key && !split)
+        wr->sg_list[wr->num_sge++] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
     if (wr->num_sge == 1 && out->head_bytes <= c->inline_bytes) wr->send_flags |= IBV_SEND_INLINE;
     wr->wr.rdma.remote_addr = to;
     wr->imm_data = htonl(counts(c) | IS_FRAME | (from_start ? FROM_START : 0));

@@ -42,7 +42,7 @@ static void open_device(struct net *net, uint32_t i)
     if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->event_fd, &event) != 0)
         RAIL_INFO(RAIL_NET, "%s tells nothing of itself: epoll_ctl: %s", nic->device, strerror(errno));
     if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->gone_fd, &event) != 0)
-        RAIL_INFO(RAIL_NET, "%s: memory of lanes that end is given back late: epoll_ctl: %s", nic->device, strerror(errno));
+        RAIL_INFO(RAIL_NET, "%s: memory of lanes that end is not given back: epoll_ctl: %s", nic->device, strerror(errno));
     RAIL_INFO(RAIL_NET, "rail %u (%s) by RDMA: %s:%u", i, nic->name, nic->device, nic->device_port);
 }
 
@@ -73,8 +73,8 @@ void net_devices_close(struct net *net)
     }
 }
 
-/* A queue pair that works is gone within a millisecond, one that does not within 0.1 s (DRAIN_NS). Whoever takes so much
- * longer would keep us as long over a new one, which is made under the drive lock. */
+/* A queue pair that works is gone within a millisecond, one that does not within 0.1 s (DRAIN_NS). Whoever takes so
+ * much longer would keep us as long over a new one, which is made under the drive lock. */
 #define STUCK_NS (1 * RAIL_NS_PER_S)
 
 static bool is_stuck(struct verbs_port *port) { return verbs_port_at_it_ns(port) > STUCK_NS; }
@@ -152,8 +152,8 @@ static bool look_at_stuck(struct net_rail *rail)
     if (verbs_port_at_it_ns(device->port) == 0 || device->stuck) return false;
     device->stuck = is_stuck(device->port);
     if (device->stuck)
-        RAIL_WARN("device %s has not let go of a lane's queue pair or memory for %d s: its firmware or driver hangs. Its lanes "
-                  "use TCP until it answers; what they used stays out of use. Look at dmesg, reset the device",
+        RAIL_WARN("device %s has not let go of a lane's queue pair or memory for %d s: its firmware or driver hangs. Its "
+                  "lanes use TCP until it answers; what they used stays out of use. Look at dmesg, reset the device",
                   device->port->name, (int)(STUCK_NS / RAIL_NS_PER_S));
     return !device->stuck;
 }

@@ -122,7 +122,8 @@ enum { CHUNK_BYTES_RDMA = VERBS_RING_BYTES / 4 };
 
 static struct verbs_settings verbs_settings(void)
 {
-    const char *family = rail_param_str(RAIL_PARAM_NCCL_IB_ADDR_FAMILY), *range = rail_param_str(RAIL_PARAM_NCCL_IB_ADDR_RANGE);
+    const char *family = rail_param_str(RAIL_PARAM_NCCL_IB_ADDR_FAMILY);
+    const char *range = rail_param_str(RAIL_PARAM_NCCL_IB_ADDR_RANGE);
     struct verbs_settings settings = {
         .gid = {.index = (int)rail_param_int(RAIL_PARAM_NCCL_IB_GID_INDEX),
                 .family = !family ? 0 : strcmp(family, "AF_INET6") == 0 ? 6 : 4,
@@ -138,7 +139,8 @@ static struct verbs_settings verbs_settings(void)
         .adaptive_bytes = (uint32_t)rail_param_int(RAIL_PARAM_NCCL_IB_AR_THRESHOLD),
     };
     if (range && !gid_range(range, &settings.gid))
-        RAIL_WARN("NCCL_IB_ADDR_RANGE=%s is no range of addresses, such as 10.1.0.0/16 or fd00::/64: any is used", range);
+        RAIL_WARN("NCCL_IB_ADDR_RANGE=%s is no range of addresses, such as 10.1.0.0/16 or fd00::/64: any is used",
+                  range);
     return settings;
 }
 
