@@ -1,13 +1,16 @@
 #!/usr/bin/env bash
 # predict.sh - what `railccl plan --machine rig` says against what emulated rails measure, side by side. root; minutes.
 #
-#   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; messages, to 20 %; a dead NIC, leaf and spine, the
+#   tests/rails/predict.sh              16 cases that were not used for calibration, to 10 %; messages, to 20 %; a dead
+#                                       NIC, leaf and spine, before and under a call, the
 #                                       slowdown to 15 %. Status 1 when one is farther off
 #   tests/rails/predict.sh cases|messages|faults|flight|spine   one of them; the spine alone
 #   tests/rails/predict.sh calibrate    runs the shapes for calibration; prints the lines of tests/rails/calibration.txt
 #
-# Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of out of place
-# and in place: whatever else the machine does only adds. Where switches hash, each of DRAWS=16 draws is run once. At 200 Mbit/s per NIC the wires are the bound, not the two cores, unless they are taken away.
+# Rail 0 is left alone, for the bootstrap is on it. A measured time is the shortest of RUNS=5 runs, each the slower of
+# out of place
+# and in place: whatever else the machine does only adds. Where switches hash, each of DRAWS=16 draws is run once. At
+# 200 Mbit/s per NIC the wires are the bound, not the two cores, unless they are taken away.
 set -u
 export LC_ALL=C
 cd "$(dirname "$0")/../.." || exit 1
@@ -40,7 +43,8 @@ predicted() { # OPTIONS...
 verdict() { # NAME MEASURED PREDICTED BAR UNIT
     awk -v name="$1" -v m="$2" -v p="$3" -v bar="$4" -v unit="$5" 'BEGIN {
         off = m > 0 ? 100 * (p / m - 1) : 1e9
-        printf "| %-44s | %10.4g %-2s | %10.4g %-2s | %+6.1f %% |%s\n", name, m, unit, p, unit, off, (off > bar || off < -bar) ? " farther than " bar " %" : ""
+        printf "| %-44s | %10.4g %-2s | %10.4g %-2s | %+6.1f %% |%s\n", name, m, unit, p, unit, off,
+            (off > bar || off < -bar) ? " farther than " bar " %" : ""
         exit off > bar || off < -bar }' || bad=$((bad + 1))
 }
 
@@ -58,7 +62,8 @@ calibrate_shape() { # HOSTS RAILS "SLOTS:ALGORITHM:BYTES ..."
     rig=""
 }
 if [ "${1:-}" = calibrate ]; then
-    echo "# hosts rails ranks/host algorithm bytes microseconds; $mbit Mbit/s per NIC, load $(cut -d' ' -f1 /proc/loadavg)"
+    echo "# hosts rails ranks/host algorithm bytes microseconds; $mbit Mbit/s per NIC," \
+        "load $(cut -d' ' -f1 /proc/loadavg)"
     CALLS=50 calibrate_shape 6 1 "1:ring:3072 1:ring:12288"
     CALLS=50 calibrate_shape 3 3 "1:ring:3072 1:ring:12288"
     CALLS=50 calibrate_shape 2 4 "1:tree:1024 1:tree:4096"
@@ -81,7 +86,12 @@ shape() { # HOSTS RAILS "SLOTS:ALGORITHM:BYTES[:MBIT of one NIC] ..."
         *) options+=(--algo "$algorithm") ;;
         esac
         name="$1 hosts x $2 rails, $slots ranks, $algorithm, $((bytes >> 20)) MiB"
-        [ -z "$slow" ] || { rig_slow "$rig" 1 0 "$slow"; options+=(--slow "nic:host1.0=$(awk "BEGIN { print $slow / $mbit }")"); name+=", half a NIC"; }
+        [ -z "$slow" ] ||
+            {
+                rig_slow "$rig" 1 0 "$slow"
+                options+=(--slow "nic:host1.0=$(awk "BEGIN { print $slow / $mbit }")")
+                name+=", half a NIC"
+            }
         verdict "$name" "$(measured "$slots" "$algorithm" "$bytes" | awk '{ print $1 / 1000 }')" \
             "$(predicted "${options[@]}" | awk '{ print $1 / 1000 }')" "${bar:-10}" ms
         [ -z "$slow" ] || rig_heal "$rig" 1 0
@@ -99,12 +109,14 @@ cases() {
     shape 2 8 "1:ring:$((16 * M)) 2:rails:$((32 * M))"
     shape 3 2 "1:ring:$((8 * M)) 2:rails:$((16 * M)) 1:ring:$((16 * M)):100"
 }
-# What is predicted is that receivers are busy all the time; steps that drift apart leave them two senders now, none then.
+# What is predicted is that receivers are busy all the time; steps that drift apart leave them two senders now, none
+# then.
 messages() {
     local bar=20
     echo "| messages, $mbit Mbit/s per NIC                   |      measured |     predicted | differs  |"
     echo "|---|---|---|---|"
-    shape 4 4 "1:alltoall:$((16 * M)) 4:alltoall:$((16 * M)) 1:sendrecv:$((16 * M)) 4:sendrecv:$((16 * M)) 1:alltoall:$((16 * M)):100"
+    shape 4 4 "1:alltoall:$((16 * M)) 4:alltoall:$((16 * M))
+        1:sendrecv:$((16 * M)) 4:sendrecv:$((16 * M)) 1:alltoall:$((16 * M)):100"
     shape 5 3 "3:alltoall:$((16 * M)) 3:sendrecv:$((16 * M))"
 }
 
@@ -138,7 +150,8 @@ faults() {
 
 # Two pods of two hosts and two spines; hosts of the pods in turn, so that the whole ring climbs. A pair of NICs has one
 # connection, and the two of a leaf and direction fall on one spine in half of the draws of the switches' hash: on one
-# rail, both, or none of a direction. Each draw is told by the leaves' counters, and compared with predictions of its kind.
+# rail, both, or none of a direction. Each draw is told by the leaves' counters, and compared with predictions of its
+# kind.
 shared_rails() { # BEFORE AFTER, of rig_counters: most rails of one direction whose bytes took one route
     awk '$1 != "route" { next }
         NR == FNR { before[$2, $3, $4] = $5; next }
@@ -167,13 +180,17 @@ spine_draws() {
     spine=$(measured 1 ring $((16 * M)))
     rig_down "$rig"
     rig=""
-    printf 'switch top\nswitch a b under top\nhosts n0 under a\nhosts n2 under a\nhosts n1 under b\nhosts n3 under b\n' >"$work/fabric"
+    printf '%s\n' "switch top" "switch a b under top" "hosts n0 under a" "hosts n2 under a" "hosts n1 under b" \
+        "hosts n3 under b" >"$work/fabric"
     for ((hash = 1; hash <= 64; hash++)); do spine_predicted $hash; done >"$work/predicted"
     q=$(spine_predicted 1 --down spine:0)
     for k in 0 1 2; do # predictions are of three kinds: nothing is shared, one rail, both
         p=$(sort -nu "$work/predicted" | awk -v k=$k '{ t[NR] = $1 } END { if (NR == 3) print t[k + 1] }')
-        m=$(awk -v k=$k '$1 == k { print $2 }' "$work/measured" | sort -n | awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
-        [ -z "$m" ] || verdict "2 pods x 2 hosts x 2 rails, a spine; $k rails shared before" "$(awk "BEGIN { print $spine / $m }")" \
+        m=$(awk -v k=$k '$1 == k { print $2 }' "$work/measured" | sort -n |
+            awk '{ t[NR] = $1 } END { print t[int((NR + 1) / 2)] }')
+        [ -z "$m" ] ||
+            verdict "2 pods x 2 hosts x 2 rails, a spine; $k rails shared before" \
+                "$(awk "BEGIN { print $spine / $m }")" \
             "$(awk "BEGIN { print $q / ${p:-1} }")" 15 x
     done
     echo "measured, rails shared and microseconds:" $(sort -n "$work/measured" | tr '\n' ',')
@@ -189,8 +206,8 @@ flight_time() { # rig_cut|rig_silent|true: microseconds
     local bin=${BUILD:-build}/bin before now pid out
     out=$(mktemp)
     before=$(rig_counters "$rig" | awk '$1 == "nic" && $2 == 1 && $3 == 2 { print $4 }')
-    timeout 60 "$bin/railccl" run -n 4 --netns "$(rig_hosts "$rig" 1)" --no-prefix --timeout 60 "$bin/all_reduce_perf" -b 128M -e 128M \
-        -n 1 -w 0 -c 0 >"$out" 2>&1 &
+    timeout 60 "$bin/railccl" run -n 4 --netns "$(rig_hosts "$rig" 1)" --no-prefix --timeout 60 \
+        "$bin/all_reduce_perf" -b 128M -e 128M -n 1 -w 0 -c 0 >"$out" 2>&1 &
     pid=$!
     while kill -0 $pid 2>/dev/null; do
         now=$(rig_counters "$rig" | awk '$1 == "nic" && $2 == 1 && $3 == 2 { print $4 }')
@@ -204,7 +221,8 @@ flight_time() { # rig_cut|rig_silent|true: microseconds
     rig_heal "$rig" 1 2
 }
 flight() {
-    local k how whole p q options=(--hosts 4 --rails 4 --gpus 1 --tiers 1 --hosts-per-leaf 4 --algo ring --size $((128 * M)))
+    local k how m p q at
+    local options=(--hosts 4 --rails 4 --gpus 1 --tiers 1 --hosts-per-leaf 4 --algo ring --size $((128 * M)))
     export RAILCCL_ALGO=ring
     rig=$(rig_name)
     rig_up "$rig" 4 4 $mbit || exit 1
