@@ -1,7 +1,6 @@
 /* registration.c - buffers made known to a communicator beforehand, windows, and giving memory back. */
 #include "api/comm_handle.h"
 #include "api/door.h"
-#include "core/gpu_rank.h"
 #include "core/group.h"
 #include "core/suspend.h"
 
@@ -42,11 +41,11 @@ static enum rail_result window(struct comm *comm, void *address, size_t bytes, n
 {
     static const char call[] = "ncclCommWindowRegister";
     RAIL_TRY(usable(comm, call));
-    RAIL_TRY(gpu_rank_not_yet(comm, call));
     if (!win) return rail_fail(RAIL_E_ARGUMENT, "%s: win is NULL", call);
     const struct window_call args = {.comm = comm, .address = address, .bytes = bytes, .flags = flags,
                                      .out = (uintptr_t *)(void *)win};
     RAIL_TRY(window_check(address, bytes, flags));
+    RAIL_TRY(window_memory_check(comm, address, bytes));
     return group_open() ? group_add_window(&args) : window_register(comm, address, bytes, flags, args.out);
 }
 

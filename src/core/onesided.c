@@ -175,6 +175,9 @@ static enum rail_result check_data(const struct onesided_put *p, size_t *bytes)
                          p->type,
                          RAIL_TYPES - 1);
     size_t element = rail_type_bytes((enum rail_type)p->type), room = p->window->parts[p->peer].bytes;
+    if (p->window->parts[p->peer].way == WINDOW_OUT_OF_REACH)
+        return rail_fail(RAIL_E_USAGE, "%s: rank %d or this one is on a GPU, and puts into windows there do not work in "
+                         "this release; use ncclSend and ncclRecv, or host ranks (RAILCCL_DEVICE=host)", p->call, p->peer);
     if (p->count && !p->data) return rail_fail(RAIL_E_ARGUMENT, "%s: localbuff is NULL (count %zu)", p->call, p->count);
     if (p->offset > room || p->count > (room - p->offset) / element)
         return rail_fail(RAIL_E_ARGUMENT,

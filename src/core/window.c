@@ -12,6 +12,7 @@
 #include "core/buffers.h"
 #include "core/collective.h"
 #include "core/join.h"
+#include "device/cuda/cuda.h"
 
 #define HANDLE_MARK ((uintptr_t)0x7277 << 48) /* no address: who follows it, falls */
 
@@ -141,6 +142,10 @@ static struct window_part way_to(const struct comm *comm, uint32_t rank, const s
     enum window_way best = best_way();
     struct window_part part = {.way = WINDOW_BY_LINK, .bytes = offer->bytes, .remote = offer->address,
                                .pid = offer->pid};
+    if (comm->gpu_device || comm->members[rank].gpu >= 0) {
+        part.way = WINDOW_OUT_OF_REACH;
+        return part;
+    }
     if (same_process(comm, rank) || !offer->bytes) {
         part.way = WINDOW_BY_ADDRESS;
         part.at = (unsigned char *)(uintptr_t)offer->address;
@@ -157,7 +162,8 @@ static struct window_part way_to(const struct comm *comm, uint32_t rank, const s
 /* True when some rank is only to be reached by link. */
 static bool find_ways(struct window *w, const struct offer *offers)
 {
-    static const char *const names[] = {"by address", "by process_vm_writev", "by network link"};
+    static const char *const names[] = {"by address", "by process_vm_writev", "by network link",
+                                        "out of reach of puts"};
     const struct comm *comm = w->comm;
     bool links = false;
     for (uint32_t r = 0; r < comm->n_ranks; r++) {
@@ -230,10 +236,17 @@ enum rail_result window_check(const void *address, size_t bytes, int flags)
     return RAIL_OK;
 }
 
+enum rail_result window_memory_check(const struct comm *comm, const void *address, size_t bytes)
+{
+    if (!comm->gpu) return RAIL_OK;
+    return cuda_pointer_check(comm->gpu_device, "ncclCommWindowRegister", "buff", address, bytes, NULL);
+}
+
 /* What was posted before may use windows, and is inside. */
 enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out)
 {
     RAIL_TRY(window_check(address, bytes, flags));
+    RAIL_TRY(window_memory_check(comm, address, bytes));
     comm_settle(comm);
     RAIL_TRY(comm_hold(comm, "ncclCommWindowRegister"));
     enum rail_result result = register_inside(comm, address, bytes, flags, handle_out);
@@ -321,6 +334,9 @@ enum rail_result window_take(struct comm *comm, uint32_t from, uint32_t number, 
         result = rail_fail(RAIL_E_REMOTE,
                            "rank %u put %zu bytes at offset %llu into window %u of rank %u, which has %zu",
                            from, bytes, (unsigned long long)offset, number, comm->rank, w->own_bytes);
+    else if (comm->gpu)
+        result = rail_fail(RAIL_E_REMOTE, "rank %u put %zu bytes into window %u of rank %u, which is on a GPU", from,
+                           bytes, number, comm->rank);
     else
         memcpy((unsigned char *)w->own + offset, data, bytes);
     pthread_mutex_unlock(&comm->windows.lock);

@@ -6,6 +6,7 @@
  *   another process of the host        mapped, when it lies in memory of ncclMemAlloc; else by process_vm_writev(2)
  *   neither of that is allowed, or     through a network link (to the same host, too), where the target's process takes
  *   another node                       it in: a caller inside any call that drives the network, else its service thread
+ *   one of the two is on a GPU         not at all: collectives use the buffer, and puts into it are refused by name
  */
 #ifndef RAIL_CORE_WINDOW_H
 #define RAIL_CORE_WINDOW_H
@@ -21,7 +22,7 @@ struct comm;
 
 enum { WINDOW_SYMMETRIC = 1, WINDOW_STRICT_ORDERING = 2 }; /* NCCL_WIN_* */
 
-enum window_way { WINDOW_BY_ADDRESS, WINDOW_BY_KERNEL, WINDOW_BY_LINK };
+enum window_way { WINDOW_BY_ADDRESS, WINDOW_BY_KERNEL, WINDOW_BY_LINK, WINDOW_OUT_OF_REACH };
 
 /* One rank's part, as this rank reaches it. */
 struct window_part {
@@ -39,7 +40,7 @@ struct window {
     uintptr_t handle;    /* what the program holds; never given out twice */
     uint32_t number;     /* of this communicator's windows; the same on all ranks */
     int flags;
-    void *own;
+    void *own;           /* of a GPU rank: memory that its device reaches; the host does not touch it */
     size_t own_bytes;
     uint8_t cookie[PEER_COOKIE_BYTES];
     struct window_part *parts; /* [n_ranks] */
@@ -59,6 +60,8 @@ void windows_clear(struct windows *windows);
 
 /* What can be found wrong without the other ranks. */
 enum rail_result window_check(const void *address, size_t bytes, int flags);
+/* The same, of a communicator: whether a GPU rank's device reaches the bytes. */
+enum rail_result window_memory_check(const struct comm *comm, const void *address, size_t bytes);
 /* Collective. `address` NULL with 0 bytes is an empty part. Flags must be alike; with WINDOW_SYMMETRIC sizes, too. */
 enum rail_result window_register(struct comm *comm, void *address, size_t bytes, int flags, uintptr_t *handle_out);
 /* Collective. Returns when all that the other ranks had put into this rank's part before they called it is there. */
