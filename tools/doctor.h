@@ -34,7 +34,7 @@ struct doctor_port {
     bool acs_seen;
     char verbs[24]; /* "uverbs0" */
     bool verbs_there, verbs_open, verbs_for_all;
-    int64_t downs, symbol_errors, resent; /* counters since the driver was loaded */
+    int64_t downs, symbol_errors, resent, out_of_order, no_receive, gave_up, congestion; /* since the driver was loaded */
 };
 
 struct doctor_facts {

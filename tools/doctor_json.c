@@ -38,7 +38,8 @@ static const struct field port_fields[] = {
     PORT(WHOLE32, numa),      PORT(TRUTH, numa_allowed),  PORT(TEXT, bus),        PORT(TEXT, iommu),
     PORT(TEXT, acs),          PORT(TRUTH, acs_seen),      PORT(TEXT, verbs),      PORT(TRUTH, verbs_there),
     PORT(TRUTH, verbs_open),  PORT(TRUTH, verbs_for_all), PORT(WHOLE64, downs),   PORT(WHOLE64, symbol_errors),
-    PORT(WHOLE64, resent),
+    PORT(WHOLE64, resent),    PORT(WHOLE64, out_of_order), PORT(WHOLE64, no_receive), PORT(WHOLE64, gave_up),
+    PORT(WHOLE64, congestion),
 };
 enum { N_HOST = sizeof host_fields / sizeof *host_fields, N_PORT = sizeof port_fields / sizeof *port_fields };
 

@@ -180,11 +180,21 @@ static void counters(const struct look *l)
     if (p->downs)
         SAY(l, DOCTOR_NOTE, "link-downs", "none, if they are old; else check the cable",
             "the link went down %lld times since the driver was loaded", (long long)p->downs);
-    if (p->resent)
+    if (p->gave_up)
+        SAY(l, DOCTOR_NOTE, "gave-up", "none, if they are old; else look for a route that is cut: ping every peer from this port",
+            "%lld requests were given up after all retries", (long long)p->gave_up);
+    if (p->no_receive)
+        SAY(l, DOCTOR_NOTE, "no-receive", "if it grows while a job of railccl's runs: report it, its lanes count receives",
+            "%lld messages found no receive posted", (long long)p->no_receive);
+    if (p->congestion)
+        SAY(l, DOCTOR_NOTE, "congestion",
+            "none, if a few: ECN does its work; else look for rails that cross (`railccl topo`), or for another job's traffic",
+            "%lld notices of congestion were sent or heeded", (long long)p->congestion);
+    if (p->resent || p->out_of_order)
         SAY(l, DOCTOR_NOTE, "resent",
             "if it grows while a job runs: check PFC or ECN on switches and NICs (lossless class, DSCP as in "
             "NCCL_IB_TC)",
-            "%lld packets came out of order or were sent again", (long long)p->resent);
+            "%lld packets came out of order or were sent again", (long long)(p->resent + p->out_of_order));
 }
 
 /* ---- ports with one another ---- */

@@ -8,6 +8,7 @@
 
 #include "doctor.h"
 #include "topo/sysfs.h"
+#include "transport/link/counters.h"
 
 struct look { struct doctor_facts *facts; const char *device, *folder; struct doctor_port *port; const char *types; };
 
@@ -174,25 +175,17 @@ static enum rail_result see_verbs(struct sysfs *s, const char *folder, const cha
     return RAIL_OK;
 }
 
-/* ---- counters: what none of these is, is 0 ---- */
-
-static int64_t count(const struct sysfs *s, const char *port, const char *folder, const char *const *names)
+static void look_at_counters(const struct sysfs *s, struct doctor_port *p)
 {
-    char path[SYSFS_PATH + 32];
-    int64_t sum = 0;
-    snprintf(path, sizeof path, "%s/%s", port, folder);
-    for (; *names; names++) sum += sysfs_number(s, 0, path, *names);
-    return sum;
-}
-
-static void look_at_counters(const struct sysfs *s, struct doctor_port *p, const char *port)
-{
-    static const char *const downs[] = {"link_downed", NULL}, *const symbols[] = {"symbol_error", NULL},
-        *const resent[] = {"out_of_sequence", "packet_seq_err", "local_ack_timeout_err", "completer_retry_err",
-                           "out_of_seq_request", NULL};
-    p->downs = count(s, port, "counters", downs) + count(s, port, "hw_counters", downs);
-    p->symbol_errors = count(s, port, "counters", symbols);
-    p->resent = count(s, port, "hw_counters", resent);
+    struct rdma_counters c;
+    rdma_counters_read(s->root, p->device, p->number, &c);
+    p->downs = (int64_t)c.n[RDMA_LINK_DOWNS];
+    p->symbol_errors = (int64_t)c.n[RDMA_BAD_SYMBOLS];
+    p->resent = (int64_t)c.n[RDMA_SENT_AGAIN];
+    p->out_of_order = (int64_t)c.n[RDMA_OUT_OF_ORDER];
+    p->no_receive = (int64_t)c.n[RDMA_NO_RECEIVE];
+    p->gave_up = (int64_t)c.n[RDMA_GAVE_UP];
+    p->congestion = (int64_t)c.n[RDMA_CONGESTION];
 }
 
 static enum rail_result see_port(struct sysfs *s, const char *folder, const char *name, void *context)
@@ -218,7 +211,7 @@ static enum rail_result see_port(struct sysfs *s, const char *folder, const char
     look_at_gids(s, l, path);
     look_at_interface(s, l, path);
     look_at_pci(s, l);
-    look_at_counters(s, p, path);
+    look_at_counters(s, p);
     return sysfs_each(s, "/sys/class/infiniband_verbs", see_verbs, l);
 }
 

@@ -157,6 +157,9 @@ wrong=(
     "symbol-errors|warning|1|mlx5_0:1: 7 symbol errors|lay $p0/counters/symbol_error 7"
     "link-downs|note|0|went down 2 times|lay $p0/counters/link_downed 2"
     "resent|note|0|12 packets came out of order|lay $p0/hw_counters/out_of_sequence 12"
+    "gave-up|note|0|3 requests were given up after all retries|lay $p0/hw_counters/req_transport_retries_exceeded 3"
+    "no-receive|note|0|5 messages found no receive|lay $p0/hw_counters/rnr_nak_retry_err 5"
+    "congestion|note|0|70 notices of congestion|lay $p0/hw_counters/np_cnp_sent 70"
     "nic-idle|warning|1|0000:00:07.0 could be an RDMA device with driver bnxt_re|extra_nic"
 )
 goes_wrong() { # ROW

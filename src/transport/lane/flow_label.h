@@ -8,8 +8,8 @@
  * `step` is 2^14 by the golden ratio: neighbours lie far apart, and differ in every bit.
  *
  * Linux' drivers make 0xc000 | (low 14 bits ^ high 6 bits) of a label that is not 0 (rdma_flow_label_to_udp_sport).
- * Therefore bit 14 is set in all of ours; the ports are as distinct as the labels. Soft-RoCE takes its port from the
- * queue pair's number instead. */
+ * Therefore bit 14 is set in all of ours; the ports are as distinct as the labels. Soft-RoCE does so, too, and
+ * tests/rdma_vm sees them on its switch. */
 #ifndef RAIL_LANE_FLOW_LABEL_H
 #define RAIL_LANE_FLOW_LABEL_H
 

@@ -43,6 +43,7 @@ static void open_device(struct net *net, uint32_t i)
         RAIL_INFO(RAIL_NET, "%s tells nothing of itself: epoll_ctl: %s", nic->device, strerror(errno));
     if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->gone_fd, &event) != 0)
         RAIL_INFO(RAIL_NET, "%s: memory of lanes that end is not given back: epoll_ctl: %s", nic->device, strerror(errno));
+    rdma_counters_read("", nic->device, (int)nic->device_port, &device->counted);
     RAIL_INFO(RAIL_NET, "rail %u (%s) by RDMA: %s:%u", i, nic->name, nic->device, nic->device_port);
 }
 
@@ -62,6 +63,34 @@ void net_devices_settle(struct net *net)
         if (!port) continue;
         (void)verbs_port_wait(port, deadline);
         verbs_port_collect(port);
+    }
+}
+
+#define COUNTED_EVERY_NS RAIL_NS_PER_S /* a device that goes takes all its lanes along */
+
+void net_device_counted(struct net_rail *rail, char *out)
+{
+    struct net_device *device = &rail->device_of;
+    struct rdma_counters now;
+    char text[RDMA_COUNTERS_TEXT];
+    out[0] = '\0';
+    if (!device->port || (device->counted_ns && rail_now_ns() - device->counted_ns < COUNTED_EVERY_NS)) return;
+    rdma_counters_read("", device->port->name, device->port->port, &now);
+    rdma_counters_text(&device->counted, &now, text);
+    if (text[0]) snprintf(out, NET_COUNTED_BYTES, "; %s has counted %s", device->port->name, text);
+    device->counted = now;
+    device->counted_ns = rail_now_ns();
+}
+
+void net_devices_tell(struct net *net)
+{
+    for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        const struct verbs_port *port = net->rails[i].device_of.port;
+        if (!port || port->n_connections == 0) continue;
+        RAIL_INFO(RAIL_NET, "rail %u (%s): %s:%u took %llu work requests so far, %llu of them asked for a completion, on %llu "
+                  "queue pairs", i, net->rails[i].interface.name, port->name, port->port,
+                  (unsigned long long)port->n_requests, (unsigned long long)port->n_signalled,
+                  (unsigned long long)port->n_connections);
     }
 }
 

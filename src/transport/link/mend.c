@@ -162,13 +162,16 @@ static void note_why(struct net_peer *peer, uint32_t index, uint32_t turns, cons
 void mend_lane_ended(struct net_lane *lane, const char *why)
 {
     struct net_peer *peer = lane->peer;
-    note_why(peer, lane->index, UINT32_MAX, why);
     struct net_rail *rail = &peer->net->rails[lane->rail];
+    char counted[NET_COUNTED_BYTES] = "", text[NET_WHY_BYTES + NET_COUNTED_BYTES];
+    if (lane->lane.ops == &lane_verbs_ops) net_device_counted(rail, counted);
+    snprintf(text, sizeof text, "%s%s", why, counted);
+    note_why(peer, lane->index, UINT32_MAX, text);
     if (!rail->hurt)
-        RAIL_WARN("%s; %s", why,
+        RAIL_WARN("%s; %s", text,
                   peer->repair.n_up > 1 ? "the other lanes go on" : "no other lane to that process is up");
     rail->hurt = true;
-    RAIL_INFO(RAIL_NET, "lane %u is down: %s; %u others go on", lane->index, why, peer->repair.n_up - 1);
+    RAIL_INFO(RAIL_NET, "lane %u is down: %s; %u others go on", lane->index, text, peer->repair.n_up - 1);
     (void)step(peer, REPAIR_ENDED, lane->index, 0);
 }
 

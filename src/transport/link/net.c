@@ -373,6 +373,7 @@ void net_comm_remove_on(struct net *net, uint64_t comm_key)
     if (net->n_comms == 0) {
         net_drive_inbox(net);
         for (struct net_peer *p = net->peers; p; p = p->next) peer_leave(p);
+        net_devices_tell(net);
     }
     peer_free_idle(net);
     net_unlock(net);

@@ -24,6 +24,7 @@
 #include "transport/lane/handshake.h"
 #include "transport/lane/lane.h"
 #include "transport/lane/verbs.h"
+#include "transport/link/counters.h"
 #include "transport/link/repair.h"
 #include "transport/link/route.h"
 #include "transport/link/silence.h"
@@ -39,6 +40,7 @@ enum {
     NET_CHUNK_BYTES_MAX = 16 << 20,
     NET_SLOTS_MAX = 4096,
     NET_WHY_BYTES = 256,
+    NET_COUNTED_BYTES = 352,
     NET_READ_BYTES = 1 << 20,                  /* of one visit to a lane: others, and our own sending, have their turn */
     NET_GONE = 64,                             /* communicators remembered after they were removed */
     NET_BERTHS = 2,                            /* of a lane: for its socket, and for the one that may replace it */
@@ -92,6 +94,8 @@ struct net_rail {
         struct net_rail *rail;
         struct verbs_port *port;
         bool stuck;           /* it does not let go of something, which was said */
+        struct rdma_counters counted; /* at the time */
+        uint64_t counted_ns;
         uint64_t back_at_ns, back_until_ns; /* the port is up again: when its lanes are moved to it, and how long */
     } device_of;
 };
@@ -345,6 +349,10 @@ void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on t
 void net_devices_open(struct net *net);
 void net_devices_settle(struct net *net); /* waits, some seconds at most, until they have let go of what was lanes' */
 void net_devices_close(struct net *net);
+/* What the device has counted of its troubles since it was last asked, or opened, for behind a lane's last words: "; rx_0 has
+ * counted 12 packets sent again", or "". Reads files, so once a second at most. Writes NET_COUNTED_BYTES. */
+void net_device_counted(struct net_rail *rail, char *out);
+void net_devices_tell(struct net *net); /* in the log: what they were asked to do so far */
 void net_device_ready(struct net_rail *rail);
 bool net_devices_tick(struct net *net, uint64_t now_ns); /* true: it wants the next tick */
 /* What a handshake on that rail may offer; NULL: TCP only. */
