@@ -249,7 +249,7 @@ check-faults: all $(METER) ## collectives while rails die and come back, every b
 	$(Q)scripts/deps.sh check
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),1500) tests/run.sh rails/faults.sh
 
-check-rdma: all $(BUILD)/tests/rdma_vm/flows ## the library on Linux's Soft-RoCE, 4 hosts x 4 rails in a virtual machine: no root; fetches 95 MB once, a minute
+check-rdma: all $(BUILD)/tests/rdma_vm/flows $(BUILD)/tests/conformance/test_conformance ## the library on Linux's Soft-RoCE, 4 hosts x 4 rails in a virtual machine: no root; fetches 95 MB once, three minutes
 	$(Q)BUILD=$(BUILD) TEST_LIMIT_S=$(or $(TEST_LIMIT_S),600) tests/run.sh rdma_vm/check_rdma.sh
 
 check-predict: all ## what `railccl plan` predicts against emulated rails, 16 cases and dead parts: root, some minutes

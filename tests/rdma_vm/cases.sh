@@ -5,8 +5,9 @@
 #
 # HOSTS x SLOTS ranks, RAILS devices each out of the fabric's 4 x 4 (an empty name: one is made of the rest). The program verifies
 # its results. Then the switch is asked: every cable of these hosts and rails must have carried data, others less than 64 KiB,
-# lo less than a tenth; and no message may have found that there is no receive for it. wire: "tcp": not one packet by RDMA;
-# "verbs": at most a tenth of the bytes were TCP's (give it a megabyte or more); "cm": the same, and connections were made by
+# lo less than a tenth; each rail's ports must have received by RDMA what its ports have sent; and no message may have found that
+# there is no receive for it. wire: "tcp": not one packet by RDMA; "verbs": at most a tenth of the bytes were TCP's (give it a
+# megabyte or more); "cm": the same, and connections were made by
 # the connection manager. meanwhile: commands of guest.sh's that begin with the program, must succeed, and must end before it:
 # cables that are pulled; then only data on some cable of each host is asked for. They wait for bytes, not for time: how long a
 # program takes here varies twentyfold, and trouble that outlasts it, or is over before it begins, proves nothing.
@@ -41,6 +42,10 @@ add "a cable pulled at the switch is an event at the near end within 1 s, and no
 add "a silent rail stops and keeps its port active, healed it goes on with the same queue pair" silent
 add "1 % of loss: every byte is right, and packets were sent again" lossy
 for row in "${!collectives[@]}"; do add "$(collective_name "${collectives[row]}")" "collective $row"; done
+add "AllReduce of 64 MiB over 4 rails: at most 40 work requests per MiB, a write in four asks for a completion, no receive is missing" budget
+add "four queue pairs per rail: the switch sees each with the UDP source port that was planned for it, and no other" routes
+add "conformance on two hosts of two rails by RDMA, 1 to 5 ranks" "conforms two*hosts"
+add "conformance on three hosts of processes of two threads by RDMA, 1 to 5 ranks" "conforms three*hosts*of*processes*of*two*threads"
 
 want() { echo "$1: $2, wanted $3 $4"; awk "BEGIN { exit !($2 $3 $4) }"; }
 scratch=/tmp/cases
@@ -107,10 +112,10 @@ crosses() {
 yardstick() { # FROM TO RAIL [OPTION...]
     local server from=$1 to=$2 rail=$3
     shift 3
-    timeout 30 ib_write_bw -d "rx_${to}_$rail" -x "$(vm_gid "$to" "$rail")" -s 65536 -n 400 -u 19 -F "$@" >$scratch/server 2>&1 &
+    timeout 30 ib_write_bw -d "rx_${to}_$rail" -x "$(vm_gid "$to" "$rail")" -s 65536 -n "${rounds:-400}" -u 19 -F "$@" >$scratch/server 2>&1 &
     server=$!
     vm_until 5 listens 18515 || { cat $scratch/server; return 1; }
-    timeout 30 ib_write_bw -d "rx_${from}_$rail" -x "$(vm_gid "$from" "$rail")" -s 65536 -n 400 -u 19 -F "$@" localhost >$scratch/client 2>&1 && wait $server ||
+    timeout 30 ib_write_bw -d "rx_${from}_$rail" -x "$(vm_gid "$from" "$rail")" -s 65536 -n "${rounds:-400}" -u 19 -F "$@" localhost >$scratch/client 2>&1 && wait $server ||
         { cat $scratch/client $scratch/server; return 1; }
     awk '$1 == 65536 { print "ib_write_bw of 64 KiB: " $4 " MB/s" }' $scratch/client
 }
@@ -209,12 +214,25 @@ wire_is_right() { # WIRE SENT-BYTES RDMA-PACKETS MESSAGES TCP-SEGMENTS
     esac
 }
 tcp_segments() { awk '$1 == "Tcp:" && $12 ~ /^[0-9]+$/ { print $12 }' /proc/net/snmp; }
-collective() { # ROW
+# Of every rail: what its ports have sent by RDMA its ports have received, so none of it has left its rail. A fiftieth may be on
+# its way when we look, or came to a queue pair that was closed; where there was trouble nothing is asked.
+same_rail() { # FILE: each_port rail_packets, as it was before
+    each_port rail_packets | awk '
+        NR == FNR { sent[$2] -= $3; received[$2] -= $4; next }
+        { sent[$2] += $3; received[$2] += $4 }
+        END { for (r in sent) { gap = sent[r] - received[r]; all += sent[r]
+                  if (gap > sent[r] / 50 + 256 || gap < -sent[r] / 50 - 256) { print "rail " r ": " sent[r] " packets sent, " received[r] " received"; bad = 1 } }
+              print all " RDMA packets, each rail received what it sent"; exit bad }' "$1" -
+}
+rail_packets() { echo "$1 $2 $(rxe_counter "$1" "$2" sent_pkts) $(rxe_counter "$1" "$2" rcvd_pkts)"; } # HOST RAIL
+collective() { run_row "${collectives[$1]}"; }
+run_row() { # ROW, of the table
     local name hosts rails slots wire environment meanwhile program lo packets messages segments dry trouble="" status sent start=${EPOCHREALTIME/./}
-    IFS='|' read -r name hosts rails slots wire environment meanwhile program <<<"${collectives[$1]}"
+    IFS='|' read -r name hosts rails slots wire environment meanwhile program <<<"$1"
     fabric_wait || return 1
     lo=$(fabric_lo) packets=$(rdma_packets) messages=$(cm_messages) segments=$(tcp_segments) dry=$(ran_dry)
     fabric_ports >$scratch/before
+    each_port rail_packets >$scratch/rails
     [ -z "$meanwhile" ] || { eval "$meanwhile" & trouble=$!; }
     # shellcheck disable=SC2086
     ([ -z "$environment" ] || export $environment; RAIL_LIMIT_S=$limit_s vm_ranks "$hosts" "$rails" "$slots" "${BUILD:-build}/bin/"$program) >$scratch/ranks 2>&1
@@ -226,6 +244,61 @@ collective() { # ROW
     [ $status -eq 0 ] && split_is_right "$hosts" "$rails" "${meanwhile:+1}" && sent=$(awk '{ n += $3 } END { printf "%.0f\n", n }' $scratch/since) &&
         want "bytes on lo" $(($(fabric_lo) - lo)) "<" "0.1 * $sent" &&
         wire_is_right "$wire" "$sent" $(($(rdma_packets) - packets)) $(($(cm_messages) - messages)) $(($(tcp_segments) - segments)) &&
-        want "receives that were not there" $(($(ran_dry) - dry)) == 0 || return 1
+        { [ -n "$meanwhile" ] || same_rail $scratch/rails; } && want "receives that were not there" $(($(ran_dry) - dry)) == 0 || return 1
     echo "$(((${EPOCHREALTIME/./} - start) / 1000)) ms, $((sent / 1000000)) MB sent: $(awk '$2 > 0 && $3 ~ /float/ { print $1 " B in " $6 " us" }' <(sed 's/^\[[0-9]*\] //' $scratch/ranks) | tail -n 1)"
 }
+
+# ---- what 64 MiB cost, and by which routes they went ----
+
+# Writes with immediate as the kernel counts them at their receivers; all work requests as the library counts them. What is more
+# of these are questions, each with a completion, whether all before has arrived: after 20 ms without news, so there are the more
+# the busier the machine is.
+receives() { each_device hw_counters/rdma_recvs | awk '{ n += $1 } END { print n + 0 }'; }
+budget() {
+    local writes mib
+    writes=$(receives)
+    run_row "|2|4|1|verbs|$logged||all_reduce_perf -b 64M -e 64M -n 1 -w 0" && take_log || return 1
+    writes=$(($(receives) - writes))
+    mib=$(awk '{ n += $3 } END { print n / 1048576 }' $scratch/since)
+    awk -v mib="$mib" -v writes=$writes '
+        / took [0-9]+ work requests/ { for (i = 1; i < NF; i++) { if ($i == "took") all += $(i + 1); if ($i == "far,") some += $(i + 1) } }
+        END { asking = some - (all - writes)
+              printf "%.1f work requests per MiB, %.1f of them writes that take a receive, of which one in %.1f asks for a completion\n", all / mib, writes / mib, asking ? writes / asking : 0
+              exit !(asking > 0 && all / mib <= 40 && writes <= all && writes > 0.8 * all && asking <= writes / 4) }' $scratch/log ||
+        { grep 'work requests' $scratch/log; return 1; }
+}
+logged="NCCL_DEBUG=INFO NCCL_DEBUG_SUBSYS=NET NCCL_DEBUG_FILE=$scratch/log.%p"
+take_log() { cat $scratch/log.* >$scratch/log && rm -f $scratch/log.*; }
+# The log's "lane 0 up: rail 0 (h0r0, RDMA) ... UDP source port 54508" beside the flows that the switch has seen: HOST RAIL PORT.
+# A lane that was lost comes back with another one, on a busy machine.
+routes() {
+    flows_begin || return 1
+    run_row "|2|2|1|verbs|$logged NCCL_IB_QPS_PER_CONNECTION=4||all_reduce_perf -b 1M -e 1M -n 2" || { flows_end; return 1; }
+    flows_end >$scratch/flows && take_log || return 1
+    sed -n 's/.*lane [0-9]* up: rail [0-9]* (h\([0-9]*\)r\([0-9]*\), RDMA).*UDP source port \([0-9]*\).*/\1 \2 \3/p' $scratch/log | sort >$scratch/planned
+    awk '$1 != "lost" && $6 > 0 { print $1, $2, $3 }' $scratch/flows | sort -u >$scratch/seen
+    want "lanes" "$(wc -l <$scratch/planned)" == 16 && want "ports that are another lane's, too" "$(uniq -d $scratch/planned | wc -l)" == 0 &&
+        want "planned, and not seen" "$(comm -23 $scratch/planned $scratch/seen | wc -l)" == 0 &&
+        want "seen, and not planned" "$(comm -13 $scratch/planned $scratch/seen | wc -l)" "<=" "$(grep -c 'lane [0-9]* is back: ' $scratch/log)" &&
+        echo "all 16 seen: $(cut -d' ' -f3 $scratch/planned | sort -u | paste -sd' ')" ||
+        { cat $scratch/flows; grep ' up: ' $scratch/log; return 1; }
+}
+
+# ---- every operation ----
+
+conforms() { # PLACEMENT, of tests/conformance; a seed from the clock, which is printed
+    local h packets lo dry sent
+    packets=$(rdma_packets) lo=$(fabric_lo) dry=$(ran_dry)
+    fabric_wait || return 1
+    fabric_ports >$scratch/before
+    each_port rail_packets >$scratch/rails
+    for ((h = 0; h < fabric_hosts; h++)); do export "TEST_HOST_$h=NCCL_IB_HCA=$(vm_names rx_ _ $h 2) NCCL_SOCKET_IFNAME=$(vm_names h r $h 2)"; done
+    CMOCKA_MESSAGE_OUTPUT=TAP NCCL_NET=IB TEST_RANKS_MOST=5 timeout $((2 * limit_s)) "${BUILD:-build}/tests/conformance/test_conformance" "${1//\*/?}" >$scratch/conformance 2>&1 ||
+        { cat $scratch/conformance; return 1; }
+    grep -h seed $scratch/conformance
+    ports_since $scratch/before >$scratch/since
+    sent=$(awk '{ n += $3 } END { printf "%.0f\n", n }' $scratch/since)
+    want "jobs that ran" "$(grep -c '^ok 1' $scratch/conformance)" == 1 && want "packets by RDMA" $(($(rdma_packets) - packets)) ">" 4000 && same_rail $scratch/rails &&
+        want "bytes on lo" $(($(fabric_lo) - lo)) "<" "0.1 * $sent" && want "receives that were not there" $(($(ran_dry) - dry)) == 0 && split_is_right "$(hosts_of "$1")" 2 1
+}
+hosts_of() { case $1 in two*) echo 2 ;; *) echo 3 ;; esac; }

@@ -111,13 +111,32 @@ static void set_environment(const struct job *job)
     }
 }
 
+/* What makes a process one of a pretended host that has NICs of its own (job.h). */
+static void set_host(int host)
+{
+    char name[32], *given, *next;
+    snprintf(name, sizeof name, "TEST_HOST_%d", host);
+    if (!getenv(name)) return;
+    given = strdup(getenv(name));
+    for (char *one = strtok_r(given, " ", &next); one; one = strtok_r(NULL, " ", &next)) {
+        char *equals = strchr(one, '=');
+        if (!equals) continue;
+        *equals = 0;
+        setenv(one, equals + 1, 1);
+    }
+    free(given);
+}
+
 static void process_main(const struct job *job, struct board *board, int process, int n_processes,
                          void (*body)(struct job_rank *), void *arg)
 {
     char host[32];
     int hosts = job->n_hosts > 1 ? job->n_hosts : 1;
     snprintf(host, sizeof host, "job-host-%d", process * hosts / n_processes);
-    if (job->n_hosts > 1) setenv("NCCL_HOSTID", host, 1);
+    if (job->n_hosts > 1) {
+        setenv("NCCL_HOSTID", host, 1);
+        set_host(process * hosts / n_processes);
+    }
     set_environment(job);
     rail_params_reload();
     int first = process * job->ranks_per_process;

@@ -1,5 +1,6 @@
 /* job.h - runs the same function on n ranks of a communicator: as threads, as processes, as both, on one host or on
- * several pretended ones (ranks of different NCCL_HOSTID reach one another over TCP only). */
+ * several pretended ones (ranks of different NCCL_HOSTID reach one another over the network only). TEST_HOST_2="NAME=value
+ * NAME=value", where it is set, is what processes of host 2 have in their environment: NICs of their own. */
 #ifndef TESTS_SUPPORT_JOB_H
 #define TESTS_SUPPORT_JOB_H
 
