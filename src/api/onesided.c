@@ -16,22 +16,23 @@ _Static_assert(sizeof(struct onesided_wait) == sizeof(ncclWaitSignalDesc_t) &&
 static enum rail_result usable(struct comm *comm, cudaStream_t stream, const char *call, struct stream **later)
 {
     RAIL_TRY(comm_check(comm, call));
-    RAIL_TRY(gpu_rank_not_yet(comm, call));
-    RAIL_TRY(stream_accept(stream, call, later));
+    *later = NULL;
+    RAIL_TRY(comm->gpu ? gpu_rank_accept(comm, call, stream) : stream_accept(stream, call, later));
     if (!comm->finalized) return RAIL_OK;
     return rail_fail(RAIL_E_USAGE, "%s: the communicator was finalized; no calls may follow", call);
 }
 
 /* Takes over what the operation holds. */
-static enum rail_result run(struct onesided_op *op, struct stream *later)
+static enum rail_result run(struct onesided_op *op, cudaStream_t stream, struct stream *later)
 {
-    if (!group_open() && !later) {
+    struct comm *comm = op->comm;
+    if (!group_open() && !later && !comm->gpu) {
         enum rail_result ran = onesided_run(op);
         onesided_free(op);
         return ran;
     }
     group_start();
-    enum rail_result result = group_on_stream(later);
+    enum rail_result result = comm->gpu ? group_on_gpu_stream(comm, (cu_stream)(void *)stream) : group_on_stream(later);
     if (result == RAIL_OK) result = group_add_onesided(op);
     else onesided_free(op);
     enum rail_result ended = group_end(); /* of an outer group: nothing yet */
@@ -45,7 +46,7 @@ static enum rail_result put(struct comm *comm, struct onesided_put args, ncclWin
     RAIL_TRY(usable(comm, stream, args.call, &later));
     RAIL_TRY(window_find(comm, (uintptr_t)win, args.call, &args.window));
     RAIL_TRY(onesided_put_make(comm, &args, &op));
-    return run(&op, later);
+    return run(&op, stream, later);
 }
 
 RAIL_DOOR(ncclPutSignal)
@@ -66,7 +67,7 @@ static enum rail_result signal_peer(struct comm *comm, struct onesided_put args,
     struct stream *later;
     RAIL_TRY(usable(comm, stream, args.call, &later));
     RAIL_TRY(onesided_put_make(comm, &args, &op));
-    return run(&op, later);
+    return run(&op, stream, later);
 }
 
 RAIL_DOOR(ncclSignal)
@@ -84,7 +85,7 @@ static enum rail_result wait_for(struct comm *comm, const struct onesided_wait *
     struct stream *later;
     RAIL_TRY(usable(comm, stream, call, &later));
     RAIL_TRY(onesided_wait_make(comm, waits, n, &op));
-    return run(&op, later);
+    return run(&op, stream, later);
 }
 
 RAIL_DOOR(ncclWaitSignal)

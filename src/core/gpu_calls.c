@@ -206,8 +206,11 @@ static enum rail_result launch_collective(struct comm *comm, const struct collec
 
 /* ---- a group's calls ---- */
 
+static bool has_onesided(const struct queue *q) { return q->onesided.puts || q->onesided.waits; }
+static bool onesided_alone(const struct queue *q) { return has_onesided(q) && !q->first && !q->p2p.first; }
+
 /* Collectives one after another, messages beside them. */
-static enum rail_result launch_all(struct queue *q)
+static enum rail_result launch_launches(struct queue *q)
 {
     struct comm *comm = q->comm;
     cu_stream stream = q->gpu_launch, side = stream;
@@ -216,6 +219,20 @@ static enum rail_result launch_all(struct queue *q)
     for (const struct queued_call *c = q->first; c; c = c->next) RAIL_TRY(launch_collective(comm, &c->args, stream));
     if (q->p2p.first) RAIL_TRY(launch_p2p(comm, &q->p2p, side));
     return both ? gpu_join(comm->gpu, stream) : RAIL_OK;
+}
+
+/* Puts first and waits last: neither the one nor the other holds back what peers wait for. */
+static enum rail_result launch_all(struct queue *q)
+{
+    uint32_t batch;
+    if (!has_onesided(q)) return launch_launches(q);
+    RAIL_TRY(gpu_batch_open(q->comm->gpu, &batch));
+    enum rail_result result = onesided_batch_put_on(&q->onesided, q->gpu_launch);
+    if (result == RAIL_OK) result = launch_launches(q);
+    if (result == RAIL_OK) result = onesided_batch_wait_on(&q->onesided, batch, q->gpu_launch);
+    if (result == RAIL_OK) result = gpu_batch_close(q->comm->gpu, batch, q->gpu_launch);
+    if (result != RAIL_OK) gpu_batch_fail(q->comm->gpu, batch);
+    return result;
 }
 
 /* Another communicator of the group launches on the same stream and device: a rank that waits for the next one, mostly. */
@@ -235,7 +252,9 @@ static enum rail_result start(struct queue *q, bool apart)
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(cuda_enter(comm->gpu_device, "ncclGroupEnd", &scope));
     gpu_watch_wake();
-    enum rail_result result = gpu_begin(comm->gpu, q->gpu_streams, q->n_gpu_streams, apart, &q->gpu_launch);
+    enum rail_result result =
+        onesided_alone(q) ? gpu_begin_beside(comm->gpu, q->gpu_streams, q->n_gpu_streams, apart, &q->gpu_launch)
+                          : gpu_begin(comm->gpu, q->gpu_streams, q->n_gpu_streams, apart, &q->gpu_launch);
     if (result == RAIL_OK) result = launch_all(q);
     gpu_watch_wake(); /* it may have found nothing under way in between */
     cuda_leave(&scope);
@@ -246,14 +265,30 @@ static enum rail_result finish(const struct queue *q)
 {
     struct cuda_scope scope;
     RAIL_TRY(cuda_enter(q->comm->gpu_device, "ncclGroupEnd", &scope));
-    enum rail_result result = gpu_end(q->comm->gpu, q->gpu_streams, q->n_gpu_streams, q->gpu_launch);
+    enum rail_result result =
+        onesided_alone(q) ? gpu_end_beside(q->comm->gpu, q->gpu_streams, q->n_gpu_streams, q->gpu_launch)
+                          : gpu_end(q->comm->gpu, q->gpu_streams, q->n_gpu_streams, q->gpu_launch);
     cuda_leave(&scope);
     return result == RAIL_OK ? RAIL_OK : comm_failed(q->comm, result);
+}
+
+/* What is waited for counts up over the communicator's life: a replay would find it there. */
+static enum rail_result check_capture(const struct queue *q)
+{
+    struct cuda_capture capture;
+    for (uint32_t k = 0; has_onesided(q) && k < q->n_gpu_streams; k++) {
+        RAIL_TRY(cuda_stream_capture(q->comm->gpu_device, "ncclGroupEnd", q->gpu_streams[k], &capture));
+        if (capture.active)
+            return rail_fail(RAIL_E_USAGE, "ncclPutSignal, ncclSignal, ncclWaitSignal: not in a captured graph in this release: "
+                             "signals count over the life of the communicator; call them outside, or use ncclSend and ncclRecv");
+    }
+    return RAIL_OK;
 }
 
 /* An abort waits for whoever is inside. */
 static enum rail_result enter(struct queue *q)
 {
+    RAIL_TRY(check_capture(q));
     RAIL_TRY(comm_alone(q->comm, "ncclGroupEnd"));
     atomic_store_explicit(&q->comm->inside, 1, memory_order_relaxed);
     notes_watch(q->comm);

@@ -251,24 +251,18 @@ enum rail_result gpu_rank_settle(struct comm *comm, struct rail_deadline deadlin
     }
 }
 
-enum rail_result gpu_rank_quiet(const struct comm *comm, const char *call)
+enum rail_result gpu_rank_quiet(struct comm *comm, const char *call, bool bounded)
 {
     int64_t patience_s = rail_param_int(RAIL_PARAM_FINALIZE_TIMEOUT_S);
     struct rail_deadline deadline = rail_deadline_in_ns((uint64_t)patience_s * RAIL_NS_PER_S);
     struct timespec t = {0, NAP_NS};
     while (comm->gpu && !gpu_nothing_runs()) {
-        if (rail_deadline_passed(deadline))
+        RAIL_TRY(fault_result(&comm->fault));
+        if (bounded && rail_deadline_passed(deadline))
             return rail_fail(RAIL_E_TIMEOUT, "%s: this process has calls of another communicator under way on a GPU, and "
                              "they have not ended within %lld s (RAILCCL_FINALIZE_TIMEOUT_S); synchronize their streams first", call,
                              (long long)patience_s);
         nanosleep(&t, NULL);
     }
     return RAIL_OK;
-}
-
-enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call)
-{
-    if (!comm->gpu) return RAIL_OK;
-    return rail_fail(RAIL_E_USAGE, "%s: does not work on GPU memory in this release; use it on host ranks (RAILCCL_DEVICE=host)",
-                     call);
 }

@@ -31,9 +31,9 @@ void gpu_rank_close(struct comm *comm);
 
 /* Whether any rank of the communicator has a GPU; the same on all. */
 bool gpu_rank_somewhere(const struct comm *comm);
-/* Waits, for RAILCCL_FINALIZE_TIMEOUT_S at most, until no launch of the process is under way, of whatever communicator: what
- * `call` is about to do may wait for them in the driver, where nobody could end it. RAIL_E_TIMEOUT. */
-enum rail_result gpu_rank_quiet(const struct comm *comm, const char *call);
+/* Waits until no launch of the process is under way, of whatever communicator: what `call` is about to do may wait for them
+ * in the driver, where nobody could end it. RAIL_E_TIMEOUT after RAILCCL_FINALIZE_TIMEOUT_S if it is `bounded`; the fault. */
+enum rail_result gpu_rank_quiet(struct comm *comm, const char *call, bool bounded);
 /* On every rank of a communicator with gpu_rank_somewhere, suspended: memory is taken again. *again: some rank has no memory
  * just now, all are told, nothing has changed, and all may try once more. */
 enum rail_result gpu_rank_resume(struct comm *comm, bool *again);
@@ -44,8 +44,6 @@ enum rail_result gpu_rank_collective_check(const struct comm *comm, const struct
 enum rail_result gpu_rank_p2p_check(const struct comm *comm, const struct p2p_call *args);
 /* An operator whose scalar lies in the device's memory. */
 enum rail_result gpu_rank_scalar(struct comm *comm, const char *call, enum rail_type type, const void *scalar, int *handle_out);
-/* "CALL: not on GPU ranks yet: WHAT" as RAIL_E_USAGE for one; RAIL_OK for a host rank. */
-enum rail_result gpu_rank_not_yet(const struct comm *comm, const char *call);
 
 /* Enqueues what the queues of a list hold that belong to GPU ranks, and takes them from it; what fails becomes the fault of
  * its communicator. */

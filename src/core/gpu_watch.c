@@ -100,11 +100,15 @@ static bool look_at(struct comm *comm, uint64_t now_ns, bool *moved)
     struct gpu_watched *w = &comm->gpu_watched;
     struct gpu_state state;
     enum rail_result failed = RAIL_OK;
-    if (atomic_load_explicit(&comm->fault.stop, memory_order_acquire)) return false;
     gpu_look(comm->gpu, &state);
+    if (atomic_load_explicit(&comm->fault.stop, memory_order_acquire)) {
+        gpu_release_waits(comm->gpu);
+        return state.waiting;
+    }
     *moved |= gpu_progress(comm->gpu, &failed);
     if (failed != RAIL_OK) note_failure(comm, failed, now_ns);
     else if ((failed = gpu_trouble(comm->gpu)) != RAIL_OK) note_failure(comm, failed, now_ns);
+    if (failed == RAIL_OK && (failed = onesided_look_on(comm)) != RAIL_OK) note_failure(comm, failed, now_ns);
     if (w->failed != RAIL_OK && now_ns >= w->failed_ns) fail(comm, comm->rank, w->failed, w->why);
     bool busy = state.inside || state.waiting;
     if (state.moved != w->moved || !state.inside) w->moved_ns = now_ns;

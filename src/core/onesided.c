@@ -10,6 +10,7 @@
 #include "core/comm.h"
 #include "core/reach.h"
 #include "device/host.h"
+#include "engine/gpu.h"
 
 /* Between two looks at the stop word. */
 #define COPY_BYTES_MAX ((size_t)64 << 20)
@@ -176,8 +177,9 @@ static enum rail_result check_data(const struct onesided_put *p, size_t *bytes)
                          RAIL_TYPES - 1);
     size_t element = rail_type_bytes((enum rail_type)p->type), room = p->window->parts[p->peer].bytes;
     if (p->window->parts[p->peer].way == WINDOW_OUT_OF_REACH)
-        return rail_fail(RAIL_E_USAGE, "%s: rank %d or this one is on a GPU, and puts into windows there do not work in "
-                         "this release; use ncclSend and ncclRecv, or host ranks (RAILCCL_DEVICE=host)", p->call, p->peer);
+        return rail_fail(RAIL_E_USAGE, "%s: the window of rank %d is on a GPU, or this rank is, and there is no way between them: "
+                         "puts reach GPUs of the same host, in memory of cudaMalloc or of the same process; use ncclSend and "
+                         "ncclRecv", p->call, p->peer);
     if (p->count && !p->data) return rail_fail(RAIL_E_ARGUMENT, "%s: localbuff is NULL (count %zu)", p->call, p->count);
     if (p->offset > room || p->count > (room - p->offset) / element)
         return rail_fail(RAIL_E_ARGUMENT,
@@ -187,13 +189,23 @@ static enum rail_result check_data(const struct onesided_put *p, size_t *bytes)
     return RAIL_OK;
 }
 
+/* A GPU rank's words and copies reach its own node. */
+static enum rail_result check_near(const struct comm *comm, const char *call, int peer)
+{
+    if (!comm->gpu || is_near(comm, (uint32_t)peer)) return RAIL_OK;
+    return rail_fail(RAIL_E_USAGE, "%s: rank %d is on another host: one-sided operations of ranks on GPUs work within a host in "
+                     "this release; use ncclSend and ncclRecv", call, peer);
+}
+
 enum rail_result onesided_put_make(struct comm *comm, const struct onesided_put *p, struct onesided_op *out)
 {
     size_t bytes = 0;
     RAIL_TRY(check_peer(comm, p->call, p->peer));
     RAIL_TRY(check_signal(comm, p->call, p->signal, p->ctx));
     if (p->flags) return rail_fail(RAIL_E_ARGUMENT, "%s: flags 0x%x: must be 0", p->call, p->flags);
+    RAIL_TRY(check_near(comm, p->call, p->peer));
     if (p->window) RAIL_TRY(check_data(p, &bytes));
+    if (comm->gpu) RAIL_TRY(cuda_pointer_check(comm->gpu_device, p->call, "localbuff", p->data, bytes, NULL));
     *out = (struct onesided_op){.comm = comm, .put = *p, .bytes = bytes};
     return RAIL_OK;
 }
@@ -207,6 +219,7 @@ enum rail_result onesided_wait_make(struct comm *comm, const struct onesided_wai
     for (int i = 0; i < n; i++) {
         RAIL_TRY(check_peer(comm, call, waits[i].peer));
         RAIL_TRY(check_signal(comm, call, waits[i].signal, waits[i].ctx));
+        RAIL_TRY(check_near(comm, call, waits[i].peer));
         if (waits[i].count < 0)
             return rail_fail(RAIL_E_ARGUMENT, "%s: opCnt %d in description %d: must be 0 or more", call,
                              waits[i].count, i);
@@ -360,17 +373,55 @@ static bool has_ended(const struct comm *comm, uint32_t rank)
     return atomic_load_explicit(&calls->closed, memory_order_acquire) != 0;
 }
 
+static enum rail_result goal_suspect(struct comm *comm, const struct onesided_goal *goal)
+{
+    const _Atomic uint64_t *counter = &arrived_of(comm, goal->peer)[goal->signal];
+    if (!has_ended(comm, goal->peer) || atomic_load(counter) >= goal->value) return RAIL_OK;
+    return rail_fail(RAIL_E_REMOTE, "ncclWaitSignal: rank %u closed its communicator; of its signal (sigIdx %u, ctx %u) %llu "
+                     "came in all, and rank %u waits for number %llu", goal->peer, goal->signal % SHM_SIGNAL_INDICES,
+                     goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)atomic_load(counter), comm->rank,
+                     (unsigned long long)goal->value);
+}
+
 enum rail_result onesided_suspect(const struct onesided_op *op)
 {
-    for (int i = op->next_goal; op->waits && i < op->n_goals; i++) {
-        const struct onesided_goal *goal = &op->goals[i];
-        if (!has_ended(op->comm, goal->peer) || reached(op, goal)) continue;
-        uint64_t seen = atomic_load(&arrived_of(op->comm, goal->peer)[goal->signal]);
-        return rail_fail(RAIL_E_REMOTE, "ncclWaitSignal: rank %u closed its communicator; of its signal (sigIdx %u, "
-                         "ctx %u) "
-                         "%llu came in all, and rank %u waits for number %llu", goal->peer,
-                         goal->signal % SHM_SIGNAL_INDICES, goal->signal / SHM_SIGNAL_INDICES, (unsigned long long)seen,
-                         op->comm->rank, (unsigned long long)goal->value);
+    for (int i = op->next_goal; op->waits && i < op->n_goals; i++) RAIL_TRY(goal_suspect(op->comm, &op->goals[i]));
+    return RAIL_OK;
+}
+
+/* ---- on a GPU ---- */
+
+enum rail_result onesided_put_on(const struct onesided_op *op, cu_stream stream)
+{
+    const struct onesided_put *p = &op->put;
+    struct comm *comm = op->comm;
+    struct gpu_put put = {.peer = comm->shape.peer_of[p->peer], .signal = signal_of(p), .bytes = op->bytes};
+    if (op->bytes) {
+        struct cuda_pointer from;
+        RAIL_TRY(cuda_pointer_check(comm->gpu_device, p->call, "localbuff", p->data, op->bytes, &from));
+        put.from = from.address;
+        put.to = p->window->parts[p->peer].device_at + p->offset;
+    }
+    return gpu_put(comm->gpu, &put, stream);
+}
+
+enum rail_result onesided_wait_on(const struct onesided_op *op, uint32_t batch, cu_stream stream)
+{
+    for (int i = 0; i < op->n_goals; i++) {
+        const struct onesided_goal *g = &op->goals[i];
+        const struct gpu_goal goal = {.peer = op->comm->shape.peer_of[g->peer], .signal = g->signal, .value = g->value};
+        RAIL_TRY(gpu_wait_for(op->comm->gpu, batch, &goal, 1, stream));
+    }
+    return RAIL_OK;
+}
+
+enum rail_result onesided_look_on(struct comm *comm)
+{
+    struct gpu_goal missing[8];
+    uint32_t n = gpu_missing(comm->gpu, missing, sizeof missing / sizeof *missing);
+    for (uint32_t k = 0; k < n; k++) {
+        const struct onesided_goal goal = {comm->node.ranks[missing[k].peer], missing[k].signal, missing[k].value};
+        RAIL_TRY(goal_suspect(comm, &goal));
     }
     return RAIL_OK;
 }

@@ -18,6 +18,7 @@
 
 #include "base/result.h"
 #include "core/window.h"
+#include "foreign/cuda.h"
 #include "transport/net.h"
 
 struct comm;
@@ -92,6 +93,12 @@ enum rail_result onesided_progress(struct onesided_op *op);
 enum rail_result onesided_suspect(const struct onesided_op *op);
 void onesided_free(struct onesided_op *op);
 
+/* Of a GPU rank, after onesided_start: in the order of the stream, within a gpu_batch. */
+enum rail_result onesided_put_on(const struct onesided_op *op, cu_stream stream);
+enum rail_result onesided_wait_on(const struct onesided_op *op, uint32_t batch, cu_stream stream);
+/* As onesided_suspect, of what its streams wait for; any thread. */
+enum rail_result onesided_look_on(struct comm *comm);
+
 /* All of that to its end. */
 enum rail_result onesided_run(struct onesided_op *op);
 
@@ -108,6 +115,9 @@ enum rail_result onesided_batch_add(struct onesided_batch *batch, struct oneside
 enum rail_result onesided_batch_progress(struct onesided_batch *batch);
 /* As onesided_suspect. */
 enum rail_result onesided_batch_suspect(const struct onesided_batch *batch);
+/* Of a GPU rank: its puts, in call order; then its waits, behind all that the group enqueues. */
+enum rail_result onesided_batch_put_on(struct onesided_batch *batch, cu_stream stream);
+enum rail_result onesided_batch_wait_on(struct onesided_batch *batch, uint32_t number, cu_stream stream);
 void onesided_batch_free(struct onesided_batch *batch);
 
 #endif

@@ -85,6 +85,19 @@ enum rail_result onesided_batch_progress(struct onesided_batch *batch)
     return waited == RAIL_OK ? put : waited;
 }
 
+enum rail_result onesided_batch_put_on(struct onesided_batch *batch, cu_stream stream)
+{
+    RAIL_TRY(start(batch));
+    for (const struct onesided_queued *q = batch->puts; q; q = q->next) RAIL_TRY(onesided_put_on(&q->op, stream));
+    return RAIL_OK;
+}
+
+enum rail_result onesided_batch_wait_on(struct onesided_batch *batch, uint32_t number, cu_stream stream)
+{
+    for (const struct onesided_queued *q = batch->waits; q; q = q->next) RAIL_TRY(onesided_wait_on(&q->op, number, stream));
+    return RAIL_OK;
+}
+
 enum rail_result onesided_batch_suspect(const struct onesided_batch *batch)
 {
     for (const struct onesided_queued *q = batch->waits; q && batch->started; q = q->next) {

@@ -54,7 +54,7 @@ enum rail_result comm_suspend(struct comm *comm)
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(comm_alone(comm, call));
     RAIL_TRY(comm_drain(comm, call));
-    RAIL_TRY(gpu_rank_quiet(comm, call));
+    RAIL_TRY(gpu_rank_quiet(comm, call, true));
     RAIL_TRY(comm_hold(comm, call));
     enum rail_result result = meet_all(comm);
     if (result == RAIL_OK) {
@@ -74,7 +74,7 @@ static enum rail_result take_back(struct comm *comm)
     static const char call[] = "ncclCommResume";
     bool again = false;
     RAIL_TRY(fault_result(&comm->fault));
-    RAIL_TRY(gpu_rank_quiet(comm, call));
+    RAIL_TRY(gpu_rank_quiet(comm, call, true));
     RAIL_TRY(comm_hold(comm, call));
     enum rail_result result = gpu_rank_resume(comm, &again);
     if (result != RAIL_OK && !again) result = comm_failed(comm, result);

@@ -11,6 +11,7 @@
 #include "base/params.h"
 #include "core/buffers.h"
 #include "core/collective.h"
+#include "core/gpu_rank.h"
 #include "core/join.h"
 #include "device/cuda/cuda.h"
 
@@ -24,6 +25,9 @@ static uint64_t n_made;
 struct offer {
     uint32_t number, flags;
     struct peer_memory_offer memory;
+    uint64_t device_at;         /* of a GPU rank: where it lies for its device, and in its process */
+    uint32_t on_device, exported; /* that, and the handle, are good */
+    struct cuda_handle handle;
 };
 
 void windows_init(struct windows *windows) { pthread_mutex_init(&windows->lock, NULL); }
@@ -43,6 +47,14 @@ static void window_add(struct comm *comm, struct window *w)
     pthread_mutex_unlock(&comm->windows.lock);
 }
 
+static void leave_devices(struct window *w)
+{
+    for (uint32_t r = 0; w->comm->gpu && r < w->comm->n_ranks; r++) {
+        gpu_unmap(w->comm->gpu, w->parts[r].mapped);
+        w->parts[r].mapped = NULL;
+    }
+}
+
 static void window_drop(struct windows *windows, struct window *w)
 {
     pthread_mutex_lock(&windows->lock);
@@ -55,6 +67,7 @@ static void window_drop(struct windows *windows, struct window *w)
     if (*at) *at = w->next_of_all;
     pthread_mutex_unlock(&all_lock);
     for (uint32_t r = 0; r < w->comm->n_ranks; r++) peer_memory_unmap(&w->parts[r].mapping);
+    if (gpu_nothing_runs()) leave_devices(w); /* else they go with the communicator */
     free(w->parts);
     free(w);
 }
@@ -84,6 +97,18 @@ static enum rail_result window_make(struct comm *comm, void *address, size_t byt
 
 /* ---- registering ---- */
 
+/* What is no whole memory of cudaMalloc's goes to no other process. */
+static void offer_device(const struct window *w, struct offer *o)
+{
+    static const char call[] = "ncclCommWindowRegister";
+    struct cuda_device *device = w->comm->gpu_device;
+    struct cuda_pointer at;
+    o->on_device = cuda_pointer_check(device, call, "buff", w->own, w->own_bytes, &at) == RAIL_OK;
+    o->device_at = at.address;
+    o->exported = o->on_device && w->own_bytes && at.where == CUDA_DEVICE_MEMORY && w->comm->n_ranks > 1 &&
+                  cuda_export(device, call, at.address, &o->handle) == RAIL_OK;
+}
+
 static struct offer offer_of(const struct window *w)
 {
     struct buffer_place place;
@@ -94,7 +119,8 @@ static struct offer offer_of(const struct window *w)
                    .cookie_address = (uintptr_t)w->cookie},
     };
     memcpy(o.memory.cookie, w->cookie, sizeof w->cookie);
-    if (!w->own_bytes || !buffer_find(w->own, w->own_bytes, &place)) return o;
+    if (w->comm->gpu) offer_device(w, &o);
+    if (w->comm->gpu || !w->own_bytes || !buffer_find(w->own, w->own_bytes, &place)) return o;
     o.memory.fd = place.fd;
     o.memory.offset = place.offset;
     o.memory.inode = place.inode;
@@ -137,15 +163,23 @@ static enum window_way best_way(void)
                                                                                           : WINDOW_BY_ADDRESS;
 }
 
-static struct window_part way_to(const struct comm *comm, uint32_t rank, const struct peer_memory_offer *offer)
+static struct window_part device_way_to(const struct comm *comm, uint32_t rank, const struct offer *o)
 {
+    struct window_part part = {.way = WINDOW_OUT_OF_REACH, .bytes = o->memory.bytes, .device_at = o->device_at};
+    if (!comm->gpu || !o->on_device || comm->shape.node_of[rank] != comm->shape.node_of[comm->rank]) return part;
+    bool reached = same_process(comm, rank) || !part.bytes ||
+                   (o->exported && gpu_map_handle(comm->gpu, &o->handle, &part.mapped, &part.device_at) == RAIL_OK);
+    if (reached) part.way = WINDOW_BY_DEVICE;
+    return part;
+}
+
+static struct window_part way_to(const struct comm *comm, uint32_t rank, const struct offer *o)
+{
+    const struct peer_memory_offer *offer = &o->memory;
     enum window_way best = best_way();
     struct window_part part = {.way = WINDOW_BY_LINK, .bytes = offer->bytes, .remote = offer->address,
                                .pid = offer->pid};
-    if (comm->gpu_device || comm->members[rank].gpu >= 0) {
-        part.way = WINDOW_OUT_OF_REACH;
-        return part;
-    }
+    if (comm->gpu || comm->members[rank].gpu >= 0) return device_way_to(comm, rank, o);
     if (same_process(comm, rank) || !offer->bytes) {
         part.way = WINDOW_BY_ADDRESS;
         part.at = (unsigned char *)(uintptr_t)offer->address;
@@ -163,11 +197,11 @@ static struct window_part way_to(const struct comm *comm, uint32_t rank, const s
 static bool find_ways(struct window *w, const struct offer *offers)
 {
     static const char *const names[] = {"by address", "by process_vm_writev", "by network link",
-                                        "out of reach of puts"};
+                                        "by the device's copies", "out of reach of puts"};
     const struct comm *comm = w->comm;
     bool links = false;
     for (uint32_t r = 0; r < comm->n_ranks; r++) {
-        w->parts[r] = way_to(comm, r, &offers[r].memory);
+        w->parts[r] = way_to(comm, r, &offers[r]);
         links |= w->parts[r].way == WINDOW_BY_LINK;
         RAIL_INFO(RAIL_REG, "window %u of %zu bytes: rank %u, %zu bytes, %s", w->number, w->own_bytes, r,
                   w->parts[r].bytes, names[w->parts[r].way]);
@@ -209,6 +243,7 @@ static enum rail_result register_inside(struct comm *comm, void *address, size_t
     struct window *w = NULL;
     enum rail_result verdict = RAIL_OK;
     RAIL_TRY(fault_result(&comm->fault));
+    RAIL_TRY(gpu_rank_quiet(comm, "ncclCommWindowRegister", false)); /* handles are made and opened */
     RAIL_TRY(window_make(comm, address, bytes, flags, &w));
     enum rail_result result = exchange(w, comm, &verdict);
     if (result != RAIL_OK) result = comm_failed(comm, result);
@@ -257,13 +292,15 @@ enum rail_result window_register(struct comm *comm, void *address, size_t bytes,
 /* ---- deregistering ---- */
 
 /* Everybody's puts have been taken in, and everybody ends the same window. */
-static enum rail_result settle(struct comm *comm, const struct window *w)
+static enum rail_result settle(struct comm *comm, struct window *w)
 {
     uint32_t *numbers = calloc(comm->n_ranks, sizeof *numbers);
     if (!numbers) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowDeregister: out of memory for %u ranks",
                                    comm->n_ranks);
     numbers[comm->rank] = w->number;
     enum rail_result result = onesided_drain(comm);
+    if (result == RAIL_OK) result = gpu_rank_quiet(comm, "ncclCommWindowDeregister", false);
+    if (result == RAIL_OK) leave_devices(w); /* before anybody may free what was mapped */
     if (result == RAIL_OK)
         result = bootstrap_allgather(comm->bootstrap, numbers, sizeof *numbers, rail_deadline_never());
     for (uint32_t r = 0; result == RAIL_OK && r < comm->n_ranks; r++)

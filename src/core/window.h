@@ -6,7 +6,8 @@
  *   another process of the host        mapped, when it lies in memory of ncclMemAlloc; else by process_vm_writev(2)
  *   neither of that is allowed, or     through a network link (to the same host, too), where the target's process takes
  *   another node                       it in: a caller inside any call that drives the network, else its service thread
- *   one of the two is on a GPU         not at all: collectives use the buffer, and puts into it are refused by name
+ *   both are on GPUs of one host       by the driver's copies: in one process, or where the memory has an IPC handle
+ *   else one of the two is             not at all: collectives use the buffer, and puts into it are refused by name
  */
 #ifndef RAIL_CORE_WINDOW_H
 #define RAIL_CORE_WINDOW_H
@@ -22,7 +23,7 @@ struct comm;
 
 enum { WINDOW_SYMMETRIC = 1, WINDOW_STRICT_ORDERING = 2 }; /* NCCL_WIN_* */
 
-enum window_way { WINDOW_BY_ADDRESS, WINDOW_BY_KERNEL, WINDOW_BY_LINK, WINDOW_OUT_OF_REACH };
+enum window_way { WINDOW_BY_ADDRESS, WINDOW_BY_KERNEL, WINDOW_BY_LINK, WINDOW_BY_DEVICE, WINDOW_OUT_OF_REACH };
 
 /* One rank's part, as this rank reaches it. */
 struct window_part {
@@ -32,6 +33,8 @@ struct window_part {
     uint64_t remote;     /* by kernel: where it lies there ... */
     int pid;             /* ... and where that is */
     struct peer_mapping mapping;
+    uint64_t device_at;  /* by device: where it lies for this rank's, and what is mapped for that */
+    struct gpu_mapped *mapped;
 };
 
 struct window {

@@ -115,6 +115,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
     g->n_ranks = r->n_ranks;
     g->n_peers = r->node->segment.geometry.n_peers;
     g->self = r->node->self;
+    pthread_mutex_init(&g->beside.lock, NULL);
     g->peers = calloc(g->n_peers, sizeof *g->peers);
     if (!g->peers) {
         free(g);
@@ -145,6 +146,7 @@ void gpu_close(struct gpu *gpu)
 {
     if (!gpu) return;
     gpu->gave_up = !gpu->shared || atomic_exchange(&gpu->shared->stop, GPU_STOPPED);
+    if (gpu->shared) gpu_release_waits(gpu);
     gpu_bury(gpu);
 }
 
@@ -162,6 +164,7 @@ void gpu_look(const struct gpu *g, struct gpu_state *out)
         out->waiting |= atomic_load(&g->track[t].launched) != ended;
         out->moved += __atomic_load_n(&r->moved, __ATOMIC_RELAXED);
     }
+    out->waiting |= gpu_beside_waits(g);
     out->graphs = atomic_load(&g->graphs);
     out->busy = out->graphs || out->inside || out->waiting;
 }

@@ -98,6 +98,40 @@ enum rail_result gpu_end(struct gpu *gpu, const cu_stream *streams, uint32_t n, 
 enum rail_result gpu_fork(struct gpu *gpu, cu_stream stream, cu_stream *side);
 enum rail_result gpu_join(struct gpu *gpu, cu_stream stream);
 
+/* ---- one-sided (gpu_beside.c) ---- */
+
+/* Into a peer of the node: data, then its signal, in stream order and after all that was put to that peer before. */
+struct gpu_put {
+    uint32_t peer, signal; /* of the node; < SHM_SIGNALS */
+    uint64_t to, from;     /* addresses of this device */
+    size_t bytes;          /* 0: the signal alone */
+};
+/* That `peer` of the node has raised `signal` `value` times. */
+struct gpu_goal {
+    uint32_t peer, signal;
+    uint64_t value;
+};
+/* Puts and waits stand between the opening and closing of a batch, on one stream. RAIL_E_USAGE: too many are under way, or
+ * the driver is older than 11.7. gpu_batch_fail instead of closing: nothing is enqueued any more. */
+enum rail_result gpu_batch_open(struct gpu *gpu, uint32_t *batch);
+enum rail_result gpu_put(struct gpu *gpu, const struct gpu_put *put, cu_stream stream);
+enum rail_result gpu_wait_for(struct gpu *gpu, uint32_t batch, const struct gpu_goal *goals, uint32_t n, cu_stream stream);
+enum rail_result gpu_batch_close(struct gpu *gpu, uint32_t batch, cu_stream stream);
+void gpu_batch_fail(struct gpu *gpu, uint32_t batch);
+/* As gpu_begin and gpu_end, for batches alone: they have no order with launches but their streams'. */
+enum rail_result gpu_begin_beside(struct gpu *gpu, const cu_stream *streams, uint32_t n, bool apart, cu_stream *launch);
+enum rail_result gpu_end_beside(struct gpu *gpu, const cu_stream *streams, uint32_t n, cu_stream launch);
+/* What is waited for and has not come, `room` of it at most; any thread. */
+uint32_t gpu_missing(struct gpu *gpu, struct gpu_goal *out, uint32_t room);
+/* Lets them go, whatever came: the communicator has failed. Once more while something waits. Any thread. */
+void gpu_release_waits(struct gpu *gpu);
+
+/* Memory of another process, until gpu_unmap or, when nothing runs, after gpu_close. May synchronise. */
+struct gpu_mapped;
+enum rail_result gpu_map_handle(struct gpu *gpu, const struct cuda_handle *handle, struct gpu_mapped **out, uint64_t *at_out);
+enum rail_result gpu_map_fd(struct gpu *gpu, int fd, uint64_t bytes, struct gpu_mapped **out, uint64_t *at_out);
+void gpu_unmap(struct gpu *gpu, struct gpu_mapped *mapped); /* NULL is fine */
+
 /* What is under way. */
 struct gpu_state {
     bool waiting;    /* launches that calls have made have not ended */

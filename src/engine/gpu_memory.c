@@ -19,18 +19,19 @@ void gpu_count_in(struct gpu *gpu)
     pthread_mutex_unlock(&lock);
 }
 
-static bool is_quiet(const struct gpu *gpu)
+static bool is_quiet(struct gpu *gpu)
 {
     struct gpu_state state;
+    if (!gpu->node && gpu->shared) gpu_release_waits(gpu);
     gpu_look(gpu, &state);
     return !state.busy && (gpu->node || gpu_all_read(gpu, true)) /* closed: it is to go */;
 }
 
 static bool all_quiet_locked(void)
 {
-    for (const struct gpu *g = living; g; g = g->next)
+    for (struct gpu *g = living; g; g = g->next)
         if (!is_quiet(g)) return false;
-    for (const struct gpu *g = graves; g; g = g->next)
+    for (struct gpu *g = graves; g; g = g->next)
         if (!is_quiet(g)) return false;
     return true;
 }
@@ -42,6 +43,8 @@ static void give_back(struct gpu *g)
     cuda_stream_free(g->device, g->side);
     cuda_stream_free(g->device, g->apart);
     gpu_leave_near(g);
+    gpu_unmap_all(g);
+    gpu_beside_clear(g);
     free(g->peers);
     cuda_free(g->device, g->scratch);
     cuda_free(g->device, g->life);

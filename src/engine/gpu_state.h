@@ -12,6 +12,7 @@ enum {
     GPU_RING_BYTES = 1 << 20,  /* messages of launches under way: 24 bytes each, some 40,000 */
     GPU_KEPT_BYTES = 1 << 20,  /* messages of captured launches, which are replayed for as long as their graph lives */
     GPU_RING_LAUNCHES = 1024,  /* launches with messages under way */
+    GPU_BATCHES = 256,         /* groups of one-sided operations under way */
 };
 
 /* A group's messages run beside its collectives, as a launch of their own. Launches of one track never overlap. */
@@ -24,6 +25,7 @@ enum gpu_stop { GPU_GOES, GPU_STOPPED, GPU_SUSPENDED };
 struct gpu_shared {
     _Alignas(SHM_LINE) _Atomic uint32_t stop;
     struct { _Alignas(SHM_LINE) struct kernel_report report; } track[GPU_TRACKS];
+    _Alignas(SHM_LINE) uint64_t beside_ended[GPU_BATCHES]; /* numbers of batches, written by streams */
 };
 
 /* Launches that follow one another. */
@@ -61,6 +63,19 @@ struct gpu_ring {
     uint32_t first, n;   /* of launches */
     struct { uint32_t end, track; uint64_t launch; } launches[GPU_RING_LAUNCHES];
     uint32_t kept;       /* bytes of kept messages */
+};
+
+/* One-sided operations under way (gpu_beside.c). */
+struct gpu_batch_under_way {
+    _Atomic uint64_t number;  /* of the batch that took it last; it has ended when gpu_shared says the same */
+    struct gpu_goal *goals;   /* [n_goals], waited for */
+    uint32_t n_goals;
+};
+struct gpu_beside {
+    pthread_mutex_t lock;     /* protects goals */
+    uint64_t number;
+    _Atomic uint32_t n_used;  /* of `batch`, so far */
+    struct gpu_batch_under_way batch[GPU_BATCHES];
 };
 
 struct gpu {
@@ -106,6 +121,9 @@ struct gpu {
     uint32_t relay_room, relay_slots;
     size_t relay_slot_bytes;
     struct gpu_ring ring;
+    struct gpu_beside beside;
+    struct gpu_out **outs;      /* [n_peers], made at first use */
+    struct gpu_mapped *mapped;  /* of windows, open */
 };
 
 static inline uint64_t gpu_in_segment(const struct gpu *g, const void *at)
@@ -136,6 +154,13 @@ void gpu_leave_peers(struct gpu *gpu);
 bool gpu_all_read(const struct gpu *gpu, bool same_process);
 /* Frees and unmaps; nothing is under way. */
 void gpu_leave_near(struct gpu *gpu);
+
+/* ---- gpu_windows.c, gpu_beside.c ---- */
+
+void gpu_unmap_all(struct gpu *gpu);
+/* A batch has not ended. */
+bool gpu_beside_waits(const struct gpu *gpu);
+void gpu_beside_clear(struct gpu *gpu);
 
 /* ---- gpu_life.c ---- */
 

@@ -229,8 +229,8 @@ static void mistakes(struct job_rank *rank)
                       ncclInvalidUsage, "size 64 at rank 0|65 at rank 1"))
         return;
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.in, bytes, &window, 0));
-    if (!trouble_says(rank, "put", ncclPutSignal(own.in, 1, ncclFloat32, 0, window, 0, 0, 0, 0, rank->comm, own.stream),
-                      ncclInvalidUsage, "ncclPutSignal|GPU"))
+    if (!trouble_says(rank, "put", ncclPutSignal(own.host, 1, ncclFloat32, 0, window, 0, 0, 0, 0, rank->comm, own.stream),
+                      ncclInvalidArgument, "ncclPutSignal|localbuff|plain host memory"))
         return;
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
     if (sums(rank, &own, own.in, own.out)) end(rank, &own);
