@@ -136,6 +136,41 @@ static void a_group_waits_after_it_has_put(void **state)
     job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1, .bare = true, .env = gpu_environment(2, NULL)}, grouped, NULL);
 }
 
+/* The first put's stream waits for a signal, the second's is free: to one place of one peer they come as they were called. */
+static void two_streams(struct job_rank *rank)
+{
+    struct own own;
+    ncclWindow_t window;
+    if (!begin(rank, &own)) return;
+    cu_stream second = gpu_stream();
+    for (int k = 0; k < COUNT; k++) own.host[k] = (float)k;
+    gpu_copy_in(own.in, own.host, COUNT * sizeof(float));
+    JOB_TRY(ncclCommWindowRegister(rank->comm, own.out, COUNT * sizeof(float), &window, 0));
+    if (rank->rank == 0) {
+        JOB_TRY(wait_for(rank, &own, 1, 5));
+        JOB_TRY(ncclPutSignal(own.in + 100, 100, ncclFloat32, 1, window, 0, 0, 0, 0, rank->comm, own.stream));
+        JOB_TRY(ncclPutSignal(own.in + 200, 100, ncclFloat32, 1, window, 0, 0, 0, 0, rank->comm, second));
+        gpu_wait(second);
+    } else {
+        trouble_sleep_s(0.05);
+        JOB_TRY(ncclSignal(0, 5, 0, 0, rank->comm, own.stream));
+        JOB_TRY(wait_for(rank, &own, 0, 0));
+        JOB_TRY(wait_for(rank, &own, 0, 0));
+        gpu_wait(own.stream);
+        gpu_copy_out(own.host, own.out, sizeof(float));
+        JOB_EXPECT(own.host[0] == 200, "the first put came last: %g", (double)own.host[0]);
+    }
+    JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
+    gpu_stream_end(second);
+    end(rank, &own);
+}
+
+static void puts_of_two_streams_to_one_peer_keep_their_order(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1, .bare = true, .env = gpu_environment(2, NULL)}, two_streams, NULL);
+}
+
 /* ---- in vain ---- */
 
 static void aborted(struct job_rank *rank)
@@ -212,16 +247,18 @@ static void captured(struct job_rank *rank)
 {
     struct own own;
     cu_graph graph;
-    cu_result (*capture)(cu_stream, int), (*finish)(cu_stream, cu_graph *);
+    cu_result (*capture)(cu_stream, int), (*finish)(cu_stream, cu_graph *), (*free_graph)(cu_graph);
     if (!begin(rank, &own)) return;
     const char *file = rail_param_str(RAIL_PARAM_CUDA_LIBRARY);
     void *driver = dlopen(*file ? file : "libcuda.so.1", RTLD_NOW);
     *(void **)&capture = dlsym(driver, "cuStreamBeginCapture_v2");
     *(void **)&finish = dlsym(driver, "cuStreamEndCapture");
+    *(void **)&free_graph = dlsym(driver, "cuGraphDestroy");
     JOB_EXPECT(capture(own.stream, CU_CAPTURE_MODE_RELAXED) == CU_SUCCESS, "no capture");
     if (!trouble_says(rank, "signal", ncclSignal(0, 0, 0, 0, rank->comm, own.stream), ncclInvalidUsage, "ncclSignal|captured"))
         return;
     JOB_EXPECT(finish(own.stream, &graph) == CU_SUCCESS, "the capture is broken");
+    free_graph(graph);
     JOB_TRY(ncclSignal(0, 0, 0, 0, rank->comm, own.stream));
     JOB_TRY(wait_for(rank, &own, 0, 0));
     gpu_wait(own.stream);
@@ -246,6 +283,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(everybody_puts_to_the_next_in_stream_order),
         cmocka_unit_test(a_group_waits_after_it_has_put),
+        cmocka_unit_test(puts_of_two_streams_to_one_peer_keep_their_order),
         cmocka_unit_test(an_abort_lets_a_waiting_stream_go),
         cmocka_unit_test(waiting_for_a_rank_that_has_closed_ends_with_its_name),
         cmocka_unit_test(a_captured_stream_is_refused_and_the_capture_goes_on),
