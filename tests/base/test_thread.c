@@ -3,6 +3,7 @@
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
@@ -26,18 +27,26 @@ static void until_ended(int n)
     while (atomic_load(&ended) < n) nanosleep(&(struct timespec){0, 100000}, NULL);
 }
 
+/* Not more at a time than a sanitizer has room for. */
+enum { STARTERS = 8, ALIVE_MOST = 200 };
+static _Atomic int begun;
+
 /* Stacks of threads that have ended are kept for the next ones up to 40 MiB, so that more than a handful must be ending for one
  * to be unmapped under a starter that is slow. */
 static void *start_some(void *argument)
 {
     int *started = argument;
-    for (int i = 0; i < 4000; i++) *started += rail_thread_start("a test", end_at_once, NULL, NULL) == RAIL_OK;
+    for (int i = 0; i < 4000; i++) {
+        until_ended(atomic_load(&begun) - ALIVE_MOST);
+        bool is_on = rail_thread_start("a test", end_at_once, NULL, NULL) == RAIL_OK;
+        *started += is_on;
+        atomic_fetch_add(&begun, is_on);
+    }
     return NULL;
 }
 
 static void a_thread_that_nobody_joins_may_end_before_its_start_returns(void **state)
 {
-    enum { STARTERS = 8 };
     pthread_t starters[STARTERS];
     int started[STARTERS] = {0}, all = 0;
     (void)state;
