@@ -41,7 +41,7 @@ end() { wait $job; status=$?; rig_down "$rig"; }
 dies() { # MS TEXT COMMAND...
     local within=$1 text=$2 from took i
     shift 2
-    begin 20 || return 1
+    begin 8 || return 1
     from=$(date +%s%N)
     "$@" || return 1
     for ((i = 0; i < 1000; i++)); do grep -qE -- "$text" "$dir/out" && break; sleep 0.005; done
