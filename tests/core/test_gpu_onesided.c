@@ -15,53 +15,12 @@
 
 #include "base/params.h"
 #include "device/cuda/cuda.h"
-#include "support/gpu.h"
+#include "support/gpu_own.h"
 #include "support/trouble.h"
 
-enum { COUNT = 50000 };
+enum { COUNT = GPU_OWN_COUNT };
 
-/* What a rank of these tests has. */
-struct own {
-    float *in, *out, *host;
-    cu_stream stream;
-};
-
-/* On a device of its own, with a communicator. False: it has failed. */
-static bool begin(struct job_rank *rank, struct own *own)
-{
-    const char *why = "";
-    if (!gpu_set(rank->rank, &why)) job_fail(rank, "%s", why);
-    else if (ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank) != ncclSuccess)
-        job_fail(rank, "%s", ncclGetLastError(NULL));
-    if (rank->why[0]) return false;
-    *own = (struct own){gpu_alloc(COUNT * sizeof(float)), gpu_alloc(COUNT * sizeof(float)), malloc(COUNT * sizeof(float)),
-                        gpu_stream()};
-    return true;
-}
-
-static void end(struct job_rank *rank, struct own *own)
-{
-    if (rank->comm) JOB_TRY(ncclCommDestroy(rank->comm));
-    gpu_stream_end(own->stream);
-    gpu_free(own->in);
-    gpu_free(own->out);
-    free(own->host);
-}
-
-static bool holds(struct job_rank *rank, struct own *own, const float *at, float first, float times)
-{
-    gpu_wait(own->stream);
-    gpu_copy_out(own->host, at, COUNT * sizeof(float));
-    for (int k = 0; k < COUNT; k++) {
-        float wanted = first + times * (float)(k % 32);
-        if (own->host[k] == wanted) continue;
-        job_fail(rank, "element %d is %g, not %g", k, (double)own->host[k], (double)wanted);
-        return false;
-    }
-    return true;
-}
-
-static ncclResult_t wait_for(struct job_rank *rank, struct own *own, int peer, int signal)
+static ncclResult_t wait_for(struct job_rank *rank, struct gpu_own *own, int peer, int signal)
 {
     ncclWaitSignalDesc_t d = {.opCnt = 1, .peer = peer, .sigIdx = signal, .ctx = 0};
     return ncclWaitSignal(1, &d, rank->comm, own->stream);
@@ -70,11 +29,11 @@ static ncclResult_t wait_for(struct job_rank *rank, struct own *own, int peer, i
 /* Everything of a turn is enqueued at once: the window is read when its content is there, and overwritten when it was read. */
 static void ring(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
     int n = rank->n_ranks, next = (rank->rank + 1) % n, before = (rank->rank + n - 1) % n;
     size_t half = COUNT / 2 * sizeof(float);
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.out, COUNT * sizeof(float), &window, NCCL_WIN_COLL_SYMMETRIC));
     for (int turn = 0; turn < 20; turn++) {
         for (int k = 0; k < COUNT; k++) own.host[k] = (float)(rank->rank + turn) + (float)(k % 32);
@@ -83,14 +42,14 @@ static void ring(struct job_rank *rank)
         JOB_TRY(ncclPutSignal(own.in + COUNT / 2, COUNT / 2, ncclFloat32, next, window, half, 0, 0, 0, rank->comm, own.stream));
         JOB_TRY(wait_for(rank, &own, before, 0));
         JOB_TRY(wait_for(rank, &own, before, 0));
-        if (!holds(rank, &own, own.out, (float)(before + turn), 1)) return;
+        if (!gpu_own_holds(rank, &own, own.out, (float)(before + turn), 1)) return;
         JOB_TRY(ncclSignal(before, 1, 0, 0, rank->comm, own.stream));
         JOB_TRY(wait_for(rank, &own, next, 1));
     }
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
     JOB_TRY(ncclAllReduce(own.in, own.in, COUNT, ncclFloat32, ncclSum, rank->comm, own.stream));
     gpu_wait(own.stream);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void everybody_puts_to_the_next_in_stream_order(void **state)
@@ -111,10 +70,10 @@ static void everybody_puts_to_the_next_in_stream_order(void **state)
 /* The wait was called first, and in one group with the put that the other waits for. */
 static void grouped(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
     int other = 1 - rank->rank;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     for (int k = 0; k < COUNT; k++) own.host[k] = (float)rank->rank + (float)(k % 32);
     gpu_copy_in(own.in, own.host, COUNT * sizeof(float));
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.out, COUNT * sizeof(float), &window, 0));
@@ -127,7 +86,7 @@ static void grouped(struct job_rank *rank)
     gpu_copy_out(own.host, own.out, COUNT * sizeof(float));
     JOB_EXPECT(own.host[100] == (float)other + 4, "element 100 is %g", (double)own.host[100]);
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void a_group_waits_after_it_has_put(void **state)
@@ -139,9 +98,9 @@ static void a_group_waits_after_it_has_put(void **state)
 /* The first put's stream waits for a signal, the second's is free: to one place of one peer they come as they were called. */
 static void two_streams(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     cu_stream second = gpu_stream();
     for (int k = 0; k < COUNT; k++) own.host[k] = (float)k;
     gpu_copy_in(own.in, own.host, COUNT * sizeof(float));
@@ -162,7 +121,7 @@ static void two_streams(struct job_rank *rank)
     }
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
     gpu_stream_end(second);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void puts_of_two_streams_to_one_peer_keep_their_order(void **state)
@@ -175,8 +134,8 @@ static void puts_of_two_streams_to_one_peer_keep_their_order(void **state)
 
 static void aborted(struct job_rank *rank)
 {
-    struct own own;
-    if (!begin(rank, &own)) return;
+    struct gpu_own own;
+    if (!gpu_own_begin(rank, &own)) return;
     if (rank->rank == 0) {
         JOB_TRY(wait_for(rank, &own, 1, 0));
         trouble_sleep_s(0.02);
@@ -189,7 +148,7 @@ static void aborted(struct job_rank *rank)
         JOB_TRY(ncclCommAbort(rank->comm));
     }
     rank->comm = NULL;
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void an_abort_lets_a_waiting_stream_go(void **state)
@@ -200,9 +159,9 @@ static void an_abort_lets_a_waiting_stream_go(void **state)
 
 static void forsaken(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclResult_t error = ncclSuccess;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     if (rank->rank == 0) {
         JOB_TRY(wait_for(rank, &own, 1, 0));
         for (int i = 0; i < 10000 && error == ncclSuccess; i++, trouble_sleep_s(0.001))
@@ -212,7 +171,7 @@ static void forsaken(struct job_rank *rank)
         JOB_TRY(ncclCommAbort(rank->comm));
         rank->comm = NULL;
     }
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void waiting_for_a_rank_that_has_closed_ends_with_its_name(void **state)
@@ -225,10 +184,10 @@ static void waiting_for_a_rank_that_has_closed_ends_with_its_name(void **state)
 
 static void afar(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
     int other = 1 - rank->rank;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.out, 100, &window, 0));
     if (!trouble_says(rank, "put", ncclPutSignal(own.in, 1, ncclFloat32, other, window, 0, 0, 0, 0, rank->comm, own.stream),
                       ncclInvalidUsage, "ncclPutSignal|another host") ||
@@ -239,16 +198,16 @@ static void afar(struct job_rank *rank)
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
     JOB_TRY(ncclAllReduce(own.in, own.in, COUNT, ncclFloat32, ncclSum, rank->comm, own.stream));
     gpu_wait(own.stream);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 /* A stream is captured as it is named; nothing has happened to the communicator. */
 static void captured(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     cu_graph graph;
     cu_result (*capture)(cu_stream, int), (*finish)(cu_stream, cu_graph *), (*free_graph)(cu_graph);
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     const char *file = rail_param_str(RAIL_PARAM_CUDA_LIBRARY);
     void *driver = dlopen(*file ? file : "libcuda.so.1", RTLD_NOW);
     *(void **)&capture = dlsym(driver, "cuStreamBeginCapture_v2");
@@ -262,7 +221,7 @@ static void captured(struct job_rank *rank)
     JOB_TRY(ncclSignal(0, 0, 0, 0, rank->comm, own.stream));
     JOB_TRY(wait_for(rank, &own, 0, 0));
     gpu_wait(own.stream);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void a_captured_stream_is_refused_and_the_capture_goes_on(void **state)

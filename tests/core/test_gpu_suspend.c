@@ -15,70 +15,29 @@
 
 #include "base/params.h"
 #include "device/cuda/cuda.h"
-#include "support/gpu.h"
+#include "support/gpu_own.h"
 #include "support/trouble.h"
 
-enum { COUNT = 50000 };
+enum { COUNT = GPU_OWN_COUNT };
 
-/* What a rank of these tests has. */
-struct own {
-    float *in, *out, *host;
-    cu_stream stream;
-};
-
-/* On a device of its own, with a communicator. False: it has failed. */
-static bool begin(struct job_rank *rank, struct own *own)
-{
-    const char *why = "";
-    if (!gpu_set(rank->rank, &why)) job_fail(rank, "%s", why);
-    else if (ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank) != ncclSuccess)
-        job_fail(rank, "%s", ncclGetLastError(NULL));
-    if (rank->why[0]) return false;
-    *own = (struct own){gpu_alloc(COUNT * sizeof(float)), gpu_alloc(COUNT * sizeof(float)), malloc(COUNT * sizeof(float)),
-                        gpu_stream()};
-    return true;
-}
-
-static void end(struct job_rank *rank, struct own *own)
-{
-    if (rank->comm) JOB_TRY(ncclCommDestroy(rank->comm));
-    gpu_stream_end(own->stream);
-    gpu_free(own->in);
-    gpu_free(own->out);
-    free(own->host);
-}
-
-static void put_in(struct own *own, float first)
+static void put_in(struct gpu_own *own, float first)
 {
     for (int k = 0; k < COUNT; k++) own->host[k] = first + (float)(k % 32);
     gpu_copy_in(own->in, own->host, COUNT * sizeof(float));
 }
 
-static bool holds(struct job_rank *rank, struct own *own, const float *at, float first, float times)
-{
-    gpu_wait(own->stream);
-    gpu_copy_out(own->host, at, COUNT * sizeof(float));
-    for (int k = 0; k < COUNT; k++) {
-        float wanted = first + times * (float)(k % 32);
-        if (own->host[k] == wanted) continue;
-        job_fail(rank, "element %d is %g, not %g", k, (double)own->host[k], (double)wanted);
-        return false;
-    }
-    return true;
-}
-
 /* A sum with another content each time. */
-static bool sums(struct job_rank *rank, struct own *own, int turn)
+static bool sums(struct job_rank *rank, struct gpu_own *own, int turn)
 {
     int n = rank->n_ranks;
     put_in(own, (float)(rank->rank + turn));
     ncclResult_t result = ncclAllReduce(own->in, own->out, COUNT, ncclFloat32, ncclSum, rank->comm, own->stream);
     if (result != ncclSuccess) job_fail(rank, "turn %d: %s", turn, ncclGetLastError(NULL));
-    return result == ncclSuccess && holds(rank, own, own->out, (float)(n * turn + n * (n - 1) / 2), (float)n);
+    return result == ncclSuccess && gpu_own_holds(rank, own, own->out, (float)(n * turn + n * (n - 1) / 2), (float)n);
 }
 
 /* Everybody's to the next one. */
-static bool shifts(struct job_rank *rank, struct own *own, int turn)
+static bool shifts(struct job_rank *rank, struct gpu_own *own, int turn)
 {
     int n = rank->n_ranks, from = (rank->rank + n - 1) % n;
     put_in(own, (float)(rank->rank + turn));
@@ -87,7 +46,7 @@ static bool shifts(struct job_rank *rank, struct own *own, int turn)
     ncclRecv(own->out, COUNT, ncclFloat32, from, rank->comm, own->stream);
     ncclResult_t result = ncclGroupEnd();
     if (result != ncclSuccess) job_fail(rank, "turn %d: %s", turn, ncclGetLastError(NULL));
-    return result == ncclSuccess && holds(rank, own, own->out, (float)(from + turn), 1);
+    return result == ncclSuccess && gpu_own_holds(rank, own, own->out, (float)(from + turn), 1);
 }
 
 static uint64_t stat_of(struct job_rank *rank, ncclCommMemStat_t stat)
@@ -136,8 +95,8 @@ static void apart(int n, int hosts, void (*body)(struct job_rank *), void *arg)
 
 static void suspends(struct job_rank *rank)
 {
-    struct own own;
-    if (!begin(rank, &own) || !sums(rank, &own, 1) || !shifts(rank, &own, 1)) return;
+    struct gpu_own own;
+    if (!gpu_own_begin(rank, &own) || !sums(rank, &own, 1) || !shifts(rank, &own, 1)) return;
     bool near = rank->n_ranks > 1 && !rail_param_bool(RAIL_PARAM_NCCL_P2P_DISABLE) && !getenv("NCCL_HOSTID");
     void *between;
     uint64_t idle = stat_of(rank, ncclStatGpuMemSuspend);
@@ -158,7 +117,7 @@ static void suspends(struct job_rank *rank)
         if (!sums(rank, &own, turn) || !shifts(rank, &own, turn)) return;
     }
     JOB_TRY(ncclCommSuspend(rank->comm, NCCL_SUSPEND_MEM)); /* so it can be destroyed, too */
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void suspended_memory_is_the_devices_again(void **state)
@@ -170,8 +129,8 @@ static void suspended_memory_is_the_devices_again(void **state)
 /* By the count of what lives, in a process that has nothing else, and whose last error is its own. */
 static void frees(struct job_rank *rank)
 {
-    struct own own;
-    if (!begin(rank, &own) || !sums(rank, &own, 1)) return;
+    struct gpu_own own;
+    if (!gpu_own_begin(rank, &own) || !sums(rank, &own, 1)) return;
     long before = cuda_census().allocations, imports = cuda_census().imports;
     JOB_TRY(ncclCommSuspend(rank->comm, NCCL_SUSPEND_MEM));
     JOB_EXPECT(cuda_census().allocations < before && cuda_census().imports < imports, "%ld allocations, %ld imports stay",
@@ -184,7 +143,7 @@ static void frees(struct job_rank *rank)
     JOB_TRY(ncclCommResume(rank->comm));
     JOB_EXPECT(cuda_census().allocations == before && cuda_census().imports == imports, "%ld allocations, %ld imports",
                cuda_census().allocations, cuda_census().imports);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void allocations_and_imports_go_and_calls_are_refused_until_they_come(void **state)
@@ -198,10 +157,10 @@ static void allocations_and_imports_go_and_calls_are_refused_until_they_come(voi
 /* A message that its receiver has not asked for lies in a slot of the receiver's. */
 static void sends_before(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     size_t few = 1000;
     int n = rank->n_ranks, to = (rank->rank + 1) % n, from = (rank->rank + n - 1) % n;
-    if (!begin(rank, &own) || !sums(rank, &own, 1)) return;
+    if (!gpu_own_begin(rank, &own) || !sums(rank, &own, 1)) return;
     put_in(&own, (float)rank->rank);
     JOB_TRY(ncclSend(own.in, few, ncclFloat32, to, rank->comm, own.stream));
     gpu_wait(own.stream);
@@ -212,7 +171,7 @@ static void sends_before(struct job_rank *rank)
     gpu_copy_out(own.host, own.out, few * sizeof(float));
     for (size_t k = 0; k < few; k++)
         JOB_EXPECT(own.host[k] == (float)from + (float)(k % 32), "element %zu is %g", k, (double)own.host[k]);
-    if (sums(rank, &own, 2)) end(rank, &own);
+    if (sums(rank, &own, 2)) gpu_own_end(rank, &own);
 }
 
 static void a_message_that_nobody_has_asked_for_is_there_afterwards(void **state)
@@ -227,10 +186,10 @@ static void a_message_that_nobody_has_asked_for_is_there_afterwards(void **state
 
 static void one_on_the_host(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     bool host = rank->rank == 1;
     if (!host) {
-        if (!begin(rank, &own)) return;
+        if (!gpu_own_begin(rank, &own)) return;
     } else {
         JOB_TRY(railUseHostMemory(1));
         JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
@@ -250,7 +209,7 @@ static void one_on_the_host(struct job_rank *rank)
         JOB_TRY(ncclCommResume(rank->comm));
     }
     if (host) JOB_TRY(ncclCommDestroy(rank->comm));
-    else end(rank, &own);
+    else gpu_own_end(rank, &own);
 }
 
 static void ranks_on_host_memory_take_part(void **state)
@@ -287,12 +246,12 @@ static void graphs_find(struct graphs *g)
 static void replays(struct job_rank *rank)
 {
     struct graphs g;
-    struct own own;
+    struct gpu_own own;
     cu_graph graph;
     void *made;
     int n = rank->n_ranks;
     bool wrongly = rank->arg != NULL;
-    if (!begin(rank, &own) || !sums(rank, &own, 1)) return;
+    if (!gpu_own_begin(rank, &own) || !sums(rank, &own, 1)) return;
     graphs_find(&g);
     JOB_EXPECT(g.begin(own.stream, CU_CAPTURE_MODE_RELAXED) == CU_SUCCESS, "no capture");
     JOB_TRY(ncclAllReduce(own.in, own.out, COUNT, ncclFloat32, ncclSum, rank->comm, own.stream));
@@ -300,7 +259,7 @@ static void replays(struct job_rank *rank)
     for (int turn = 1; turn < 4; turn++) {
         put_in(&own, (float)(rank->rank + turn));
         JOB_EXPECT(g.launch(made, own.stream) == CU_SUCCESS, "no launch");
-        if (!holds(rank, &own, own.out, (float)(n * turn + n * (n - 1) / 2), (float)n)) return;
+        if (!gpu_own_holds(rank, &own, own.out, (float)(n * turn + n * (n - 1) / 2), (float)n)) return;
         JOB_TRY(ncclCommSuspend(rank->comm, NCCL_SUSPEND_MEM));
         if (wrongly && rank->rank == 0) {
             JOB_EXPECT(g.launch(made, own.stream) == CU_SUCCESS, "no launch");
@@ -320,7 +279,7 @@ static void replays(struct job_rank *rank)
     g.free(graph);
     if (wrongly) JOB_TRY(ncclCommAbort(rank->comm));
     if (wrongly) rank->comm = NULL;
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void a_captured_graph_is_good_afterwards(void **state)
@@ -340,9 +299,9 @@ static void a_graph_that_is_launched_meanwhile_does_nothing_and_is_told_of(void 
 
 static void lacks(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     void (*order)(const char *, unsigned, int) = NULL;
-    if (!begin(rank, &own) || !sums(rank, &own, 1)) return;
+    if (!gpu_own_begin(rank, &own) || !sums(rank, &own, 1)) return;
     *(void **)&order = of_driver("emulated_cuda_fail");
     JOB_TRY(ncclCommSuspend(rank->comm, NCCL_SUSPEND_MEM));
     for (int turn = 0; turn < 2; turn++) {
@@ -358,7 +317,7 @@ static void lacks(struct job_rank *rank)
                    "holds %lu bytes", (unsigned long)stat_of(rank, ncclStatGpuMemSuspend));
     }
     JOB_TRY(ncclCommResume(rank->comm));
-    if (sums(rank, &own, 2)) end(rank, &own);
+    if (sums(rank, &own, 2)) gpu_own_end(rank, &own);
 }
 
 static void a_device_without_memory_may_resume_later(void **state)

@@ -13,61 +13,20 @@
 #include <railccl.h>
 
 #include "device/cuda/cuda.h"
-#include "support/gpu.h"
+#include "support/gpu_own.h"
 #include "support/trouble.h"
 
-enum { COUNT = 50000 };
-
-/* What a rank of these tests has. */
-struct own {
-    float *in, *out, *host;
-    cu_stream stream;
-};
-
-/* On a device of its own, with a communicator. False: it has failed. */
-static bool begin(struct job_rank *rank, struct own *own)
-{
-    const char *why = "";
-    if (!gpu_set(rank->rank, &why)) job_fail(rank, "%s", why);
-    else if (ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank) != ncclSuccess)
-        job_fail(rank, "%s", ncclGetLastError(NULL));
-    if (rank->why[0]) return false;
-    *own = (struct own){gpu_alloc(COUNT * sizeof(float)), gpu_alloc(COUNT * sizeof(float)), malloc(COUNT * sizeof(float)),
-                        gpu_stream()};
-    return true;
-}
-
-static void end(struct job_rank *rank, struct own *own)
-{
-    if (rank->comm) JOB_TRY(ncclCommDestroy(rank->comm));
-    gpu_stream_end(own->stream);
-    gpu_free(own->in);
-    gpu_free(own->out);
-    free(own->host);
-}
-
-static bool holds(struct job_rank *rank, struct own *own, const float *at, float first, float times)
-{
-    gpu_wait(own->stream);
-    gpu_copy_out(own->host, at, COUNT * sizeof(float));
-    for (int k = 0; k < COUNT; k++) {
-        float wanted = first + times * (float)(k % 32);
-        if (own->host[k] == wanted) continue;
-        job_fail(rank, "element %d is %g, not %g", k, (double)own->host[k], (double)wanted);
-        return false;
-    }
-    return true;
-}
+enum { COUNT = GPU_OWN_COUNT };
 
 /* A sum in buffers of the caller's. */
-static bool sums(struct job_rank *rank, struct own *own, float *in, float *out)
+static bool sums(struct job_rank *rank, struct gpu_own *own, float *in, float *out)
 {
     int n = rank->n_ranks;
     for (int k = 0; k < COUNT; k++) own->host[k] = (float)(rank->rank) + (float)(k % 32);
     gpu_copy_in(in, own->host, COUNT * sizeof(float));
     ncclResult_t result = ncclAllReduce(in, out, COUNT, ncclFloat32, ncclSum, rank->comm, own->stream);
     if (result != ncclSuccess) job_fail(rank, "%s", ncclGetLastError(NULL));
-    return result == ncclSuccess && holds(rank, own, out, (float)(n * (n - 1) / 2), (float)n);
+    return result == ncclSuccess && gpu_own_holds(rank, own, out, (float)(n * (n - 1) / 2), (float)n);
 }
 
 /* Processes with a device each. */
@@ -88,7 +47,7 @@ static void everywhere(void (*body)(struct job_rank *))
 
 /* ---- what can be registered ---- */
 
-static bool in_window(struct job_rank *rank, struct own *own, float *at, int flags)
+static bool in_window(struct job_rank *rank, struct gpu_own *own, float *at, int flags)
 {
     ncclWindow_t window = NULL;
     void *user = NULL;
@@ -106,10 +65,10 @@ static bool in_window(struct job_rank *rank, struct own *own, float *at, int fla
 
 static void kinds(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     size_t bytes = 2 * COUNT * sizeof(float);
     void *shareable, *pinned = NULL, *plain;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     plain = gpu_alloc(bytes);
     JOB_TRY(ncclMemAlloc(&shareable, bytes));
     cu_result got = gpu_driver()->host_alloc(&pinned, bytes, CU_HOST_PORTABLE | CU_HOST_MAPPED);
@@ -121,7 +80,7 @@ static void kinds(struct job_rank *rank)
     JOB_TRY(ncclMemFree(shareable));
     gpu_free(plain);
     gpu_driver()->host_free(pinned);
-    end(rank, &own);
+    gpu_own_end(rank, &own);
 }
 
 static void memory_of_every_kind_can_be_registered_and_used(void **state)
@@ -133,9 +92,9 @@ static void memory_of_every_kind_can_be_registered_and_used(void **state)
 /* As a program does that registers its buffers once: in a group, some ranks with nothing, left to the communicator's end. */
 static void grouped(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window[2];
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     JOB_TRY(ncclGroupStart());
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.in, COUNT * sizeof(float), &window[0], NCCL_WIN_COLL_SYMMETRIC));
     JOB_TRY(ncclCommWindowRegister(rank->comm, rank->rank ? own.out : NULL, rank->rank ? 100 : 0, &window[1], 0));
@@ -143,7 +102,7 @@ static void grouped(struct job_rank *rank)
     JOB_TRY(ncclGroupEnd());
     if (!sums(rank, &own, own.in, own.out)) return;
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window[0]));
-    if (sums(rank, &own, own.in, own.out)) end(rank, &own);
+    if (sums(rank, &own, own.in, own.out)) gpu_own_end(rank, &own);
 }
 
 static void a_group_registers_before_it_runs(void **state)
@@ -155,14 +114,14 @@ static void a_group_registers_before_it_runs(void **state)
 /* The host has not come yet to what the stream waits for. */
 static void while_calls_run(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     if (rank->rank == 1) trouble_sleep_s(0.05);
     JOB_TRY(ncclAllReduce(own.in, own.out, COUNT, ncclFloat32, ncclSum, rank->comm, own.stream));
     JOB_TRY(ncclCommWindowRegister(rank->comm, own.in, COUNT * sizeof(float), &window, 0));
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
-    if (sums(rank, &own, own.in, own.out)) end(rank, &own);
+    if (sums(rank, &own, own.in, own.out)) gpu_own_end(rank, &own);
 }
 
 static void calls_may_be_under_way(void **state)
@@ -174,13 +133,13 @@ static void calls_may_be_under_way(void **state)
 static void mixed(struct job_rank *rank)
 {
     static float host[COUNT];
-    struct own own = {0};
+    struct gpu_own own = {0};
     ncclWindow_t window;
     bool on_host = rank->rank == 1;
     if (on_host) {
         JOB_TRY(railUseHostMemory(1));
         JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
-    } else if (!begin(rank, &own)) {
+    } else if (!gpu_own_begin(rank, &own)) {
         return;
     }
     JOB_TRY(ncclCommWindowRegister(rank->comm, on_host ? host : own.in, sizeof host, &window, NCCL_WIN_COLL_SYMMETRIC));
@@ -196,7 +155,7 @@ static void mixed(struct job_rank *rank)
     }
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
     if (on_host) JOB_TRY(ncclCommDestroy(rank->comm));
-    else end(rank, &own);
+    else gpu_own_end(rank, &own);
 }
 
 static void ranks_on_host_memory_take_part_and_cannot_put_to_gpus(void **state)
@@ -211,11 +170,11 @@ static void ranks_on_host_memory_take_part_and_cannot_put_to_gpus(void **state)
 
 static void mistakes(struct job_rank *rank)
 {
-    struct own own;
+    struct gpu_own own;
     ncclWindow_t window;
     bool one = rank->rank == 1;
     size_t bytes = COUNT * sizeof(float);
-    if (!begin(rank, &own)) return;
+    if (!gpu_own_begin(rank, &own)) return;
     if (!trouble_says(rank, "plain", ncclCommWindowRegister(rank->comm, own.host, bytes, &window, 0), ncclInvalidArgument,
                       "ncclCommWindowRegister|buff|plain host memory") ||
         !trouble_says(rank, "beyond", ncclCommWindowRegister(rank->comm, own.in, bytes + 1, &window, 0), ncclInvalidArgument,
@@ -233,7 +192,7 @@ static void mistakes(struct job_rank *rank)
                       ncclInvalidArgument, "ncclPutSignal|localbuff|plain host memory"))
         return;
     JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
-    if (sums(rank, &own, own.in, own.out)) end(rank, &own);
+    if (sums(rank, &own, own.in, own.out)) gpu_own_end(rank, &own);
 }
 
 static void a_mistake_is_named_and_the_communicator_works_on(void **state)

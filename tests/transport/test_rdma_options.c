@@ -150,17 +150,24 @@ static void both_devices_are_set_to_what_both_know(void **state)
     }
 }
 
-static void a_refusal_of_the_connecters_device_leaves_both_without(void **state)
+/* Both devices can and want to; of ibv_set_ece `after` calls go well, the connecter's first, and the next fails. */
+static struct both joined_though_refused(int after)
 {
-    (void)state;
     struct both b = {0};
     fault_verbs_install();
     for (int k = 0; k < 2; k++) {
         fault_verbs_ece(k, A, 7);
         b.port[k] = port_of(k, 0, true);
     }
-    fault_verbs_fail("set_ece", 0, 1, EINVAL);
+    fault_verbs_fail("set_ece", after, 1, EINVAL);
     join(&b);
+    return b;
+}
+
+static void a_refusal_of_the_connecters_device_leaves_both_without(void **state)
+{
+    (void)state;
+    struct both b = joined_though_refused(0);
     assert_true(b.ready[0] && b.ready[1]);
     assert_set_to(0, 0);
     part(&b);
@@ -171,14 +178,7 @@ static void a_refusal_of_the_connecters_device_leaves_both_without(void **state)
 static void a_refusal_of_the_accepters_device_costs_one_connection(void **state)
 {
     (void)state;
-    struct both b = {0};
-    fault_verbs_install();
-    for (int k = 0; k < 2; k++) {
-        fault_verbs_ece(k, A, 7);
-        b.port[k] = port_of(k, 0, true);
-    }
-    fault_verbs_fail("set_ece", 1, 1, EINVAL);
-    join(&b);
+    struct both b = joined_though_refused(1);
     assert_true(b.ready[1] && !b.ready[0]);
     assert_non_null(strstr(b.why, "ibv_set_ece"));
     part(&b);
