@@ -1,4 +1,5 @@
 /* test_counters.c - what RDMA devices count of their troubles, laid out as files: each vendor's names come to the same words. */
+#include <fcntl.h>
 #include <ftw.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "base/clock.h"
 #include "transport/link/counters.h"
 
 /* ---- a machine as files ---- */
@@ -136,6 +138,40 @@ static void all_of_it_at_its_largest_fits_into_the_text(void **state)
     assert_non_null(strstr(text, "999999999 symbol errors"));
 }
 
+/* ---- firmware that hangs ---- */
+
+/* A pipe's reader waits for a writer. */
+static void a_device_that_does_not_answer_is_not_waited_for(void **state)
+{
+    (void)state;
+    char path[200];
+    struct rdma_reading *reading = NULL;
+    struct rdma_counters c;
+    lay("slow", "hw_counters/packet_seq_err", "7");
+    snprintf(path, sizeof path, "%s/sys/class/infiniband/slow/ports/1/hw_counters/packet_seq_err", root);
+    assert_true(rdma_counters_read_within(10 * RAIL_NS_PER_S, root, "slow", 1, &reading, &c));
+    assert_int_equal(c.n[RDMA_SENT_AGAIN], 7);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(mkfifo(path, 0600), 0);
+    uint64_t began_ns = rail_now_ns();
+    assert_false(rdma_counters_read_within(20 * RAIL_NS_PER_MS, root, "slow", 1, &reading, &c));
+    assert_true(rail_now_ns() - began_ns < 5 * RAIL_NS_PER_S); /* it would be for ever */
+    assert_false(rdma_counters_read_within(10 * RAIL_NS_PER_S, root, "slow", 1, &reading, &c)); /* the first is at it */
+    assert_true(rail_now_ns() - began_ns < 5 * RAIL_NS_PER_S);
+    int answers = open(path, O_WRONLY);
+    assert_true(answers >= 0);
+    assert_int_equal(remove(path), 0);
+    assert_int_equal(write(answers, "9", 1), 1);
+    close(answers);
+    lay("slow", "hw_counters/packet_seq_err", "12"); /* what it read then is old */
+    bool read = false;
+    for (int i = 0; i < 10000 && !read; i++, usleep(1000))
+        read = rdma_counters_read_within(10 * RAIL_NS_PER_S, root, "slow", 1, &reading, &c);
+    assert_true(read);
+    assert_int_equal(c.n[RDMA_SENT_AGAIN], 12);
+    rdma_reading_leave(reading);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -143,6 +179,7 @@ int main(void)
         cmocka_unit_test(only_what_has_grown_is_said),
         cmocka_unit_test(what_cannot_be_read_is_nothing),
         cmocka_unit_test(all_of_it_at_its_largest_fits_into_the_text),
+        cmocka_unit_test(a_device_that_does_not_answer_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, begin, end);
 }

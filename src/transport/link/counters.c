@@ -4,8 +4,13 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
+
+#include "base/clock.h"
+#include "base/thread.h"
 
 enum folder { PORT, HARDWARE, FOLDERS };
 static const char *const folders[FOLDERS] = {"counters", "hw_counters"};
@@ -79,6 +84,63 @@ void rdma_counters_read(const char *root, const char *device, int port, struct r
     for (int k = 0; k < FOLDERS; k++)
         if (at[k] >= 0) close(at[k]);
 }
+
+/* ---- by a thread ---- */
+
+/* The thread's and its asker's; whoever leaves last frees it. */
+struct rdma_reading {
+    _Atomic int users;
+    _Atomic bool done;
+    char root[512], device[64];
+    int port;
+    struct rdma_counters counters;
+};
+
+void rdma_reading_leave(struct rdma_reading *r)
+{
+    if (r && atomic_fetch_sub(&r->users, 1) == 1) free(r);
+}
+
+static void *read_apart(void *argument)
+{
+    struct rdma_reading *r = argument;
+    rdma_counters_read(r->root, r->device, r->port, &r->counters);
+    atomic_store_explicit(&r->done, true, memory_order_release);
+    rdma_reading_leave(r);
+    return NULL;
+}
+
+static struct rdma_reading *reading_begin(const char *root, const char *device, int port)
+{
+    struct rdma_reading *r = calloc(1, sizeof *r);
+    if (!r) return NULL;
+    r->port = port;
+    atomic_init(&r->users, 2);
+    snprintf(r->root, sizeof r->root, "%s", root);
+    snprintf(r->device, sizeof r->device, "%s", device);
+    if (rail_thread_start("reading an RDMA device's counters", read_apart, r, NULL) == RAIL_OK) return r;
+    free(r);
+    return NULL;
+}
+
+bool rdma_counters_read_within(uint64_t within_ns, const char *root, const char *device, int port,
+                               struct rdma_reading **reading, struct rdma_counters *out)
+{
+    const struct timespec nap = {.tv_nsec = 50000}; /* a reading takes 100 us */
+    struct rdma_reading *r = *reading;
+    if (r && !atomic_load_explicit(&r->done, memory_order_acquire)) return false;
+    rdma_reading_leave(r); /* late, hence old */
+    *reading = r = reading_begin(root, device, port);
+    struct rail_deadline deadline = rail_deadline_in_ns(within_ns);
+    while (r && !atomic_load_explicit(&r->done, memory_order_acquire)) {
+        if (rail_deadline_passed(deadline)) return false;
+        nanosleep(&nap, NULL);
+    }
+    if (r) *out = r->counters;
+    return r != NULL;
+}
+
+/* ---- in words ---- */
 
 void rdma_counters_text(const struct rdma_counters *before, const struct rdma_counters *now, char *out)
 {

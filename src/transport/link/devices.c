@@ -67,6 +67,7 @@ void net_devices_settle(struct net *net)
 }
 
 #define COUNTED_EVERY_NS RAIL_NS_PER_S /* a device that goes takes all its lanes along */
+#define COUNTED_WITHIN_NS (5 * RAIL_NS_PER_MS) /* under the drive lock; it takes 0.1 ms, unless the firmware hangs */
 
 void net_device_counted(struct net_rail *rail, char *out)
 {
@@ -75,11 +76,12 @@ void net_device_counted(struct net_rail *rail, char *out)
     char text[RDMA_COUNTERS_TEXT];
     out[0] = '\0';
     if (!device->port || (device->counted_ns && rail_now_ns() - device->counted_ns < COUNTED_EVERY_NS)) return;
-    rdma_counters_read("", device->port->name, device->port->port, &now);
+    device->counted_ns = rail_now_ns();
+    if (!rdma_counters_read_within(COUNTED_WITHIN_NS, "", device->port->name, device->port->port, &device->reading, &now))
+        return;
     rdma_counters_text(&device->counted, &now, text);
     if (text[0]) snprintf(out, NET_COUNTED_BYTES, "; %s has counted %s", device->port->name, text);
     device->counted = now;
-    device->counted_ns = rail_now_ns();
 }
 
 void net_devices_tell(struct net *net)
@@ -97,6 +99,8 @@ void net_devices_tell(struct net *net)
 void net_devices_close(struct net *net)
 {
     for (uint32_t i = 0; i < net->config.n_rails; i++) {
+        rdma_reading_leave(net->rails[i].device_of.reading);
+        net->rails[i].device_of.reading = NULL;
         verbs_port_close(net->rails[i].device_of.port);
         net->rails[i].device_of.port = NULL;
     }

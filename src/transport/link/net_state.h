@@ -95,6 +95,7 @@ struct net_rail {
         struct verbs_port *port;
         bool stuck;           /* it does not let go of something, which was said */
         struct rdma_counters counted; /* at the time */
+        struct rdma_reading *reading;
         uint64_t counted_ns;
         uint64_t back_at_ns, back_until_ns; /* the port is up again: when its lanes are moved to it, and how long */
     } device_of;
