@@ -129,7 +129,6 @@ void gpu_release_waits(struct gpu *gpu);
 /* Memory of another process, until gpu_unmap or, when nothing runs, after gpu_close. May synchronise. */
 struct gpu_mapped;
 enum rail_result gpu_map_handle(struct gpu *gpu, const struct cuda_handle *handle, struct gpu_mapped **out, uint64_t *at_out);
-enum rail_result gpu_map_fd(struct gpu *gpu, int fd, uint64_t bytes, struct gpu_mapped **out, uint64_t *at_out);
 void gpu_unmap(struct gpu *gpu, struct gpu_mapped *mapped); /* NULL is fine */
 
 /* What is under way. */
