@@ -150,7 +150,21 @@ static uint64_t share_of_home(bool when_busy, uint64_t home)
     out->ops->close(out);
     in->ops->close(in);
     for (int k = 0; k < 2; k++) net_comm_remove_on(net[k], KEY), net_destroy(net[k]);
-    return home == 0 ? 100 * by_rail[0] / (by_rail[0] + by_rail[1]) : 100 * by_rail[home - 70] / (by_rail[0] + by_rail[1]);
+    return 100 * by_rail[home == 0 ? 0 : home - 70] / (by_rail[0] + by_rail[1]);
+}
+
+/* Dealt out: half each. But where one slot at a time trickles through, a delayed acknowledgement (40 ms in Linux) counts as
+ * work of its lane, and can make that look a fifth as fast as the other for 2 s. So not every try is even; where a rail is
+ * preferred, none is. */
+static bool both_rails_carry(bool when_busy, uint64_t home)
+{
+    enum { TRIES = 10 };
+    for (int i = 0; i < TRIES; i++) {
+        uint64_t percent = share_of_home(when_busy, home);
+        if (percent >= 30 && percent <= 70) return true;
+        print_message("# try %d: %d %%\n", i, (int)percent);
+    }
+    return false;
 }
 
 static void a_link_stays_on_its_home_rail_while_that_keeps_up(void **state)
@@ -158,8 +172,8 @@ static void a_link_stays_on_its_home_rail_while_that_keeps_up(void **state)
     (void)state;
     assert_in_range(share_of_home(false, 70), 95, 100);
     assert_in_range(share_of_home(false, 71), 95, 100);
-    assert_in_range(share_of_home(false, 0), 30, 70);  /* none: dealt out */
-    assert_in_range(share_of_home(true, 71), 30, 70);  /* the other rail has nothing to do */
+    assert_true(both_rails_carry(false, 0));  /* none: dealt out */
+    assert_true(both_rails_carry(true, 71));  /* the other rail has nothing to do */
 }
 
 int main(void)
