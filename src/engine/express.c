@@ -38,12 +38,14 @@ static enum rail_result await(struct host_node *node, struct wait_policy *policy
     return RAIL_OK;
 }
 
-/* The commonest call without the detour through the general kernel: same order, same rounding. */
+/* The commonest call without the detour through the general kernel, which pays from a line on: same order, same rounding. */
+enum { FEW = SHM_LINE / sizeof(float) };
+
 static bool combine_two_floats(const struct rail_combine *how, const void *const *src, int n, void *output,
                                size_t count)
 {
-    if (how->type != RAIL_F32 || how->op != RAIL_SUM || n != 2) return false;
-    float sum[SHM_EXPRESS_BYTES / sizeof(float)], other[SHM_EXPRESS_BYTES / sizeof(float)];
+    if (how->type != RAIL_F32 || how->op != RAIL_SUM || n != 2 || count > FEW) return false;
+    float sum[FEW], other[FEW];
     memcpy(sum, src[0], count * sizeof(float));
     memcpy(other, src[1], count * sizeof(float));
     for (size_t i = 0; i < count; i++) {

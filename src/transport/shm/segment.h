@@ -24,7 +24,7 @@ enum {
     SHM_DEPTH = 2,           /* windows, exposures and express lines alternate */
     SHM_CALLS = 62,          /* calls remembered per rank, the present one included: as far as one may be ahead and still
                                 be compared */
-    SHM_EXPRESS_BYTES = 40,  /* data beside the sequence and the signature in one line */
+    SHM_EXPRESS_BYTES = 48 + 16 * SHM_LINE, /* data beside the sequence and the signature in one line, and in 16 behind it */
     SHM_MAX_PEERS = 1024,
     SHM_MAX_SLOTS = 16,
     SHM_PLACES = 16 * 21,    /* links into one rank for whatever root: 16 channels, on each at most a ring's 1, a tree's 3, a
@@ -60,7 +60,7 @@ struct shm_rounds {
     struct shm_exposure exposure[SHM_DEPTH];
 };
 
-/* The smallest message: data beside its flag in one line. */
+/* A small message: data beside its flag in one line, and what does not fit there in the lines behind it. */
 struct shm_express {
     _Alignas(SHM_LINE) _Atomic uint64_t sequence;
     uint64_t signature;
