@@ -79,7 +79,8 @@ enum { RAILS_CHANNELS_MAX = 8 };
 /* What every rank of a communicator agrees on at init: all chooser inputs that are not arguments of the call. Plain
  * data, same bytes on every rank, compared by hash. */
 struct choice_table {
-    uint64_t one_shot_max_bytes;  /* single node: one-shot up to here */
+    uint64_t one_shot_max_bytes;  /* single node, AllReduce: one-shot up to here */
+    uint64_t one_shot_reduce_max_bytes; /* single node, Reduce: the same */
     uint64_t two_shot_max_bytes;  /* single node: two-shot up to here, ring above (UINT64_MAX: always) */
     uint64_t doubling_max_bytes;  /* several nodes: doubling up to here, then tree */
     uint64_t tree_max_bytes;      /* several nodes: tree up to here, ring above */
@@ -103,6 +104,8 @@ struct choice {
 
 /* First proposals for a shape, each derived in choose.c; measured values replace them. */
 void choice_table_default(struct choice_table *out, const struct shape *shape);
+/* For one node whose ranks read one another's buffers where they are. */
+void choice_table_direct(struct choice_table *table);
 /* Of the values, field by field: the same on every byte order and padding. */
 uint64_t choice_table_hash(const struct choice_table *table);
 

@@ -367,6 +367,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     bool gpus = some_gpu(comm, comm->shape.order, comm->n_ranks);
     if (gpus) gpu_rank_table(&comm->table, &comm->shape);
     RAIL_TRY(join_node(comm, deadline));
+    if (comm->direct && comm->shape.n_nodes == 1) table_direct(&comm->table);
     RAIL_TRY(onesided_init(comm, comm->config.n_rma_contexts));
     RAIL_TRY(wire_up(comm, deadline));
     atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);

@@ -71,6 +71,7 @@ enum rail_result table_make(struct choice_table *out, const struct shape *shape,
 {
     choice_table_default(out, shape);
     override64(&out->one_shot_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
+    override64(&out->one_shot_reduce_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
     override64(&out->two_shot_max_bytes, RAIL_PARAM_TWOSHOT_MAX_BYTES);
     override64(&out->doubling_max_bytes, RAIL_PARAM_DOUBLING_MAX_BYTES);
     override64(&out->tree_max_bytes, RAIL_PARAM_TREE_MAX_BYTES);
@@ -87,4 +88,9 @@ enum rail_result table_make(struct choice_table *out, const struct shape *shape,
     out->deterministic = rail_param_bool(RAIL_PARAM_DETERMINISTIC);
     force_channels(out, shape, config);
     return force_algorithm(out);
+}
+
+void table_direct(struct choice_table *table)
+{
+    if (rail_param_int(RAIL_PARAM_ONESHOT_MAX_BYTES) < 0) choice_table_direct(table);
 }

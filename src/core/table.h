@@ -11,5 +11,7 @@
 uint32_t table_slots(bool network);
 
 enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config);
+/* The communicator has one node, and its ranks read one another's buffers where they are. */
+void table_direct(struct choice_table *table);
 
 #endif

@@ -24,6 +24,35 @@ static void one_node_goes_from_one_shot_to_two_shot(void **state)
     assert_int_equal(choose(NODES(4), -1, MIB).algorithm, PLAN_TWO_SHOT);
     assert_int_equal(choose(NODES(64), -1, (uint64_t)MIB * MIB).algorithm, PLAN_TWO_SHOT);
     assert_int_equal(choose(NODES(4), -1, MIB).n_channels, 1);
+    assert_int_equal(choose(NODES(2), -1, 64 * KIB).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose(NODES(8), -1, 64 * KIB).algorithm, PLAN_TWO_SHOT);
+}
+
+static void one_shot_ends_early_where_ranks_read_one_anothers_buffers(void **state)
+{
+    (void)state;
+    struct shape shape = shape_of_one_node(2);
+    struct choice_table table;
+    choice_table_default(&table, &shape);
+    choice_table_direct(&table);
+    assert_int_equal(choose_allreduce(&table, &shape, KIB).algorithm, PLAN_ONE_SHOT);
+    assert_int_equal(choose_allreduce(&table, &shape, 4 * KIB).algorithm, PLAN_TWO_SHOT);
+    assert_int_equal(choose_plan(PLAN_REDUCE, &table, &shape, 64 * KIB).algorithm, PLAN_ONE_SHOT);
+    shape_clear(&shape);
+}
+
+static void windows_of_a_host_stay_below_64_mib_together(void **state)
+{
+    (void)state;
+    for (uint32_t n = 1; n <= 64; n++) {
+        struct shape shape = shape_of_one_node(n);
+        struct choice_table table;
+        choice_table_default(&table, &shape);
+        assert_in_range(table.window_bytes, 256 * KIB, MIB);
+        assert_true(4ull * n * table.window_bytes <= 64ull * MIB);
+        assert_int_equal(table.window_bytes == MIB, n <= 16);
+        shape_clear(&shape);
+    }
 }
 
 static void a_limit_on_two_shot_gives_way_to_the_ring(void **state)
@@ -243,6 +272,8 @@ int main(void)
         cmocka_unit_test(shapes_number_nodes_by_first_appearance),
         cmocka_unit_test(names_match_numbers),
         cmocka_unit_test(one_node_goes_from_one_shot_to_two_shot),
+        cmocka_unit_test(one_shot_ends_early_where_ranks_read_one_anothers_buffers),
+        cmocka_unit_test(windows_of_a_host_stay_below_64_mib_together),
         cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
         cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
         cmocka_unit_test(several_ranks_per_node_take_the_hierarchy_while_hops_count),
