@@ -42,20 +42,13 @@ static void print_variable(enum rail_param id)
 /* Variables with our prefix or NCCL's that no table knows: most often misspelt. */
 static int print_unknown(void)
 {
-    static const char *const elsewhere[] = {"RAILCCL_RANK",       "RAILCCL_WORLD_SIZE", "RAILCCL_LOCAL_RANK",
-                                            "RAILCCL_LOCAL_SIZE", "RAILCCL_HOST",       "RAILCCL_LIBRARY",
-                                            "RAILCCL_RSH"}; /* the tools', launchers' and Python's */
-    enum { N_ELSEWHERE = sizeof elsewhere / sizeof *elsewhere };
     int count = 0;
     for (char **e = environ; *e; e++) {
         size_t length = strcspn(*e, "=");
         if (strncmp(*e, "RAILCCL_", 8) && strncmp(*e, "NCCL_", 5)) continue;
-        if (strncmp(*e, "NCCL_TESTS_", 11) == 0) continue;
-        int known = 0;
+        int known = rail_param_is_elsewhere(*e, length);
         for (int i = 0; i < RAIL_PARAM_COUNT; i++)
             known |= strlen(table[i].name) == length && strncmp(table[i].name, *e, length) == 0;
-        for (int i = 0; i < N_ELSEWHERE; i++)
-            known |= strlen(elsewhere[i]) == length && strncmp(elsewhere[i], *e, length) == 0;
         if (known) continue;
         printf("%.*s\n    is not known to this version and has NO EFFECT here\n", (int)length, *e);
         count++;

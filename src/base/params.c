@@ -357,6 +357,19 @@ static bool in_table(const char *name, size_t bytes)
     return false;
 }
 
+/* Names with our prefix, or NCCL's, that others read: launchers, the tools, python/, the measuring programs. */
+bool rail_param_is_elsewhere(const char *name, size_t bytes)
+{
+    static const char *const names[] = {"RAILCCL_RANK", "RAILCCL_WORLD_SIZE", "RAILCCL_LOCAL_RANK", "RAILCCL_LOCAL_SIZE",
+                                        "RAILCCL_HOST", "RAILCCL_LIBRARY",    "RAILCCL_RSH"};
+    static const char *const prefixes[] = {"RAILCCL_TEST_", "NCCL_TESTS_"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strlen(names[i]) == bytes && memcmp(names[i], name, bytes) == 0) return true;
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
+    return false;
+}
+
 void rail_params_report_ignored(void)
 {
     struct values *all = values_now();
@@ -367,8 +380,8 @@ void rail_params_report_ignored(void)
                       table[i].text);
     for (char **e = environ; e && *e; e++) {
         size_t bytes = strcspn(*e, "=");
-        bool ours = strncmp(*e, "RAILCCL_", 8) == 0 && strncmp(*e, "RAILCCL_TEST_", 13) != 0;
-        if ((!ours && strncmp(*e, "NCCL_", 5) != 0) || in_table(*e, bytes)) continue;
+        if (strncmp(*e, "RAILCCL_", 8) != 0 && strncmp(*e, "NCCL_", 5) != 0) continue;
+        if (in_table(*e, bytes) || rail_param_is_elsewhere(*e, bytes)) continue;
         RAIL_INFO(RAIL_ENV, "%.*s is set, but railccl knows no such variable", (int)bytes, *e);
     }
 }

@@ -235,6 +235,9 @@ static void variables_without_effect_are_named_once(void **state)
     setenv("NCCL_FROM_THE_FUTURE", "1", 1);
     setenv("RAILCCL_WACTH_S", "1", 1);
     setenv("RAILCCL_TEST_LONG", "0", 1);
+    setenv("RAILCCL_LOCAL_RANK", "3", 1); /* the launcher's, and what it sets everywhere */
+    setenv("RAILCCL_LOCAL_RANKS", "3", 1);
+    setenv("NCCL_TESTS_DEVICE", "1", 1);
     log_to_file();
     rail_params_reload();
     rail_params_report_ignored();
@@ -242,10 +245,16 @@ static void variables_without_effect_are_named_once(void **state)
     assert_int_equal(times_logged("NCCL_IB_FIFO_TC (set by the environment) has no effect in railccl: "), 1);
     assert_int_equal(times_logged("NCCL_FROM_THE_FUTURE is set, but"), 1);
     assert_int_equal(times_logged("RAILCCL_WACTH_S is set, but"), 1);
+    assert_int_equal(times_logged("RAILCCL_LOCAL_RANKS is set, but"), 1);
+    assert_int_equal(times_logged("RAILCCL_LOCAL_RANK is"), 0);
+    assert_int_equal(times_logged("NCCL_TESTS_DEVICE"), 0);
     assert_int_equal(times_logged("RAILCCL_TEST_LONG"), 0);
     assert_int_equal(times_logged("NCCL_DEBUG "), 0);
     unsetenv("NCCL_FROM_THE_FUTURE");
     unsetenv("RAILCCL_WACTH_S");
+    unsetenv("RAILCCL_LOCAL_RANK");
+    unsetenv("RAILCCL_LOCAL_RANKS");
+    unsetenv("NCCL_TESTS_DEVICE");
 }
 
 /* Sets `text`, returns whether the agreed hash changed from that of the defaults. */
