@@ -396,6 +396,25 @@ static enum rail_result join_failed(struct comm *comm, enum rail_result result)
     return rail_fail_quietly(result, "%s", text);
 }
 
+/* Which ways a host's own memory takes, and why: the question behind most surprises about speed. */
+static void say_ways(const struct comm *comm, bool gpus)
+{
+    const struct shm_geometry *g = &comm->node.segment.geometry;
+    if (g->n_peers < 2 || gpus) return;
+    char data[128], small[96] = "";
+    if (comm->direct)
+        snprintf(data, sizeof data, "buffers are read and written where they are (one process)");
+    else if (g->window_bytes)
+        snprintf(data, sizeof data, "data goes through windows of %llu KiB (several processes)",
+                 (unsigned long long)(g->window_bytes >> 10));
+    else
+        snprintf(data, sizeof data, "data goes through slots of %llu KiB", (unsigned long long)(g->slot_bytes >> 10));
+    if (comm->express) snprintf(small, sizeof small, "AllReduce to %d bytes through lines beside their flags; ", SHM_EXPRESS_BYTES);
+    RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s; waits %s (%d core%s)", comm->rank, g->n_peers, small,
+              data, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
+              comm->members[comm->rank].cores == 1 ? "" : "s");
+}
+
 enum rail_result comm_join(struct comm *comm, const struct comm_request *request)
 {
     uint64_t start_ns = rail_now_ns();
@@ -406,5 +425,6 @@ enum rail_result comm_join(struct comm *comm, const struct comm_request *request
     if (result != RAIL_OK) return join_failed(comm, result);
     RAIL_INFO(RAIL_INIT, "rank %u of %u on host %s, %u nodes, ready after %.1f ms", comm->rank, comm->n_ranks,
               comm->members[comm->rank].host_name, comm->shape.n_nodes, (double)(rail_now_ns() - start_ns) / 1e6);
+    say_ways(comm, some_gpu(comm, comm->shape.order, comm->n_ranks));
     return RAIL_OK;
 }

@@ -36,6 +36,13 @@ header() {
         grep -q 'warmup iters: 3 iters: 7 agg iters: 1 validation: 1' out && grep -qE '^#  Rank  1 Group  0 Pid +[0-9]+ on ' out &&
         grep -qE '^# +size +count +type +redop +root +time +algbw +busbw +#wrong +time +algbw +busbw +#wrong' out
 }
+logged() { # PATTERN COMMAND...: NCCL_DEBUG=INFO says which way data takes
+    local want=$1
+    shift
+    NCCL_DEBUG=INFO "$@" >out 2>&1 || return 1
+    grep 'of this host' out
+    [ "$(grep -c "of this host.*$want" out)" -eq 2 ]
+}
 bandwidth() { # busbw is algbw times 2 (n - 1) / n, algbw bytes per time
     good 1 "$perf" -t 3 -b 12M -e 12M -n 3 && awk '$1 ~ /^[0-9]+$/ {
         alg = $1 / $6 / 1000; bus = alg * 4 / 3
@@ -87,7 +94,7 @@ if "$perf" -b 8 -e 8 2>&1 | grep -q "does not read the launcher's variables yet"
     tap_end
 fi
 
-tap_plan 31
+tap_plan 33
 tap_case "the header names library, settings, ranks and columns" header
 tap_case "bandwidths follow from size and time" bandwidth
 tap_case "without checks the column says N/A" no_check_says_na
@@ -96,6 +103,9 @@ tap_case "threads" good 6 "$perf" -t 3 -b 8 -e 8M -f 16
 tap_case "ranks of one thread, as a group" good 4 "$perf" -g 4 -b 4 -e 16K -f 16
 tap_case "threads with several ranks each" good 2 "$perf" -t 2 -g 2 -b 4K -e 64K -f 16
 tap_case "threads that start their own ranks" good 1 "$perf" -t 3 -p 1 -b 4K -e 4K
+tap_case "the log says that threads read one another's buffers" logged "where they are" "$perf" -t 2 -b 8 -e 8
+tap_case "the log says that processes stage, and how they wait" \
+    logged "windows of 1024 KiB (several processes); waits by .*ing.* (.* core" $run -n 2 "$perf" -b 8 -e 8
 tap_case "processes" good 4 $run -n 4 "$perf" -b 8 -e 1M -f 40
 tap_case "processes with threads with several ranks" good 1 $run -n 2 "$perf" -t 2 -g 2 -b 4000 -e 4000
 tap_case "two emulated hosts" good 4 $run -n 4 --hosts-emulate 2 "$perf" -b 8 -e 1M -f 40
