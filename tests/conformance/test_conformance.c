@@ -19,9 +19,9 @@
 /* ---- the table of calls ---- */
 
 /* Bytes at which something changes: one express line, a cache line, all express lines, one-shot to two-shot (4 ranks), a
- * page, doubling to tree and a slot in memory, a window and a slot between hosts, a window in a host, several of them; each
- * with a neighbour on both sides. */
-static const size_t borders[] = {48, 64, 1072, 4096, 8192, 65536, 262144, 4 * 262144, 3 << 20};
+ * page, doubling to tree, a window and a slot between hosts, a slot and a window in a host, several of them; each with a
+ * neighbour on both sides. */
+static const size_t borders[] = {48, 64, 1072, 4096, 8192, 65536, 262144, 2 * 262144, 4 * 262144, 3 << 20};
 static const size_t small[] = {0, 1, 2, 3, 5, 7, 11, 100, 777};
 enum { N_BORDERS = sizeof borders / sizeof *borders, N_SMALL = sizeof small / sizeof *small, COUNTS = N_SMALL + 3 * N_BORDERS };
 

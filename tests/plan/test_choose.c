@@ -41,7 +41,7 @@ static void one_shot_ends_early_where_ranks_read_one_anothers_buffers(void **sta
     shape_clear(&shape);
 }
 
-static void windows_of_a_host_stay_below_64_mib_together(void **state)
+static void windows_and_slots_of_a_host_are_bounded_together(void **state)
 {
     (void)state;
     for (uint32_t n = 1; n <= 64; n++) {
@@ -51,6 +51,9 @@ static void windows_of_a_host_stay_below_64_mib_together(void **state)
         assert_in_range(table.window_bytes, 256 * KIB, MIB);
         assert_true(4ull * n * table.window_bytes <= 64ull * MIB);
         assert_int_equal(table.window_bytes == MIB, n <= 16);
+        assert_in_range(table.shm_slot_bytes, 64 * KIB, 512 * KIB);
+        assert_true(4ull * n * n * table.shm_slot_bytes <= 128ull * MIB || table.shm_slot_bytes == 64 * KIB);
+        assert_int_equal(table.shm_slot_bytes == 512 * KIB, n <= 8);
         shape_clear(&shape);
     }
 }
@@ -273,7 +276,7 @@ int main(void)
         cmocka_unit_test(names_match_numbers),
         cmocka_unit_test(one_node_goes_from_one_shot_to_two_shot),
         cmocka_unit_test(one_shot_ends_early_where_ranks_read_one_anothers_buffers),
-        cmocka_unit_test(windows_of_a_host_stay_below_64_mib_together),
+        cmocka_unit_test(windows_and_slots_of_a_host_are_bounded_together),
         cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
         cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
         cmocka_unit_test(several_ranks_per_node_take_the_hierarchy_while_hops_count),
