@@ -325,7 +325,9 @@ ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, vo
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
 
 /* Registers a buffer of every rank with all of them, as the target of ncclPutSignal (between ranks on GPUs: within a
- * host). Collective, as is Deregister: all ranks call them in the same order. Sizes may differ; a rank without a part passes NULL and 0 and gets a handle, too.
+ * host), and for collectives: in host memory of ncclMemAlloc the ranks of a host read and write one another's registered
+ * buffers where they are. Collective, as is Deregister: all ranks call them in the same order. Sizes may differ; a rank
+ * without a part passes NULL and 0 and gets a handle, too.
  * No alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister
  * returns when everything that ranks had put into the window before their own call of it is there; the memory must live
  * until then. In a group windows are registered before its operations run and end after them. Windows that are left end

@@ -181,6 +181,18 @@ static bool streams(const struct comm *comm, const struct collective_extent *e)
     return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output) >= STREAM_BYTES;
 }
 
+static enum shm_exposed exposed(const struct comm *comm, const struct collective *a, const struct collective_extent *e,
+                                struct host_call *call)
+{
+    if (comm->direct) return SHM_BY_ADDRESS;
+    const struct window *in = e->input ? window_holding(&comm->windows, a->input, e->input) : NULL;
+    const struct window *out = e->output ? window_holding(&comm->windows, a->output, e->output) : NULL;
+    if ((e->input && !in) || (e->output && !out) || (!in && !out)) return SHM_STAGED;
+    if (in) call->input_share.number = in->number, call->input_share.offset = (uintptr_t)a->input - (uintptr_t)in->own;
+    if (out) call->output_share.number = out->number, call->output_share.offset = (uintptr_t)a->output - (uintptr_t)out->own;
+    return SHM_BY_WINDOW;
+}
+
 enum rail_result collective_lay_out(struct comm *comm, const struct collective *a, const struct rail_combine *how,
                                     struct host_call *call, struct instance *const **instances)
 {
@@ -200,7 +212,7 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
                                       .n_pieces = plan->n_pieces / collective_blocks(a->kind, comm->n_ranks)};
     call->blocks = (struct plan_blocks){comm->shape.order, kind.input_blocks, kind.output_blocks};
     /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
-    call->direct = comm->direct && !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE));
+    if (!how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE))) call->direct = exposed(comm, a, &e, call);
     call->streams = streams(comm, &e);
     return RAIL_OK;
 }
@@ -236,7 +248,7 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
 void collective_abandon(struct comm *comm)
 {
     alltoall_drop(&comm->alltoall);
-    if (comm->direct) host_withdraw(&comm->node);
+    if (comm->direct || comm->windows.shares.n) host_withdraw(&comm->node);
 }
 
 enum rail_result collective_progress(struct comm *comm, struct host_op *op)

@@ -102,6 +102,7 @@ enum rail_result onesided_init(struct comm *comm, int n_contexts)
 {
     struct onesided *o = &comm->onesided;
     windows_init(&comm->windows);
+    comm->node.shares = &comm->windows.shares;
     o->n_contexts = n_contexts < 1 ? 1 : n_contexts > SHM_CONTEXTS ? SHM_CONTEXTS : n_contexts;
     o->peers = calloc(comm->n_ranks, sizeof *o->peers);
     return o->peers ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);

@@ -55,8 +55,49 @@ static void leave_devices(struct window *w)
     }
 }
 
+/* ---- what the engine may use ---- */
+
+static enum rail_result share_add(struct comm *comm, struct window *w)
+{
+    struct host_shares *shares = &comm->windows.shares;
+    uint32_t node = comm->shape.node_of[comm->rank], n = comm->node.segment.geometry.n_peers;
+    unsigned char **at = calloc(n, sizeof *at);
+    struct host_shared *of = realloc(shares->of, (shares->n + 1) * sizeof *of);
+    if (of) shares->of = of;
+    if (!at || !of) {
+        free(at);
+        return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory");
+    }
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        if (comm->shape.node_of[r] == node) at[comm->shape.peer_of[r]] = r == comm->rank ? w->own : w->parts[r].at;
+    shares->of[shares->n++] = (struct host_shared){w->number, at};
+    w->shared = true;
+    return RAIL_OK;
+}
+
+static void share_drop(struct host_shares *shares, const struct window *w)
+{
+    for (uint32_t i = 0; i < shares->n; i++) {
+        if (shares->of[i].number != w->number) continue;
+        free(shares->of[i].at);
+        shares->of[i] = shares->of[--shares->n];
+        return;
+    }
+}
+
+const struct window *window_holding(const struct windows *windows, const void *address, size_t bytes)
+{
+    if (!windows->shares.n) return NULL;
+    for (const struct window *w = windows->first; w; w = w->next) {
+        uintptr_t offset = (uintptr_t)address - (uintptr_t)w->own;
+        if (w->shared && w->own && offset <= w->own_bytes && bytes <= w->own_bytes - offset) return w;
+    }
+    return NULL;
+}
+
 static void window_drop(struct windows *windows, struct window *w)
 {
+    share_drop(&windows->shares, w);
     pthread_mutex_lock(&windows->lock);
     struct window **at = &windows->first;
     while (*at && *at != w) at = &(*at)->next;
@@ -75,6 +116,8 @@ static void window_drop(struct windows *windows, struct window *w)
 void windows_clear(struct windows *windows)
 {
     while (windows->first) window_drop(windows, windows->first);
+    free(windows->shares.of);
+    windows->shares = (struct host_shares){0};
     pthread_mutex_destroy(&windows->lock);
 }
 
@@ -209,17 +252,36 @@ static bool find_ways(struct window *w, const struct offer *offers)
     return links;
 }
 
-/* One rank that cannot reach a peer of its own host otherwise makes the whole communicator use the network. */
-static enum rail_result agree_on_links(struct comm *comm, bool mine)
+/* What a rank found of the ways to the others. */
+enum { NEEDS_LINKS = 1, REACHES_NODE = 2 };
+
+static uint8_t found(const struct window *w, bool links)
 {
-    bool any = false;
-    uint8_t *need = calloc(comm->n_ranks, 1);
-    if (!need) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory for %u ranks", comm->n_ranks);
-    need[comm->rank] = mine;
-    enum rail_result result = bootstrap_allgather(comm->bootstrap, need, 1, rail_deadline_never());
-    for (uint32_t r = 0; r < comm->n_ranks; r++) any |= need[r] != 0;
-    free(need);
+    const struct comm *comm = w->comm;
+    uint32_t node = comm->shape.node_of[comm->rank];
+    bool reached = comm->node.segment.geometry.n_peers > 1 && !comm->unrung;
+    for (uint32_t r = 0; r < comm->n_ranks; r++)
+        if (r != comm->rank && comm->shape.node_of[r] == node) reached &= w->parts[r].way == WINDOW_BY_ADDRESS;
+    return (uint8_t)((links ? NEEDS_LINKS : 0) | (reached ? REACHES_NODE : 0));
+}
+
+/* One rank that cannot reach a peer of its own host otherwise makes the whole communicator use the network; one that cannot
+ * reach a peer's part by address keeps its node's collectives from using the window. */
+static enum rail_result agree_on_ways(struct comm *comm, struct window *w, bool links)
+{
+    uint32_t node = comm->shape.node_of[comm->rank];
+    bool any = false, shared = true;
+    uint8_t *said = calloc(comm->n_ranks, 1);
+    if (!said) return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory for %u ranks", comm->n_ranks);
+    said[comm->rank] = found(w, links);
+    enum rail_result result = bootstrap_allgather(comm->bootstrap, said, 1, rail_deadline_never());
+    for (uint32_t r = 0; r < comm->n_ranks; r++) {
+        any |= said[r] & NEEDS_LINKS;
+        if (comm->shape.node_of[r] == node) shared &= (said[r] & REACHES_NODE) != 0;
+    }
+    free(said);
     RAIL_TRY(result);
+    if (shared) RAIL_TRY(share_add(comm, w));
     return any && !comm->addresses ? comm_connect(comm, rail_deadline_never()) : RAIL_OK;
 }
 
@@ -232,7 +294,7 @@ static enum rail_result exchange(struct window *w, struct comm *comm, enum rail_
     bool links = false;
     if (result == RAIL_OK && (*verdict = compare(comm, offers)) == RAIL_OK) links = find_ways(w, offers);
     free(offers);
-    if (result == RAIL_OK && *verdict == RAIL_OK) result = agree_on_links(comm, links);
+    if (result == RAIL_OK && *verdict == RAIL_OK) result = agree_on_ways(comm, w, links);
     return result;
 }
 

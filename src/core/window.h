@@ -1,5 +1,8 @@
 /* window.h - windows: a buffer of every rank, made known to all of them, for one-sided operations (onesided.h).
  *
+ * Where every rank of a host reaches every other's part by address, collectives use them, too: a call whose input and output lie
+ * in such a window is direct (engine/host.h).
+ *
  * Registering and deregistering are collective. At registration every rank finds out how it reaches each peer's part:
  *
  *   own, or a rank of this process     by address
@@ -17,6 +20,7 @@
 #include <stdint.h>
 
 #include "base/result.h"
+#include "engine/host.h"
 #include "transport/shm/peer_memory.h"
 
 struct comm;
@@ -47,6 +51,7 @@ struct window {
     size_t own_bytes;
     uint8_t cookie[PEER_COOKIE_BYTES];
     struct window_part *parts; /* [n_ranks] */
+    bool shared;         /* every rank of this node reaches every other's part by address */
 };
 
 /* Of one communicator. The list is changed by the communicator's thread under the lock, and read by that thread without
@@ -55,6 +60,8 @@ struct windows {
     pthread_mutex_t lock;
     struct window *first;
     uint32_t number;
+    struct host_shares shares; /* the shared ones, for the engine: collectives whose buffers lie in them copy nothing twice. The
+                                  communicator's thread's alone */
 };
 
 void windows_init(struct windows *windows);
@@ -72,6 +79,9 @@ enum rail_result window_deregister(struct comm *comm, uintptr_t handle);
 
 /* The communicator's window, or RAIL_E_ARGUMENT with a text that names `call`. */
 enum rail_result window_find(const struct comm *comm, uintptr_t handle, const char *call, struct window **out);
+
+/* The shared window that holds these bytes of mine; NULL: none. */
+const struct window *window_holding(const struct windows *windows, const void *address, size_t bytes);
 
 /* A rank's bytes for the window with that number arrive: any thread. A bad number or place is RAIL_E_REMOTE. */
 enum rail_result window_take(struct comm *comm, uint32_t from, uint32_t number, uint64_t offset, const void *data,

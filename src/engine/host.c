@@ -4,6 +4,7 @@
 #include <sched.h>
 #include <stdio.h>
 
+#include "base/clock.h"
 #include "engine/calls.h"
 
 #define NO_LOOP UINT16_MAX
@@ -57,9 +58,21 @@ static const struct shm_exposure *exposure_of(const struct host_op *op, const st
     return &rounds->exposure[run->window % SHM_DEPTH];
 }
 
-static unsigned char *at_address(uint64_t address, uint64_t offset)
+/* Where a peer's own buffer, `at` its address or its offset in memory registered as `number`, lies here. */
+static enum rail_result in_peer_buffer(const struct host_op *op, const struct shm_exposure *theirs, uint32_t peer, uint64_t at,
+                                       uint32_t number, unsigned char **out)
 {
-    return (unsigned char *)(uintptr_t)address + offset; /* an address that a rank of this process exposed */
+    if (theirs->direct == SHM_BY_ADDRESS) {
+        *out = (unsigned char *)(uintptr_t)at; /* of this process */
+        return RAIL_OK;
+    }
+    const struct host_shares *shares = op->node->shares;
+    for (uint32_t i = 0; shares && i < shares->n; i++)
+        if (shares->of[i].number == number && shares->of[i].at[peer]) {
+            *out = shares->of[i].at[peer] + at;
+            return RAIL_OK;
+        }
+    return rail_fail(RAIL_E_INTERNAL, "rank %u offers its window %u, which is not mapped here", op->node->ranks[peer], number);
 }
 
 /* A link says what happened to its lanes, not whom it led to. Where news of a death is on its way it will replace this
@@ -101,9 +114,14 @@ static enum rail_result source_peer_input(struct host_op *op, const struct run *
     const struct shm_exposure *theirs = exposure_of(op, run, peer);
     if (theirs->signature != op->call.signature)
         return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
-    m->direct |= theirs->direct;
-    m->src[m->n_src++] = theirs->direct ? at_address(theirs->input, in_input(op, piece, first))
-                                        : in_window(op, run, peer, SHM_WINDOW_IN, piece, first);
+    unsigned char *buffer;
+    if (theirs->direct == SHM_STAGED) {
+        m->src[m->n_src++] = in_window(op, run, peer, SHM_WINDOW_IN, piece, first);
+        return RAIL_OK;
+    }
+    RAIL_TRY(in_peer_buffer(op, theirs, peer, theirs->input, theirs->input_window, &buffer));
+    m->direct = true;
+    m->src[m->n_src++] = buffer + in_input(op, piece, first);
     return RAIL_OK;
 }
 
@@ -173,12 +191,16 @@ static enum rail_result destination_peer_outputs(struct host_op *op, const struc
         const struct shm_exposure *theirs = exposure_of(op, run, peer);
         if (peer != op->node->self && theirs->signature != op->call.signature)
             return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
-        if (peer == op->node->self)
-            add_output(op, m, (unsigned char *)op->call.output + in_output(op, piece, first));
-        else if (theirs->direct)
-            m->direct = true, add_output(op, m, at_address(theirs->output, in_output(op, piece, first)));
-        else
+        unsigned char *buffer = op->call.output;
+        if (peer != op->node->self && theirs->direct == SHM_STAGED) {
             staged = true;
+            continue;
+        }
+        if (peer != op->node->self) {
+            RAIL_TRY(in_peer_buffer(op, theirs, peer, theirs->output, theirs->output_window, &buffer));
+            m->direct = true;
+        }
+        add_output(op, m, buffer + in_output(op, piece, first));
     }
     if (staged) m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
     return RAIL_OK;
@@ -233,11 +255,19 @@ static void touch_end(const struct host_node *node)
     atomic_store_explicit(&node->segment.controls[node->self].touching, 0, memory_order_release);
 }
 
+/* A piece is a window's share, 1 MiB at most by default: below a millisecond, and some time slices without a core. */
+#define PIECE_NS (50 * RAIL_NS_PER_MS)
+
 void host_withdraw(const struct host_node *node)
 {
+    bool abroad = node->shares && node->shares->n > 0; /* peers of other processes may be at my buffers, and may die there */
     atomic_store_explicit(&node->segment.header->withdrawn, 1, memory_order_seq_cst);
+    struct rail_deadline patience = rail_deadline_in_ns(PIECE_NS);
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++)
-        while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) sched_yield();
+        while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) {
+            if (abroad && rail_deadline_passed(patience)) return;
+            sched_yield();
+        }
 }
 
 static void combine(const struct host_op *op, const struct plan_step *step, struct moving *m)
@@ -273,13 +303,18 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
 static void step_signal(struct host_op *op, struct run *run, const struct plan_step *step)
 {
     struct shm_rounds *mine = shm_rounds_of(&op->node->segment, op->node->self, run->instance->plan.channel);
-    if (step->counter == PLAN_STAGED)
+    if (step->counter == PLAN_STAGED) {
+        const struct host_call *call = &op->call;
+        bool shared = call->direct == SHM_BY_WINDOW;
         mine->exposure[run->window % SHM_DEPTH] = (struct shm_exposure){
-            .input = (uint64_t)(uintptr_t)op->call.input,
-            .output = (uint64_t)(uintptr_t)op->call.output,
-            .signature = op->call.signature,
-            .direct = op->call.direct,
+            .input = shared ? call->input_share.offset : (uint64_t)(uintptr_t)call->input,
+            .output = shared ? call->output_share.offset : (uint64_t)(uintptr_t)call->output,
+            .signature = call->signature,
+            .direct = call->direct,
+            .input_window = call->input_share.number,
+            .output_window = call->output_share.number,
         };
+    }
     atomic_store_explicit(&mine->counter[step->counter].value, run->window + 1, memory_order_release);
     op->signalled = true;
     shm_notify_all(&op->node->segment, op->node->self);
@@ -303,8 +338,8 @@ static enum rail_result step_wait(struct host_op *op, struct run *run, const str
 
 static bool skipped(const struct host_op *op, const struct plan_step *step)
 {
-    if (step->flags & PLAN_IF_DIRECT) return !op->call.direct;
-    if (step->flags & PLAN_IF_STAGED) return op->call.direct;
+    if (step->flags & PLAN_IF_DIRECT) return op->call.direct == SHM_STAGED;
+    if (step->flags & PLAN_IF_STAGED) return op->call.direct != SHM_STAGED;
     return false;
 }
 

@@ -24,6 +24,13 @@ struct instance {
     struct { uint64_t plan, links; } on_gpu; /* addresses of their copies there (gpu_life.c); 0: none yet */
 };
 
+/* Memory of every peer of the node that was registered under one number and is mapped here: at[peer]; NULL: that peer has none. */
+struct host_shared {
+    uint32_t number;
+    unsigned char **at;
+};
+struct host_shares { struct host_shared *of; uint32_t n; };
+
 /* This rank's place among the ranks of its node. */
 struct host_node {
     struct shm_segment segment;
@@ -34,6 +41,7 @@ struct host_node {
     uint64_t calls;         /* begun so far (calls.h) */
     enum rail_result (*suspect)(void *owner); /* what a caller that waits for long is to do; NULL: calls_compare_node */
     void *owner;
+    const struct host_shares *shares; /* NULL: none */
 };
 
 /* The arguments of one collective at one rank. */
@@ -46,7 +54,8 @@ struct host_call {
     unsigned char *scratch;     /* host_scratch_bytes() */
     size_t scratch_piece_bytes;
     uint64_t signature;
-    bool direct; /* peers may use input and output by address: all of the node's ranks are in this process */
+    enum shm_exposed direct; /* how peers get at input and output */
+    struct { uint32_t number; uint64_t offset; } input_share, output_share; /* SHM_BY_WINDOW: where they lie */
     bool streams; /* outputs are too large to stay in the cache: they are written past it */
 };
 
@@ -77,8 +86,9 @@ size_t host_scratch_bytes(struct host_call *call, const struct plan *plan);
 enum rail_result host_op_start(struct host_op *op, struct host_node *node, const struct host_call *call,
                                struct instance *const *instances);
 
-/* After a failure, before this rank's caller has its buffers back: peers of the same process that use them by address are
- * waited for, microseconds mostly, and no rank of the node begins to any more. The communicator is done for. */
+/* After a failure, before this rank's caller has its buffers back: peers that are at them are waited for, microseconds mostly,
+ * and no rank of the node begins to any more. A peer in another process may have died there, and is not waited for longer than a
+ * move of one piece can take. The communicator is done for. */
 void host_withdraw(const struct host_node *node);
 
 /* Runs whatever can run. RAIL_OK: done, the outputs are final. RAIL_NOT_YET: blocked on a peer. Else the error. */

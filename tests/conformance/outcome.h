@@ -123,6 +123,7 @@ static inline size_t differs(const struct call *c, const unsigned char *at, size
 
 struct buffers {
     unsigned char *room[2];
+    bool lent;               /* rooms that are not ours to free */
     size_t room_bytes;
     unsigned char *in, *out; /* in place: inside one another */
     unsigned char *device[2]; /* the rooms' like in a GPU's memory, where the call works; NULL: it works here */
@@ -131,15 +132,20 @@ struct buffers {
     size_t block;            /* bytes */
 };
 
-static inline struct buffers buffers_make(const struct call *c, int n, int rank)
+/* A room's bytes at most. */
+enum { ROOM_MOST = 5 << 20 };
+
+/* `rooms`: memory for two rooms of ROOM_MOST, or NULL. */
+static inline struct buffers buffers_make(const struct call *c, int n, int rank, unsigned char *rooms)
 {
     struct collective_kind kind = collective_kind(c->what->layout);
-    struct buffers b = {.block = c->count * element_bytes(c)};
+    struct buffers b = {.block = c->count * element_bytes(c), .lent = rooms != NULL};
     struct period *p = malloc(sizeof *p);
     size_t mine = b.block * (size_t)rank;
     b.room_bytes = b.block * (kind.input_blocks || kind.output_blocks ? (size_t)n : 1) + 2 * GUARD + 64;
+    if (b.room_bytes > ROOM_MOST) abort();
     for (int k = 0; k < 2; k++) {
-        b.room[k] = aligned_alloc(64, (b.room_bytes + 63) / 64 * 64);
+        b.room[k] = rooms ? rooms + (size_t)k * ROOM_MOST : aligned_alloc(64, (b.room_bytes + 63) / 64 * 64);
         memset(b.room[k], POISON, b.room_bytes);
     }
     bool gives = !kind.root_gives || rank == c->root, gets = !kind.root_gets || rank == c->root;
@@ -165,11 +171,9 @@ static inline unsigned char *there(const struct buffers *b, unsigned char *at)
 }
 
 /* To the GPU, at `at`, of ROOM_MOST bytes for each room; and back, when the stream has come to it. */
-enum { ROOM_MOST = 5 << 20 };
 static inline void buffers_upload(struct buffers *b, unsigned char *at, cudaStream_t stream)
 {
     b->stream = stream;
-    if (b->room_bytes > ROOM_MOST) abort();
     for (int k = 0; k < 2; k++) {
         b->device[k] = at + (size_t)k * ROOM_MOST;
         gpu_copy_in(b->device[k], b->room[k], b->room_bytes);
@@ -184,8 +188,7 @@ static inline void buffers_fetch(struct buffers *b)
 
 static inline void buffers_free(struct buffers *b)
 {
-    free(b->room[0]);
-    free(b->room[1]);
+    for (int k = 0; k < 2 && !b->lent; k++) free(b->room[k]);
 }
 
 static inline ncclResult_t call_make(const struct call *c, const struct job_rank *rank, const struct buffers *b, ncclRedOp_t op)

@@ -60,7 +60,7 @@ struct work {
     int calls;    /* drawn; 0: the whole table */
     bool grouped; /* in groups of three */
     int gpus;     /* devices, dealt to ranks in turn; 0: host memory */
-    bool mixed;   /* every third rank on host memory all the same */
+    bool mixed;   /* every third rank on host memory all the same, or in memory that is not registered */
 };
 
 enum { TOGETHER = 3 };
@@ -85,6 +85,9 @@ static bool on_gpu(const struct job_rank *rank)
 /* Taken before the communicator is: cuMemAlloc may wait for kernels of the context, which wait for this very rank. */
 static _Thread_local unsigned char *memory_of_gpu;
 
+/* Registered: rooms for the calls of a group. */
+static _Thread_local unsigned char *memory_registered;
+
 /* Each call of a group on a stream of its own, now and then. */
 static void some_calls(struct job_rank *rank, const struct call *calls, int n, bool grouped)
 {
@@ -96,7 +99,7 @@ static void some_calls(struct job_rank *rank, const struct call *calls, int n, b
     ncclRedOp_t op[TOGETHER];
     char why[256];
     for (int i = 0; i < n; i++) {
-        b[i] = buffers_make(&calls[i], rank->n_ranks, rank->rank);
+        b[i] = buffers_make(&calls[i], rank->n_ranks, rank->rank, memory_registered ? memory_registered + (size_t)i * 2 * ROOM_MOST : NULL);
         op[i] = (ncclRedOp_t)calls[i].op;
         if (gpu) buffers_upload(&b[i], memory_of_gpu + (size_t)i * 2 * ROOM_MOST, streams[i]);
         if (calls[i].op != OP_PREMUL) continue;
@@ -147,6 +150,25 @@ static void body(struct job_rank *rank)
     (w->calls ? drawn_calls : all_calls)(rank);
 }
 
+/* Once more without the window at the end: what was mapped is no longer used. */
+static void body_in_registered_memory(struct job_rank *rank)
+{
+    const struct work *w = rank->arg;
+    void *memory;
+    ncclWindow_t window;
+    size_t bytes = (size_t)TOGETHER * 2 * ROOM_MOST;
+    JOB_TRY(ncclMemAlloc(&memory, bytes));
+    JOB_TRY(ncclCommWindowRegister(rank->comm, memory, bytes, &window, NCCL_WIN_DEFAULT));
+    if (!(w->mixed && rank->rank % 3 == 1)) memory_registered = memory;
+    body(rank);
+    if (rank->why[0]) return;
+    JOB_TRY(ncclCommWindowDeregister(rank->comm, window));
+    struct call c = {.what = &operations[0], .count = 100000, .type = ncclFloat32};
+    some_calls(rank, &c, 1, false);
+    memory_registered = NULL;
+    JOB_TRY(ncclMemFree(memory));
+}
+
 /* Ranks dealt to hosts in turn: neighbours on a ring are not neighbours in number. */
 static void body_on_hosts_in_turn(struct job_rank *rank)
 {
@@ -186,7 +208,7 @@ struct placement {
     int share;                      /* of a normal run: how many calls are drawn */
     bool dealt;
     int gpus;                       /* devices; 0: host memory */
-    bool mixed;
+    bool mixed, registered;
     const char *env[4];
 };
 
@@ -223,6 +245,16 @@ static const struct placement placements[] = {
     {.name = "sixteen channels, deterministic", .ranks_per_process = 1, .n_hosts = 2, .share = 4,
      .env = {"NCCL_MIN_NCHANNELS=16", "RAILCCL_DETERMINISTIC=1"}},
     {.name = "no shared memory", .ranks_per_process = 2, .share = 2, .env = {"NCCL_SHM_DISABLE=1"}},
+    {.name = "registered memory", .ranks_per_process = 1, .share = 4, .registered = true},
+    {.name = "registered memory, some not", .ranks_per_process = 1, .share = 4, .registered = true, .mixed = true},
+    {.name = "registered memory, small windows, some not", .ranks_per_process = 1, .share = 3, .registered = true, .mixed = true,
+     .env = {"RAILCCL_WINDOW_BYTES=1024"}},
+    {.name = "registered memory, one-shot forced", .ranks_per_process = 1, .share = 2, .registered = true, .env = {"RAILCCL_ALGO=oneshot"}},
+    {.name = "registered memory, two-shot forced", .ranks_per_process = 1, .share = 2, .registered = true, .env = {"RAILCCL_ALGO=twoshot"}},
+    {.name = "registered memory, rails forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .registered = true,
+     .env = {"RAILCCL_ALGO=rails"}},
+    {.name = "registered memory that cannot be mapped", .ranks_per_process = 1, .share = 2, .registered = true,
+     .env = {"RAILCCL_WINDOW_WAY=link"}},
     {.name = "GPUs, a process each", .ranks_per_process = 1, .share = 3, .gpus = 16},
     {.name = "GPUs of processes of four threads", .ranks_per_process = 4, .share = 3, .gpus = 16},
     {.name = "GPUs shared by ranks of processes", .ranks_per_process = 1, .share = 2, .gpus = 2},
@@ -264,7 +296,8 @@ static void placed(void **state)
         w.mixed = p->mixed;
         struct job job = {.n_ranks = n, .ranks_per_process = p->ranks_per_process, .n_hosts = p->n_hosts, .bare = p->dealt || p->gpus,
                           .env = p->gpus ? gpu_environment(p->gpus, p->env) : p->env, .limit_s = all ? 1500 : 120};
-        job_must(&job, p->dealt ? body_on_hosts_in_turn : p->gpus ? body_on_gpus : body, &w);
+        job_must(&job, p->dealt ? body_on_hosts_in_turn : p->gpus ? body_on_gpus
+                                                       : p->registered ? body_in_registered_memory : body, &w);
     }
 }
 
@@ -286,7 +319,7 @@ static void flipped_bytes(struct job_rank *rank)
         for (int type = 0; type < RAIL_TYPES && !rank->why[0]; type++) {
             struct call c = {.what = &operations[k], .type = type, .count = 5000 + (size_t)type, .iteration = (unsigned)type};
             c.in_place = c.what->in_place == ALWAYS;
-            struct buffers b = buffers_make(&c, rank->n_ranks, rank->rank);
+            struct buffers b = buffers_make(&c, rank->n_ranks, rank->rank, NULL);
             JOB_TRY(call_make(&c, rank, &b, ncclSum));
             size_t out = b.n_out * element_bytes(&c), in = b.n_in * element_bytes(&c), some = hash_of(&c, 1, 1) % 5000;
             char why[256];

@@ -310,6 +310,23 @@ static void a_channel_without_windows_is_refused(void **state)
     shape_clear(&shape);
 }
 
+/* What a peer that was killed in the middle of a move leaves behind. */
+static void withdrawing_waits_only_so_long_for_a_peer_of_another_process(void **state)
+{
+    (void)state;
+    struct host_shares shares = {.n = 1};
+    struct host_node node = {.shares = &shares};
+    struct shm_request request = {.geometry = {2, 4, 1024, 1024, 1, 0, 0}, .leader = true, .first_of_process = true,
+                                  .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
+    assert_int_equal(shm_segment_open(&request, &node.segment), RAIL_OK);
+    atomic_store(&node.segment.controls[1].touching, 1);
+    uint64_t began_ns = rail_now_ns();
+    host_withdraw(&node);
+    assert_in_range(rail_now_ns() - began_ns, 20 * RAIL_NS_PER_MS, 2 * RAIL_NS_PER_S);
+    assert_int_equal(atomic_load(&node.segment.header->withdrawn), 1);
+    shm_segment_close(&node.segment);
+}
+
 static void the_express_path_gives_what_the_plans_give(void **state)
 {
     (void)state;
@@ -349,6 +366,7 @@ int main(void)
         cmocka_unit_test(several_channels_share_the_data),
         cmocka_unit_test(channels_with_windows_run_side_by_side),
         cmocka_unit_test(a_channel_without_windows_is_refused),
+        cmocka_unit_test(withdrawing_waits_only_so_long_for_a_peer_of_another_process),
         cmocka_unit_test(the_express_path_gives_what_the_plans_give),
         cmocka_unit_test(thousands_of_rounds_reuse_windows_and_slots),
     };

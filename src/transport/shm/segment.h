@@ -48,11 +48,16 @@ struct shm_counter {
 
 /* What the owner tells its peers about its buffers in one window round; written before STAGED is signalled. */
 struct shm_exposure {
-    _Alignas(SHM_LINE) uint64_t input; /* addresses, when direct */
+    _Alignas(SHM_LINE) uint64_t input; /* addresses, or offsets in the windows named below */
     uint64_t output;
     uint64_t signature;                        /* of the call */
-    uint32_t direct;                           /* peers of the same process may use the addresses */
+    uint32_t direct;                           /* enum shm_exposed */
+    uint32_t input_window, output_window;      /* registered ones (core/window.h), by number */
 };
+
+/* How peers get at a rank's buffers: not at all, it copies what they need into its window of the segment; by address, for they
+ * are in its process; in memory that it registered and that all of the node have mapped. */
+enum shm_exposed { SHM_STAGED, SHM_BY_ADDRESS, SHM_BY_WINDOW };
 
 /* What a rank tells its peers about the rounds of one channel's windows. */
 struct shm_rounds {
