@@ -2,7 +2,9 @@
  * count x in place, and one of placements (threads, processes, hosts even, mixed and shuffled, algorithms forced, windows
  * and slots made small), for 1 to 16 ranks.
  *
- * A normal run draws from the table by a printed seed (RAILCCL_TEST_SEED repeats it); RAILCCL_TEST_LONG=1 runs all of it.
+ * A normal run draws from the table by a printed seed (RAILCCL_TEST_SEED repeats it). RAILCCL_TEST_LONG=1 runs all of it on
+ * threads, processes, both, and hosts of them, and draws ten times as much for placements that force something; with
+ * RAILCCL_TEST_LONG=2 these run all of it, too (some hours).
  * An argument names placements ("*hosts*"), and TEST_RANKS_MOST leaves out jobs of more ranks: for machines that are slow.
  * What inputs are, and what is checked, says outcome.h. That the check can fail is shown first. */
 #include <setjmp.h>
@@ -206,6 +208,7 @@ struct placement {
     const char *name;
     int ranks_per_process, n_hosts; /* as in struct job */
     int share;                      /* of a normal run: how many calls are drawn */
+    bool whole;                     /* a long run makes every call of the table */
     bool dealt;
     int gpus;                       /* devices; 0: host memory */
     bool mixed, registered;
@@ -213,12 +216,12 @@ struct placement {
 };
 
 static const struct placement placements[] = {
-    {.name = "processes", .ranks_per_process = 1, .share = 8},
-    {.name = "processes of three threads", .ranks_per_process = 3, .share = 8},
-    {.name = "every rank a host", .ranks_per_process = 1, .n_hosts = 16, .share = 4},
-    {.name = "two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 4},
-    {.name = "three hosts of processes of two threads", .ranks_per_process = 2, .n_hosts = 3, .share = 4},
-    {.name = "ranks dealt to three hosts", .ranks_per_process = 1, .dealt = true, .share = 4},
+    {.name = "processes", .ranks_per_process = 1, .share = 8, .whole = true},
+    {.name = "processes of three threads", .ranks_per_process = 3, .share = 8, .whole = true},
+    {.name = "every rank a host", .ranks_per_process = 1, .n_hosts = 16, .share = 4, .whole = true},
+    {.name = "two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 4, .whole = true},
+    {.name = "three hosts of processes of two threads", .ranks_per_process = 2, .n_hosts = 3, .share = 4, .whole = true},
+    {.name = "ranks dealt to three hosts", .ranks_per_process = 1, .dealt = true, .share = 4, .whole = true},
     {.name = "small windows and slots", .ranks_per_process = 1, .share = 4,
      .env = {"RAILCCL_WINDOW_BYTES=1024", "RAILCCL_SHM_SLOT_BYTES=256"}},
     {.name = "small slots between hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .env = {"RAILCCL_NET_SLOT_BYTES=512"}},
@@ -268,7 +271,7 @@ static const struct placement placements[] = {
     {.name = "GPUs, deterministic, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .env = {"RAILCCL_DETERMINISTIC=1"}},
     {.name = "GPUs and host memory", .ranks_per_process = 1, .share = 3, .gpus = 8, .mixed = true},
     {.name = "GPUs and host memory, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .gpus = 8, .mixed = true},
-    {.name = "threads", .share = 8}, /* last: forked ranks must not inherit a process that has used the library */
+    {.name = "threads", .share = 8, .whole = true}, /* last: forked ranks must not inherit a process that has used the library */
 };
 enum { N_PLACEMENTS = sizeof placements / sizeof *placements };
 
@@ -285,17 +288,18 @@ static void placed(void **state)
 {
     static const int sizes[] = {1, 2, 3, 4, 5, 7, 8, 16};
     const struct placement *p = *state;
-    bool all = getenv("RAILCCL_TEST_LONG") != NULL;
+    int length = getenv("RAILCCL_TEST_LONG") ? atoi(getenv("RAILCCL_TEST_LONG")) : 0;
+    bool all = length > 1 || (length == 1 && p->whole);
     int most = getenv("TEST_RANKS_MOST") ? atoi(getenv("TEST_RANKS_MOST")) : 16;
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
-        int n = sizes[i], calls = N_OPERATIONS * p->share * 10 / (n + 8);
+        int n = sizes[i], calls = N_OPERATIONS * p->share * (length ? 100 : 10) / (n + 8);
         if ((n == 1 && p->env[0]) || n > most) continue;
         struct work w = {.seed = test_seed() + (unsigned)(p - placements) * 131 + (unsigned)i, .calls = all ? 0 : calls};
         w.grouped = w.seed % 3 == 0;
         w.gpus = p->gpus;
         w.mixed = p->mixed;
         struct job job = {.n_ranks = n, .ranks_per_process = p->ranks_per_process, .n_hosts = p->n_hosts, .bare = p->dealt || p->gpus,
-                          .env = p->gpus ? gpu_environment(p->gpus, p->env) : p->env, .limit_s = all ? 1500 : 120};
+                          .env = p->gpus ? gpu_environment(p->gpus, p->env) : p->env, .limit_s = length ? 1500 : 120};
         job_must(&job, p->dealt ? body_on_hosts_in_turn : p->gpus ? body_on_gpus
                                                        : p->registered ? body_in_registered_memory : body, &w);
     }
