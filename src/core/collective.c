@@ -312,15 +312,28 @@ static enum rail_result drive(struct comm *comm, struct host_op *op)
     return result;
 }
 
+/* What every rank gives fits into the lines beside its flag. */
+static bool is_express(const struct comm *comm, const struct collective *a)
+{
+    if (!comm->express || !a->count || a->count > SHM_EXPRESS_BYTES) return false;
+    size_t block = a->count * rail_type_bytes((enum rail_type)a->type);
+    return block * (collective_kind(a->kind).input_blocks ? comm->n_ranks : 1) <= SHM_EXPRESS_BYTES;
+}
+
 static enum rail_result run_express(struct comm *comm, const struct collective *a)
 {
     struct rail_combine how;
     RAIL_TRY(fault_result(&comm->fault));
-    RAIL_TRY(redop_resolve(&comm->redops, a->call, a->op, a->type, comm->n_ranks, &how));
+    RAIL_TRY(collective_resolve(comm, a, &how));
     uint64_t signature = collective_signature(a);
     calls_begin(&comm->node, signature);
-    enum rail_result result = express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input,
-                                                a->output, a->count, signature, comm->table.deterministic);
+    enum rail_result result =
+        a->kind == PLAN_ALLREDUCE
+            ? express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input, a->output, a->count, signature,
+                                comm->table.deterministic)
+            : express_collective(&comm->node, &comm->policy, &comm->fault.stop,
+                                 &(struct express_call){collective_kind(a->kind), how, a->input, a->output, a->count,
+                                                        (uint32_t)a->root, signature, comm->table.deterministic});
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }
 
@@ -336,7 +349,7 @@ enum rail_result collective_run(struct comm *comm, const struct collective *a)
     enum rail_result result;
     RAIL_TRY(comm_alone(comm, a->call));
     comm_enter(comm);
-    if (comm->express && a->kind == PLAN_ALLREDUCE && a->count && a->count * rail_type_bytes((enum rail_type)a->type) <= SHM_EXPRESS_BYTES) {
+    if (is_express(comm, a)) {
         result = run_express(comm, a);
     } else {
         struct host_op op;

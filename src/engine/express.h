@@ -1,8 +1,8 @@
-/* express.h - the small one-shot AllReduce, written out by hand.
+/* express.h - small collectives as one-shot, written out by hand.
  *
- * Every rank stores its data beside its flag in one cache line (more than 48 bytes go on in the lines behind it), polls the
- * lines of its peers, and combines them in rank order, from left to right or as a balanced tree: one hop, no plan, no window,
- * no second message. Equal by value to the one-shot plan (a test compares them). Lines alternate between two: a rank cannot
+ * Every rank stores its data beside its flag in one cache line (more than 48 bytes go on in the lines behind it; a rank that
+ * has nothing to give stores the flag), polls the lines of its peers, and takes what it is to get: combined in rank order, from
+ * left to right or as a balanced tree, or copied. One hop, no plan, no window, no second message. Equal by value to the one-shot plan (a test compares them). Lines alternate between two: a rank cannot
  * be two messages ahead, because it needs everybody's line of the message before, and whoever stored that line has read the
  * one before it.
  * Why up to 1 KiB: to there a plan's way costs more than the lines do (2 ranks: 64 B 0.24 us, 0.12 here, 1 KiB 0.27, 0.19). */
@@ -11,6 +11,7 @@
 
 #include "engine/host.h"
 #include "engine/wait.h"
+#include "plan/collective.h"
 
 /* Flat up to here: each rank reads n - 1 lines, so the work grows with n; a tree wins above. */
 enum { EXPRESS_MAX_PEERS = 8 };
@@ -24,5 +25,19 @@ static inline bool express_fits(const struct host_node *node, uint32_t n_ranks, 
 enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
                                    const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
                                    void *output, size_t count, uint64_t signature, bool balanced);
+
+/* The other collectives: what they give must fit into the lines. AllReduce is one of them, but the commonest. */
+struct express_call {
+    struct collective_kind kind;
+    struct rail_combine how;
+    const void *input; /* not looked at where this rank gives nothing, nor output where it gets nothing */
+    void *output;
+    size_t count;      /* elements of a block */
+    uint32_t root;     /* where there is one */
+    uint64_t signature;
+    bool balanced;
+};
+enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
+                                    const struct express_call *call);
 
 #endif
