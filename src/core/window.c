@@ -55,6 +55,11 @@ static void leave_devices(struct window *w)
     }
 }
 
+static bool same_process(const struct comm *comm, uint32_t rank)
+{
+    return memcmp(comm->members[rank].process, comm->members[comm->rank].process, NET_PROCESS_ID_BYTES) == 0;
+}
+
 /* ---- what the engine may use ---- */
 
 static enum rail_result share_add(struct comm *comm, struct window *w)
@@ -68,8 +73,12 @@ static enum rail_result share_add(struct comm *comm, struct window *w)
         free(at);
         return rail_fail(RAIL_E_SYSTEM, "ncclCommWindowRegister: out of memory");
     }
-    for (uint32_t r = 0; r < comm->n_ranks; r++)
-        if (comm->shape.node_of[r] == node) at[comm->shape.peer_of[r]] = r == comm->rank ? w->own : w->parts[r].at;
+    for (uint32_t r = 0; r < comm->n_ranks; r++) {
+        uint32_t peer = comm->shape.peer_of[r];
+        if (comm->shape.node_of[r] != node) continue;
+        at[peer] = r == comm->rank ? w->own : w->parts[r].at;
+        if (same_process(comm, r)) shares->near |= 1ull << peer % 64;
+    }
     shares->of[shares->n++] = (struct host_shared){w->number, at};
     w->shared = true;
     return RAIL_OK;
@@ -194,11 +203,6 @@ static enum rail_result compare(const struct comm *comm, const struct offer *off
     return RAIL_OK;
 }
 
-static bool same_process(const struct comm *comm, uint32_t rank)
-{
-    return memcmp(comm->members[rank].process, comm->members[comm->rank].process, NET_PROCESS_ID_BYTES) == 0;
-}
-
 static enum window_way best_way(void)
 {
     const char *best = rail_param_str(RAIL_PARAM_WINDOW_WAY);
@@ -281,7 +285,7 @@ static enum rail_result agree_on_ways(struct comm *comm, struct window *w, bool 
     }
     free(said);
     RAIL_TRY(result);
-    if (shared) RAIL_TRY(share_add(comm, w));
+    if (shared && !comm->direct) RAIL_TRY(share_add(comm, w));
     return any && !comm->addresses ? comm_connect(comm, rail_deadline_never()) : RAIL_OK;
 }
 

@@ -260,12 +260,12 @@ static void touch_end(const struct host_node *node)
 
 void host_withdraw(const struct host_node *node)
 {
-    bool abroad = node->shares && node->shares->n > 0; /* peers of other processes may be at my buffers, and may die there */
+    bool shared = node->shares && node->shares->n > 0; /* peers of other processes may be at my buffers, and may die there */
     atomic_store_explicit(&node->segment.header->withdrawn, 1, memory_order_seq_cst);
     struct rail_deadline patience = rail_deadline_in_ns(PIECE_NS);
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++)
         while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) {
-            if (abroad && rail_deadline_passed(patience)) return;
+            if (shared && !(node->shares->near >> p % 64 & 1) && rail_deadline_passed(patience)) break;
             sched_yield();
         }
 }

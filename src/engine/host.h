@@ -29,7 +29,11 @@ struct host_shared {
     uint32_t number;
     unsigned char **at;
 };
-struct host_shares { struct host_shared *of; uint32_t n; };
+struct host_shares {
+    struct host_shared *of;
+    uint32_t n;
+    uint64_t near; /* peers of my process, a bit each: what they hold of mine goes when I free it */
+};
 
 /* This rank's place among the ranks of its node. */
 struct host_node {
@@ -87,8 +91,8 @@ enum rail_result host_op_start(struct host_op *op, struct host_node *node, const
                                struct instance *const *instances);
 
 /* After a failure, before this rank's caller has its buffers back: peers that are at them are waited for, microseconds mostly,
- * and no rank of the node begins to any more. A peer in another process may have died there, and is not waited for longer than a
- * move of one piece can take. The communicator is done for. */
+ * and no rank of the node begins to any more. A peer of another process may have died there, and is not waited for longer than a
+ * move of one piece takes; what it still writes goes to pages that it has mapped itself. The communicator is done for. */
 void host_withdraw(const struct host_node *node);
 
 /* Runs whatever can run. RAIL_OK: done, the outputs are final. RAIL_NOT_YET: blocked on a peer. Else the error. */

@@ -249,6 +249,7 @@ static const struct placement placements[] = {
      .env = {"NCCL_MIN_NCHANNELS=16", "RAILCCL_DETERMINISTIC=1"}},
     {.name = "no shared memory", .ranks_per_process = 2, .share = 2, .env = {"NCCL_SHM_DISABLE=1"}},
     {.name = "registered memory", .ranks_per_process = 1, .share = 4, .registered = true},
+    {.name = "registered memory, processes of two threads", .ranks_per_process = 2, .share = 3, .registered = true},
     {.name = "registered memory, some not", .ranks_per_process = 1, .share = 4, .registered = true, .mixed = true},
     {.name = "registered memory, small windows, some not", .ranks_per_process = 1, .share = 3, .registered = true, .mixed = true,
      .env = {"RAILCCL_WINDOW_BYTES=1024"}},

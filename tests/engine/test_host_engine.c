@@ -314,7 +314,7 @@ static void a_channel_without_windows_is_refused(void **state)
 static void withdrawing_waits_only_so_long_for_a_peer_of_another_process(void **state)
 {
     (void)state;
-    struct host_shares shares = {.n = 1};
+    struct host_shares shares = {.n = 1}; /* and nobody near */
     struct host_node node = {.shares = &shares};
     struct shm_request request = {.geometry = {2, 4, 1024, 1024, 1, 0, 0}, .leader = true, .first_of_process = true,
                                   .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
