@@ -212,7 +212,8 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
                                       .n_pieces = plan->n_pieces / collective_blocks(a->kind, comm->n_ranks)};
     call->blocks = (struct plan_blocks){comm->shape.order, kind.input_blocks, kind.output_blocks};
     /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
-    if (!how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE))) call->direct = exposed(comm, a, &e, call);
+    if (!how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)))
+        call->direct = exposed(comm, a, &e, call);
     call->streams = streams(comm, &e);
     return RAIL_OK;
 }

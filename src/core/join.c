@@ -409,9 +409,10 @@ static void say_ways(const struct comm *comm, bool gpus)
                  (unsigned long long)(g->window_bytes >> 10));
     else
         snprintf(data, sizeof data, "data goes through slots of %llu KiB", (unsigned long long)(g->slot_bytes >> 10));
-    if (comm->express) snprintf(small, sizeof small, "AllReduce to %d bytes through lines beside their flags; ", SHM_EXPRESS_BYTES);
-    RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s; waits %s (%d core%s)", comm->rank, g->n_peers, small,
-              data, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
+    if (comm->express)
+        snprintf(small, sizeof small, "to %d bytes in lines beside their flags; larger ", SHM_EXPRESS_BYTES);
+    RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s; waits %s (%d core%s)", comm->rank,
+              g->n_peers, small, data, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
               comm->members[comm->rank].cores == 1 ? "" : "s");
 }
 

@@ -59,8 +59,9 @@ static bool combine_two_floats(const struct rail_combine *how, const void *const
 }
 
 /* Everybody's data of this round, from `offset` on. */
-static inline enum rail_result meet(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop, uint64_t round,
-                                    uint64_t signature, size_t offset, const void *src[EXPRESS_MAX_PEERS])
+static inline enum rail_result meet(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
+                                    uint64_t round, uint64_t signature, size_t offset,
+                                    const void *src[EXPRESS_MAX_PEERS])
 {
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++) {
         const struct shm_express *line = &node->segment.controls[p].express[round % SHM_DEPTH];
@@ -83,8 +84,10 @@ enum rail_result express_collective(struct host_node *node, struct wait_policy *
     bool root = rank == call->root, gives = !call->kind.root_gives || root, gets = !call->kind.root_gets || root;
     const void *src[EXPRESS_MAX_PEERS];
     void *const dst[1] = {call->output};
-    post(node, round, &call->how, call->input, gives ? call->count * (call->kind.input_blocks ? n : 1) : 0, call->signature);
-    RAIL_TRY(meet(node, policy, stop, round, call->signature, call->kind.input_blocks ? rank * block : 0, src));
+    size_t given = gives ? call->count * (call->kind.input_blocks ? n : 1) : 0;
+    size_t mine = call->kind.input_blocks ? rank * block : 0;
+    post(node, round, &call->how, call->input, given, call->signature);
+    RAIL_TRY(meet(node, policy, stop, round, call->signature, mine, src));
     if (!gets) return RAIL_OK;
     if (call->kind.reduces) {
         (call->balanced ? rail_combine_balanced : rail_combine)(&call->how, dst, 1, src, (int)n, 0, true, call->count);

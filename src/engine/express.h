@@ -1,10 +1,10 @@
 /* express.h - small collectives as one-shot, written out by hand.
  *
- * Every rank stores its data beside its flag in one cache line (more than 48 bytes go on in the lines behind it; a rank that
- * has nothing to give stores the flag), polls the lines of its peers, and takes what it is to get: combined in rank order, from
- * left to right or as a balanced tree, or copied. One hop, no plan, no window, no second message. Equal by value to the one-shot plan (a test compares them). Lines alternate between two: a rank cannot
- * be two messages ahead, because it needs everybody's line of the message before, and whoever stored that line has read the
- * one before it.
+ * Every rank stores its data beside its flag in one cache line (more than 48 bytes go on in the lines behind it; a rank
+ * that has nothing to give stores the flag), polls the lines of its peers, and takes what it is to get: combined in rank
+ * order, from left to right or as a balanced tree, or copied. One hop, no plan, no window, no second message. Equal by
+ * value to the one-shot plan (a test compares them). Lines alternate between two: a rank cannot be two messages ahead,
+ * because it needs everybody's line of the message before, and whoever stored that line has read the one before it.
  * Why up to 1 KiB: to there a plan's way costs more than the lines do (2 ranks: 64 B 0.24 us, 0.12 here, 1 KiB 0.27, 0.19). */
 #ifndef RAIL_ENGINE_EXPRESS_H
 #define RAIL_ENGINE_EXPRESS_H

@@ -24,7 +24,8 @@ struct instance {
     struct { uint64_t plan, links; } on_gpu; /* addresses of their copies there (gpu_life.c); 0: none yet */
 };
 
-/* Memory of every peer of the node that was registered under one number and is mapped here: at[peer]; NULL: that peer has none. */
+/* Memory of every peer of the node that was registered under one number and is mapped here: at[peer]; NULL: that peer
+ * has none. */
 struct host_shared {
     uint32_t number;
     unsigned char **at;
