@@ -218,6 +218,20 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
     return RAIL_OK;
 }
 
+/* What every rank gives fits into the lines beside its flag. */
+static bool is_express(const struct comm *comm, const struct collective *a)
+{
+    if (!comm->express || !a->count || a->count > SHM_EXPRESS_BYTES) return false;
+    size_t block = a->count * rail_type_bytes((enum rail_type)a->type);
+    return block * (collective_kind(a->kind).input_blocks ? comm->n_ranks : 1) <= SHM_EXPRESS_BYTES;
+}
+
+static struct express_call express_of(const struct comm *comm, const struct collective *a, const struct rail_combine *how)
+{
+    return (struct express_call){collective_kind(a->kind), *how, a->input, a->output, a->count, (uint32_t)a->root,
+                                 collective_signature(a), comm->table.deterministic};
+}
+
 static enum rail_result start(struct comm *comm, const struct collective *a, const struct rail_combine *how,
                               struct host_op *op)
 {
@@ -241,6 +255,11 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
     if (a->count == 0) return RAIL_OK;
     RAIL_TRY(collective_resolve(comm, a, &how));
     if (comm->n_ranks == 1) return alone(a, &how);
+    if (is_express(comm, a)) { /* whether a rank makes a call in a group or not, it goes the same way */
+        struct express_call call = express_of(comm, a, &how);
+        express_begin(&comm->node, &call, &comm->express_op);
+        return collective_progress(comm, op);
+    }
     enum rail_result result = start(comm, a, &how, op);
     if (result != RAIL_OK) return comm_failed(comm, result);
     return collective_progress(comm, op);
@@ -249,12 +268,15 @@ enum rail_result collective_start(struct comm *comm, const struct collective *a,
 void collective_abandon(struct comm *comm)
 {
     alltoall_drop(&comm->alltoall);
+    comm->express_op.running = false;
     if (comm->direct || comm->windows.shares.n) host_withdraw(&comm->node);
 }
 
 enum rail_result collective_progress(struct comm *comm, struct host_op *op)
 {
-    enum rail_result result = comm->alltoall.running ? alltoall_progress(&comm->alltoall) : host_op_progress(op);
+    enum rail_result result = comm->express_op.running ? express_progress(&comm->node, &comm->express_op)
+                              : comm->alltoall.running ? alltoall_progress(&comm->alltoall)
+                                                       : host_op_progress(op);
     bool stopped = result == RAIL_NOT_YET && atomic_load_explicit(&comm->fault.stop, memory_order_relaxed);
     if (__builtin_expect(result == RAIL_OK || (result == RAIL_NOT_YET && !stopped), 1)) return result;
     result = stopped ? fault_result(&comm->fault) : comm_failed(comm, result);
@@ -266,7 +288,9 @@ static void look(struct comm *comm, const struct host_op *op)
 {
     struct waits waits;
     if (!watch_due(comm)) return;
-    if (comm->alltoall.running)
+    if (comm->express_op.running)
+        waits_of_express(&comm->node, &waits);
+    else if (comm->alltoall.running)
         waits_of_messages(&comm->alltoall.messages, &waits);
     else if (op)
         waits_of_host_op(op, &waits);
@@ -313,28 +337,18 @@ static enum rail_result drive(struct comm *comm, struct host_op *op)
     return result;
 }
 
-/* What every rank gives fits into the lines beside its flag. */
-static bool is_express(const struct comm *comm, const struct collective *a)
-{
-    if (!comm->express || !a->count || a->count > SHM_EXPRESS_BYTES) return false;
-    size_t block = a->count * rail_type_bytes((enum rail_type)a->type);
-    return block * (collective_kind(a->kind).input_blocks ? comm->n_ranks : 1) <= SHM_EXPRESS_BYTES;
-}
-
 static enum rail_result run_express(struct comm *comm, const struct collective *a)
 {
     struct rail_combine how;
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(collective_resolve(comm, a, &how));
-    uint64_t signature = collective_signature(a);
-    calls_begin(&comm->node, signature);
+    struct express_call call = express_of(comm, a, &how);
+    calls_begin(&comm->node, call.signature);
     enum rail_result result =
         a->kind == PLAN_ALLREDUCE
-            ? express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input, a->output, a->count, signature,
-                                comm->table.deterministic)
-            : express_collective(&comm->node, &comm->policy, &comm->fault.stop,
-                                 &(struct express_call){collective_kind(a->kind), how, a->input, a->output, a->count,
-                                                        (uint32_t)a->root, signature, comm->table.deterministic});
+            ? express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input, a->output, a->count,
+                                call.signature, call.balanced)
+            : express_collective(&comm->node, &comm->policy, &comm->fault.stop, &call);
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }
 

@@ -92,6 +92,7 @@ struct comm {
     bool unrung;         /* a GPU takes part in the node: it rings no doorbells */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     bool express;        /* the smallest messages take the express path */
+    struct express_op express_op; /* the one that runs in steps (of a group) */
     bool finalized;
     bool stopped;        /* by comm_stop, which only this rank knows of */
     _Atomic bool revoked; /* by comm_revoke of this rank */

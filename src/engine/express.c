@@ -58,19 +58,64 @@ static bool combine_two_floats(const struct rail_combine *how, const void *const
     return true;
 }
 
-/* Everybody's data of this round, from `offset` on. */
+/* A peer's line of this round is there: whether it is of the same call. */
+static inline enum rail_result compare(struct host_node *node, uint32_t peer, const struct shm_express *line, uint64_t signature)
+{
+    if (__builtin_expect(line->signature == signature, 1)) return RAIL_OK;
+    return calls_differ(node, node->ranks[peer], line->signature, signature);
+}
+
+/* What this rank is to get, from everybody's lines. */
+static void get(const struct host_node *node, const struct express_call *call, uint64_t round)
+{
+    uint32_t n = node->segment.geometry.n_peers, rank = node->ranks[node->self];
+    size_t block = call->count * rail_type_bytes(call->how.type), mine = call->kind.input_blocks ? rank * block : 0;
+    const void *src[EXPRESS_MAX_PEERS];
+    void *const dst[1] = {call->output};
+    if (call->kind.root_gets && rank != call->root) return;
+    for (uint32_t p = 0; p < n; p++) src[p] = node->segment.controls[p].express[round % SHM_DEPTH].data + mine;
+    if (call->kind.reduces) {
+        (call->balanced ? rail_combine_balanced : rail_combine)(&call->how, dst, 1, src, (int)n, 0, true, call->count);
+        return;
+    }
+    for (uint32_t p = 0; p < n; p++) {
+        size_t at = call->kind.output_blocks ? node->ranks[p] * block : 0;
+        if (call->kind.root_gives && node->ranks[p] != call->root) continue;
+        memcpy((unsigned char *)call->output + at, src[p], block);
+    }
+}
+
+void express_begin(struct host_node *node, const struct express_call *call, struct express_op *op)
+{
+    uint32_t n = node->segment.geometry.n_peers;
+    bool gives = !call->kind.root_gives || node->ranks[node->self] == call->root;
+    size_t given = gives ? call->count * (call->kind.input_blocks ? n : 1) : 0;
+    *op = (struct express_op){.call = *call, .round = node->express_round++, .running = true};
+    post(node, op->round, &call->how, call->input, given, call->signature);
+}
+
+enum rail_result express_progress(struct host_node *node, struct express_op *op)
+{
+    for (; op->seen < node->segment.geometry.n_peers; op->seen++) {
+        const struct shm_express *line = &node->segment.controls[op->seen].express[op->round % SHM_DEPTH];
+        if (op->seen == node->self) continue;
+        if (atomic_load_explicit(&line->sequence, memory_order_acquire) < op->round + 1) return RAIL_NOT_YET;
+        RAIL_TRY(compare(node, op->seen, line, op->call.signature));
+    }
+    op->running = false;
+    get(node, &op->call, op->round);
+    return RAIL_OK;
+}
+
+/* Until everybody's line of the round is there. */
 static inline enum rail_result meet(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
-                                    uint64_t round, uint64_t signature, size_t offset,
-                                    const void *src[EXPRESS_MAX_PEERS])
+                                    uint64_t round, uint64_t signature)
 {
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++) {
         const struct shm_express *line = &node->segment.controls[p].express[round % SHM_DEPTH];
-        if (p != node->self) {
-            RAIL_TRY(await(node, policy, stop, line, round + 1));
-            if (__builtin_expect(line->signature != signature, 0))
-                return calls_differ(node, node->ranks[p], line->signature, signature);
-        }
-        src[p] = line->data + offset;
+        if (p == node->self) continue;
+        RAIL_TRY(await(node, policy, stop, line, round + 1));
+        RAIL_TRY(compare(node, p, line, signature));
     }
     return RAIL_OK;
 }
@@ -78,25 +123,10 @@ static inline enum rail_result meet(struct host_node *node, struct wait_policy *
 enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
                                     const struct express_call *call)
 {
-    uint64_t round = node->express_round++;
-    uint32_t n = node->segment.geometry.n_peers, rank = node->ranks[node->self];
-    size_t block = call->count * rail_type_bytes(call->how.type);
-    bool root = rank == call->root, gives = !call->kind.root_gives || root, gets = !call->kind.root_gets || root;
-    const void *src[EXPRESS_MAX_PEERS];
-    void *const dst[1] = {call->output};
-    size_t given = gives ? call->count * (call->kind.input_blocks ? n : 1) : 0;
-    size_t mine = call->kind.input_blocks ? rank * block : 0;
-    post(node, round, &call->how, call->input, given, call->signature);
-    RAIL_TRY(meet(node, policy, stop, round, call->signature, mine, src));
-    if (!gets) return RAIL_OK;
-    if (call->kind.reduces) {
-        (call->balanced ? rail_combine_balanced : rail_combine)(&call->how, dst, 1, src, (int)n, 0, true, call->count);
-        return RAIL_OK;
-    }
-    for (uint32_t p = 0; p < n; p++) {
-        size_t at = call->kind.output_blocks ? node->ranks[p] * block : 0;
-        if (!call->kind.root_gives || node->ranks[p] == call->root) memcpy((unsigned char *)call->output + at, src[p], block);
-    }
+    struct express_op op;
+    express_begin(node, call, &op);
+    RAIL_TRY(meet(node, policy, stop, op.round, call->signature));
+    get(node, call, op.round);
     return RAIL_OK;
 }
 
@@ -108,7 +138,8 @@ enum rail_result express_allreduce(struct host_node *node, struct wait_policy *p
     const void *src[EXPRESS_MAX_PEERS];
     int n = (int)node->segment.geometry.n_peers;
     post(node, round, how, input, count, signature);
-    RAIL_TRY(meet(node, policy, stop, round, signature, 0, src));
+    RAIL_TRY(meet(node, policy, stop, round, signature));
+    for (int p = 0; p < n; p++) src[p] = node->segment.controls[p].express[round % SHM_DEPTH].data;
     if (combine_two_floats(how, src, n, output, count)) return RAIL_OK;
     void *const dst[1] = {output};
     (balanced ? rail_combine_balanced : rail_combine)(how, dst, 1, src, n, 0, true, count);

@@ -26,7 +26,7 @@ enum rail_result express_allreduce(struct host_node *node, struct wait_policy *p
                                    const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
                                    void *output, size_t count, uint64_t signature, bool balanced);
 
-/* The other collectives: what they give must fit into the lines. AllReduce is one of them, but the commonest. */
+/* Any collective whose input fits into the lines, in steps, for a caller that drives several at once. */
 struct express_call {
     struct collective_kind kind;
     struct rail_combine how;
@@ -37,6 +37,17 @@ struct express_call {
     uint64_t signature;
     bool balanced;
 };
+struct express_op {
+    struct express_call call;
+    uint64_t round;
+    uint32_t seen; /* peers whose lines are there */
+    bool running;
+};
+/* One at a time of a node. Says that I am here; then progress says RAIL_NOT_YET until everybody is, never blocking. */
+void express_begin(struct host_node *node, const struct express_call *call, struct express_op *op);
+enum rail_result express_progress(struct host_node *node, struct express_op *op);
+
+/* The same to its end, as express_allreduce. */
 enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
                                     const struct express_call *call);
 

@@ -248,6 +248,50 @@ static void a_group_belongs_to_its_thread(void **state)
     everywhere(other_threads);
 }
 
+/* ---- grouped here, not there ---- */
+
+/* The same calls in the same order: every rank forms groups of its own, or none. Small ones and large. */
+static void grouped_differently(struct job_rank *rank)
+{
+    enum { COUNT = 5000, CALLS = 12 };
+    static const size_t counts[] = {1, 7, 100, COUNT};
+    int n = rank->n_ranks;
+    float *in = malloc(COUNT * sizeof *in), *out[CALLS];
+    for (int k = 0; k < COUNT; k++) in[k] = (float)(rank->rank + k);
+    for (int i = 0; i < CALLS; i++) out[i] = malloc((size_t)n * COUNT * sizeof *in);
+    for (int round = 0; round < 30; round++) {
+        bool grouped = (round + rank->rank) % 2 != 0;
+        if (grouped) JOB_TRY(ncclGroupStart());
+        for (int i = 0; i < CALLS; i++) {
+            size_t count = counts[i % 4];
+            if (grouped && i && i % (2 + rank->rank) == 0) {
+                JOB_TRY(ncclGroupEnd());
+                JOB_TRY(ncclGroupStart());
+            }
+            if (i % 3 == 0) JOB_TRY(ncclAllReduce(in, out[i], count, ncclFloat32, ncclSum, rank->comm, NULL));
+            if (i % 3 == 1) JOB_TRY(ncclAllGather(in, out[i], count, ncclFloat32, rank->comm, NULL));
+            if (i % 3 == 2) JOB_TRY(ncclBroadcast(in, out[i], count, ncclFloat32, round % n, rank->comm, NULL));
+        }
+        if (grouped) JOB_TRY(ncclGroupEnd());
+        for (int i = 0; i < CALLS; i++) {
+            size_t count = counts[i % 4], last = count - 1;
+            float sum = (float)(n * (n - 1) / 2 + n * (int)last), block = (float)(n - 1) + (float)last, root = (float)(round % n) + (float)last;
+            float got = out[i][i % 3 == 1 ? (size_t)n * count - 1 : last], want = i % 3 == 0 ? sum : i % 3 == 1 ? block : root;
+            JOB_EXPECT(got == want, "round %d call %d: %g instead of %g", round, i, (double)got, (double)want);
+        }
+    }
+    for (int i = 0; i < CALLS; i++) free(out[i]);
+    free(in);
+}
+
+static void what_one_rank_groups_another_may_call_singly(void **state)
+{
+    (void)state;
+    static const struct job jobs[] = {{.n_ranks = 2, .ranks_per_process = 1}, {.n_ranks = 4, .ranks_per_process = 1},
+                                      {.n_ranks = 4, .ranks_per_process = 1, .n_hosts = 2}, {.n_ranks = 3, .ranks_per_process = 3}};
+    for (size_t i = 0; i < 4; i++) job_must(&jobs[i], grouped_differently, NULL);
+}
+
 /* ---- destroyed meanwhile ---- */
 
 static void destroyed(struct job_rank *rank)
@@ -326,6 +370,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(several_communicators_progress_together_in_whatever_order),
         cmocka_unit_test(a_refused_call_refuses_its_group_and_nothing_else),
         cmocka_unit_test(a_group_belongs_to_its_thread),
+        cmocka_unit_test(what_one_rank_groups_another_may_call_singly),
         cmocka_unit_test(a_communicator_that_is_destroyed_inside_refuses_the_group),
         cmocka_unit_test(a_failure_under_way_ends_the_whole_group),
         cmocka_unit_test(on_threads),
