@@ -13,7 +13,7 @@ enum { RANKS = 4, COUNT = 1000 };
     do {                                                                                                               \
         ncclResult_t result_ = (call);                                                                                 \
         if (result_ != ncclSuccess) {                                                                                  \
-            fprintf(stderr, "%s:%d: " #call ": %s: %s\n", __FILE__, __LINE__, ncclGetErrorString(result_),             \
+            fprintf(stderr, "%s:%d: %s: %s: %s\n", __FILE__, __LINE__, #call, ncclGetErrorString(result_),             \
                     ncclGetLastError(NULL));                                                                           \
             exit(1);                                                                                                   \
         }                                                                                                              \
@@ -21,7 +21,7 @@ enum { RANKS = 4, COUNT = 1000 };
 #define MUST(condition)                                                                                                \
     do {                                                                                                               \
         if (!(condition)) {                                                                                            \
-            fprintf(stderr, "%s:%d: not so: " #condition "\n", __FILE__, __LINE__);                                    \
+            fprintf(stderr, "%s:%d: not so: %s\n", __FILE__, __LINE__, #condition);                                    \
             exit(1);                                                                                                   \
         }                                                                                                              \
     } while (0)
