@@ -46,10 +46,7 @@ static int print_unknown(void)
     for (char **e = environ; *e; e++) {
         size_t length = strcspn(*e, "=");
         if (strncmp(*e, "RAILCCL_", 8) && strncmp(*e, "NCCL_", 5)) continue;
-        int known = rail_param_is_elsewhere(*e, length);
-        for (int i = 0; i < RAIL_PARAM_COUNT; i++)
-            known |= strlen(table[i].name) == length && strncmp(table[i].name, *e, length) == 0;
-        if (known) continue;
+        if (rail_param_is_known(*e, length)) continue;
         printf("%.*s\n    is not known to this version and has NO EFFECT here\n", (int)length, *e);
         count++;
     }

@@ -350,21 +350,15 @@ void rail_params_report_set(void)
     }
 }
 
-static bool in_table(const char *name, size_t bytes)
+bool rail_param_is_known(const char *name, size_t bytes)
 {
+    static const char *const elsewhere[] = {"RAILCCL_RANK", "RAILCCL_WORLD_SIZE", "RAILCCL_LOCAL_RANK", "RAILCCL_LOCAL_SIZE",
+                                            "RAILCCL_HOST", "RAILCCL_LIBRARY",    "RAILCCL_RSH"};
+    static const char *const prefixes[] = {"RAILCCL_TEST_", "NCCL_TESTS_"};
     for (int i = 0; i < RAIL_PARAM_COUNT; i++)
         if (strlen(table[i].name) == bytes && memcmp(table[i].name, name, bytes) == 0) return true;
-    return false;
-}
-
-/* Names with our prefix, or NCCL's, that others read: launchers, the tools, python/, the measuring programs. */
-bool rail_param_is_elsewhere(const char *name, size_t bytes)
-{
-    static const char *const names[] = {"RAILCCL_RANK", "RAILCCL_WORLD_SIZE", "RAILCCL_LOCAL_RANK", "RAILCCL_LOCAL_SIZE",
-                                        "RAILCCL_HOST", "RAILCCL_LIBRARY",    "RAILCCL_RSH"};
-    static const char *const prefixes[] = {"RAILCCL_TEST_", "NCCL_TESTS_"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strlen(names[i]) == bytes && memcmp(names[i], name, bytes) == 0) return true;
+    for (size_t i = 0; i < sizeof elsewhere / sizeof *elsewhere; i++)
+        if (strlen(elsewhere[i]) == bytes && memcmp(elsewhere[i], name, bytes) == 0) return true;
     for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
         if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0) return true;
     return false;
@@ -381,7 +375,7 @@ void rail_params_report_ignored(void)
     for (char **e = environ; e && *e; e++) {
         size_t bytes = strcspn(*e, "=");
         if (strncmp(*e, "RAILCCL_", 8) != 0 && strncmp(*e, "NCCL_", 5) != 0) continue;
-        if (in_table(*e, bytes) || rail_param_is_elsewhere(*e, bytes)) continue;
+        if (rail_param_is_known(*e, bytes)) continue;
         RAIL_INFO(RAIL_ENV, "%.*s is set, but railccl knows no such variable", (int)bytes, *e);
     }
 }

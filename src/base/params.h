@@ -62,9 +62,9 @@ uint64_t rail_param_hash(enum rail_param id);
  * effect here, those of NCCL's included that are not in the table. */
 void rail_params_report_set(void);
 void rail_params_report_ignored(void);
-/* Whether a name with our prefix or NCCL's (`bytes` of it, no zero needed behind) belongs to somebody else: the launchers'
- * RAILCCL_RANK ..., the tools', python's, the measuring programs'. */
-bool rail_param_is_elsewhere(const char *name, size_t bytes);
+/* Whether a name (`bytes` of it, no zero needed behind) is in the table, or one that others read: the launchers' RAILCCL_RANK ...,
+ * the tools', python's, the measuring programs'. */
+bool rail_param_is_known(const char *name, size_t bytes);
 
 /* Writes docs/ENVIRONMENT.md. */
 void rail_params_markdown(FILE *out);
