@@ -344,11 +344,7 @@ static enum rail_result run_express(struct comm *comm, const struct collective *
     RAIL_TRY(collective_resolve(comm, a, &how));
     struct express_call call = express_of(comm, a, &how);
     calls_begin(&comm->node, call.signature);
-    enum rail_result result =
-        a->kind == PLAN_ALLREDUCE
-            ? express_allreduce(&comm->node, &comm->policy, &comm->fault.stop, &how, a->input, a->output, a->count,
-                                call.signature, call.balanced)
-            : express_collective(&comm->node, &comm->policy, &comm->fault.stop, &call);
+    enum rail_result result = express_collective(&comm->node, &comm->policy, &comm->fault.stop, &call);
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }
 

@@ -5,21 +5,20 @@
 
 #include "engine/calls.h"
 
-/* Writes my line of this message and tells the sleepers. */
-static void post(struct host_node *node, uint64_t round, const struct rail_combine *how, const void *input,
-                 size_t count, uint64_t signature)
+/* Writes my line of this round, with what I give, and tells the sleepers. */
+static void post(struct host_node *node, const struct express_call *call, uint64_t round)
 {
     struct shm_express *line = &node->segment.controls[node->self].express[round % SHM_DEPTH];
-    if (count == 0) {
-        /* I have nothing to give: the line says that I am here */
-    } else if (how->scaled) {
+    bool gives = !call->kind.root_gives || node->ranks[node->self] == call->root;
+    size_t count = call->count * (call->kind.input_blocks ? node->segment.geometry.n_peers : 1);
+    if (gives && call->how.scaled) {
         void *const dst[1] = {line->data};
-        const void *const src[1] = {input};
-        rail_combine(how, dst, 1, src, 1, 1, false, count);
-    } else {
-        memcpy(line->data, input, count * rail_type_bytes(how->type));
+        const void *const src[1] = {call->input};
+        rail_combine(&call->how, dst, 1, src, 1, 1, false, count);
+    } else if (gives) {
+        memcpy(line->data, call->input, count * rail_type_bytes(call->how.type));
     }
-    line->signature = signature;
+    line->signature = call->signature;
     atomic_store_explicit(&line->sequence, round + 1, memory_order_release);
     shm_notify_all(&node->segment, node->self);
 }
@@ -75,6 +74,7 @@ static void get(const struct host_node *node, const struct express_call *call, u
     if (call->kind.root_gets && rank != call->root) return;
     for (uint32_t p = 0; p < n; p++) src[p] = node->segment.controls[p].express[round % SHM_DEPTH].data + mine;
     if (call->kind.reduces) {
+        if (combine_two_floats(&call->how, src, (int)n, call->output, call->count)) return;
         (call->balanced ? rail_combine_balanced : rail_combine)(&call->how, dst, 1, src, (int)n, 0, true, call->count);
         return;
     }
@@ -87,11 +87,8 @@ static void get(const struct host_node *node, const struct express_call *call, u
 
 void express_begin(struct host_node *node, const struct express_call *call, struct express_op *op)
 {
-    uint32_t n = node->segment.geometry.n_peers;
-    bool gives = !call->kind.root_gives || node->ranks[node->self] == call->root;
-    size_t given = gives ? call->count * (call->kind.input_blocks ? n : 1) : 0;
     *op = (struct express_op){.call = *call, .round = node->express_round++, .running = true};
-    post(node, op->round, &call->how, call->input, given, call->signature);
+    post(node, call, op->round);
 }
 
 enum rail_result express_progress(struct host_node *node, struct express_op *op)
@@ -123,25 +120,9 @@ static inline enum rail_result meet(struct host_node *node, struct wait_policy *
 enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
                                     const struct express_call *call)
 {
-    struct express_op op;
-    express_begin(node, call, &op);
-    RAIL_TRY(meet(node, policy, stop, op.round, call->signature));
-    get(node, call, op.round);
-    return RAIL_OK;
-}
-
-enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
-                                   const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
-                                   void *output, size_t count, uint64_t signature, bool balanced)
-{
     uint64_t round = node->express_round++;
-    const void *src[EXPRESS_MAX_PEERS];
-    int n = (int)node->segment.geometry.n_peers;
-    post(node, round, how, input, count, signature);
-    RAIL_TRY(meet(node, policy, stop, round, signature));
-    for (int p = 0; p < n; p++) src[p] = node->segment.controls[p].express[round % SHM_DEPTH].data;
-    if (combine_two_floats(how, src, n, output, count)) return RAIL_OK;
-    void *const dst[1] = {output};
-    (balanced ? rail_combine_balanced : rail_combine)(how, dst, 1, src, n, 0, true, count);
+    post(node, call, round);
+    RAIL_TRY(meet(node, policy, stop, round, call->signature));
+    get(node, call, round);
     return RAIL_OK;
 }

@@ -21,12 +21,7 @@ static inline bool express_fits(const struct host_node *node, uint32_t n_ranks, 
     return bytes <= SHM_EXPRESS_BYTES && n_ranks <= EXPRESS_MAX_PEERS && node->segment.geometry.n_peers == n_ranks;
 }
 
-/* Blocks until done, or until *stop becomes non-zero (RAIL_E_ABORTED), or a peer called something else. */
-enum rail_result express_allreduce(struct host_node *node, struct wait_policy *policy,
-                                   const _Atomic uint32_t *stop, const struct rail_combine *how, const void *input,
-                                   void *output, size_t count, uint64_t signature, bool balanced);
-
-/* Any collective whose input fits into the lines, in steps, for a caller that drives several at once. */
+/* A collective whose input fits into the lines. */
 struct express_call {
     struct collective_kind kind;
     struct rail_combine how;
@@ -37,18 +32,19 @@ struct express_call {
     uint64_t signature;
     bool balanced;
 };
+/* Blocks until done, or until *stop becomes non-zero (RAIL_E_ABORTED), or a peer called something else. */
+enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
+                                    const struct express_call *call);
+
+/* The same in steps, for a caller that drives several operations at once. One at a time of a node: begin says that I am
+ * here, then progress says RAIL_NOT_YET until everybody is, and never blocks. */
 struct express_op {
     struct express_call call;
     uint64_t round;
     uint32_t seen; /* peers whose lines are there */
     bool running;
 };
-/* One at a time of a node. Says that I am here; then progress says RAIL_NOT_YET until everybody is, never blocking. */
 void express_begin(struct host_node *node, const struct express_call *call, struct express_op *op);
 enum rail_result express_progress(struct host_node *node, struct express_op *op);
-
-/* The same to its end, as express_allreduce. */
-enum rail_result express_collective(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,
-                                    const struct express_call *call);
 
 #endif

@@ -101,7 +101,9 @@ static enum rail_result once(struct rank *me, struct host_node *node, struct wir
     static _Atomic uint32_t never;
     struct rail_combine how = how_of(s);
     size_t element = rail_type_bytes(s->type);
-    if (s->express) return express_allreduce(node, &policy, &never, &how, in, out, s->count, 7, false);
+    if (s->express)
+        return express_collective(node, &policy, &never, &(struct express_call){
+            .kind = collective_kind(PLAN_ALLREDUCE), .how = how, .input = in, .output = out, .count = s->count, .signature = 7});
     struct choice choice = {.algorithm = s->algorithm, .n_channels = s->n_channels, .piece_bytes = s->piece_bytes};
     struct instance *const *instances;
     RAIL_TRY(wires_instances(wires, PLAN_ALLREDUCE, 0, &choice, &instances));
