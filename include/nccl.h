@@ -330,7 +330,8 @@ ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);
  * without a part passes NULL and 0 and gets a handle, too.
  * No alignment is asked for. winFlags are alike on all ranks; with NCCL_WIN_COLL_SYMMETRIC sizes are, too. Deregister
  * returns when everything that ranks had put into the window before their own call of it is there; the memory must live
- * until then. In a group windows are registered before its operations run and end after them. Windows that are left end
+ * until then. After a call that failed, a peer that was stopped for more than 50 ms in the middle of a copy may still
+ * write into a registered output: put other memory to use, or free this (which is safe). In a group windows are registered before its operations run and end after them. Windows that are left end
  * with the communicator. win NULL is allowed in Deregister and does nothing.
  * ncclInvalidArgument: bad flags, NULL with a size, a window of another communicator or none. ncclInvalidUsage: ranks
  * passed different flags or sizes (the text says which); that leaves the communicator usable. */

@@ -98,7 +98,8 @@ static uint64_t blocks_doubling_beside_rails(const struct shape *shape)
 
 /* Inside one host a round costs two exchanges, which are switches where ranks outnumber cores, so that long rounds win up
  * to 1 MiB: 4 MiB a rank, 8 ranks on 2 cores, took 3.8 ms with 256 KiB, 2.3 with 512, 2.1 with 1 MiB, 2.3 with 2. A rank has
- * two windows each way; those of one host together stay below HOST_WINDOWS_BYTES, what a large L3 holds. */
+ * two windows each way; those of one host (64 ranks at most have any) stay below HOST_WINDOWS_BYTES together, what a large L3
+ * holds. */
 #define HOST_WINDOWS_BYTES (64u << 20)
 #define HOST_WINDOW_MIN (256u << 10)
 #define HOST_WINDOW_MAX (1u << 20)
@@ -111,7 +112,8 @@ static uint32_t window_in_host(uint32_t n_ranks)
 
 /* Slots of links in memory, which Send and Recv take: a message longer than all slots of its link costs ranks that outnumber
  * cores a switch for each further slotful. 1 MiB each way among 8 ranks on 2 cores took 492 us with 64 KiB, 346 with 256, 199 with
- * 512; 16 MiB among 4 3.9 ms and 2.4. Every pair may have a link each way: all slots of a host stay below HOST_SLOTS_BYTES. */
+ * 512; 16 MiB among 4 3.9 ms and 2.4. Every pair may have a link each way: while slots are longer than the shortest, those for
+ * Send and Recv of a host stay below HOST_SLOTS_BYTES together. */
 #define HOST_SLOTS_BYTES (128u << 20)
 #define HOST_SLOT_MIN (64u << 10)
 #define HOST_SLOT_MAX (512u << 10)

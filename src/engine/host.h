@@ -93,7 +93,8 @@ enum rail_result host_op_start(struct host_op *op, struct host_node *node, const
 
 /* After a failure, before this rank's caller has its buffers back: peers that are at them are waited for, microseconds mostly,
  * and no rank of the node begins to any more. A peer of another process may have died there, and is not waited for longer than a
- * move of one piece takes; what it still writes goes to pages that it has mapped itself. The communicator is done for. */
+ * move of one piece takes; what it may still write then goes to pages that it has mapped itself: no harm to memory that is freed,
+ * but to an output that is used again (nccl.h says so). The communicator is done for. */
 void host_withdraw(const struct host_node *node);
 
 /* Runs whatever can run. RAIL_OK: done, the outputs are final. RAIL_NOT_YET: blocked on a peer. Else the error. */
