@@ -32,7 +32,7 @@ UCX = ["--mca", "pml", "ucx", "--mca", "pml_ucx_tls", "any", "--mca", "pml_ucx_d
 SEGRING = ["--mca", "coll_tuned_use_dynamic_rules", "1", "--mca", "coll_tuned_allreduce_algorithm", "5",
            "--mca", "coll_tuned_allreduce_algorithm_segmentsize", "65536"]
 QUIET = 0.93  # below that, times of runs that need all cores are 2 to 4 times too long
-# What of a rank's larger buffer crosses the wires at least, in per cent of it, as nccl-tests counts.
+# busbw is algbw times this, as nccl-tests counts.
 BUS_FACTOR = {"all_reduce": lambda n: 2 * (n - 1) / n, "reduce_scatter": lambda n: (n - 1) / n,
               "all_gather": lambda n: (n - 1) / n, "alltoall": lambda n: (n - 1) / n, "broadcast": lambda n: 1,
               "reduce": lambda n: 1, "sendrecv": lambda n: 1}
@@ -147,9 +147,10 @@ def compare(peer, collective, n, options, folder):
         pairs.append(times)
         print(f"  {collective}, {peer}, {n} ranks: pair {pair + 1} of {options.pairs}", file=sys.stderr)
     rows = []
-    for bytes_ in sorted(b for b in pairs[0]["peer"] if b != "name"):
+    sizes = zip(sorted(pairs[0]["ours"]), sorted(b for b in pairs[0]["peer"] if b != "name"))
+    for bytes_, asked in sizes:  # ours: what whole blocks of all ranks have of the bytes asked for
         ours = [p["ours"][bytes_] for p in pairs]
-        theirs = [p["peer"][bytes_] for p in pairs]
+        theirs = [p["peer"][asked] for p in pairs]
         ratios = [t / o for o, t in zip(ours, theirs)]
         median = statistics.median(ours)
         rows.append({"bytes": bytes_, "ours_us": median, "peer_us": statistics.median(theirs), "ours_min_us": min(ours),
