@@ -145,14 +145,15 @@ $(LIB): $(OBJ) $(BUILD)/objects.list src/api/exports.map
 	    -Wl,-z,nodelete -Wl,--gc-sections $(LDFLAGS)
 	$(Q)ln -sf libnccl.so.2 $(BUILD)/lib/libnccl.so
 
-$(filter-out %/kernel_perf,$(PERF)): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(BUILD)/src/foreign/cuda.o $(LIB)
+$(filter-out %/kernel_perf %/ceiling_perf,$(PERF)): $(BUILD)/bin/%: $(BUILD)/perf/%.o $(PERFOBJ) $(BUILD)/src/foreign/cuda.o $(LIB)
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $(filter %.o,$^) -L$(BUILD)/lib -l:libnccl.so.2 -Wl,-rpath,'$$ORIGIN/../lib' \
 	    -lm -ldl $(LDFLAGS)
 
-# This one reaches inside the library.
-$(BUILD)/bin/kernel_perf: %/bin/kernel_perf: %/perf/kernel_perf.o %/perf/types.o %/perf/values.o $(ARCHIVE) | $(BUILD)/libjansson.a
+# These reach inside the library.
+$(BUILD)/bin/kernel_perf $(BUILD)/bin/ceiling_perf: $(BUILD)/bin/%: $(BUILD)/perf/%.o $(BUILD)/perf/types.o $(BUILD)/perf/values.o $(ARCHIVE) \
+                                                   | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	@mkdir -p $(@D)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $^ $(STATIC) -lm -ldl $(LDFLAGS)

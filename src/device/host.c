@@ -155,8 +155,8 @@ bool rail_combine_copies(const struct rail_combine *how, int n_src, uint64_t sca
     return n_src == 1 && !(how->scaled && (scale_mask & 1)) && !divides(how, finish);
 }
 
-void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
-                  uint64_t scale_mask, bool finish, size_t count)
+void rail_combine_past(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                       uint64_t scale_mask, bool finish, size_t count, uint64_t streamed)
 {
     const uint64_t used = n_src >= 64 ? UINT64_MAX : (1ull << n_src) - 1;
     struct rail_combine_job job = {
@@ -167,11 +167,12 @@ void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, c
         .is_signed = type_is_signed(how->type),
         .scale_mask = how->scaled ? scale_mask & used : 0,
         .divide = divides(how, finish) ? how->divide : 0,
+        .streamed = streamed,
         .bytes = count * rail_type_bytes(how->type),
     };
     if (job.bytes == 0) return;
     if (rail_combine_copies(how, n_src, scale_mask, finish)) {
-        if (n_dst > 1) rail_copy_to(dst, n_dst, src[0], job.bytes, 0);
+        if (n_dst > 1 || streamed) rail_copy_to(dst, n_dst, src[0], job.bytes, streamed);
         else if (dst[0] != src[0]) memcpy(dst[0], src[0], job.bytes);
         return;
     }
@@ -180,4 +181,10 @@ void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, c
     uint64_t settings = float_settings_enter();
     path->kernel[how->type][how->op](&job);
     float_settings_leave(settings);
+}
+
+void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                  uint64_t scale_mask, bool finish, size_t count)
+{
+    rail_combine_past(how, dst, n_dst, src, n_src, scale_mask, finish, count, 0);
 }

@@ -48,6 +48,11 @@ enum { RAIL_COMBINE_MAX = 64 };
 void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
                   uint64_t scale_mask, bool finish, size_t count);
 
+/* The same; bit d of `streamed`: destination d goes past the caches, where it is aligned to a vector (64 bytes at most). For
+ * results that are too large to be read again from there: an ordinary store reads the line first. */
+void rail_combine_past(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                       uint64_t scale_mask, bool finish, size_t count, uint64_t streamed);
+
 /* The same combined as a balanced binary tree over the sources' order, split at the largest power of two below their
  * number, and rounded to the element type at every inner node:
  *

@@ -178,10 +178,11 @@ INLINE void source_load(const enum rail_type type, const enum rail_op op, const 
 }
 
 /* Combines `vectors` vectors at byte `at` of every source into every destination; `partial` > 0: the last bytes, fewer
- * than one vector. */
+ * than one vector. `streamed`: destinations that are written past the caches, a bit each. */
 INLINE void chunk_combine(const enum rail_type type, const enum rail_op op, const bool plain,
                           const struct rail_combine_job *job, vu32 scale, const uint8_t *const *src, const int n_src,
-                          uint8_t *const *dst, const int n_dst, const int vectors, size_t at, size_t partial)
+                          uint8_t *const *dst, const int n_dst, const uint64_t streamed, const int vectors, size_t at,
+                          size_t partial)
 {
     const int per = parts_per_vector(type, op);
     vu32 sum[MOST_PARTS], part[MOST_PARTS], raw[MOST_PARTS];
@@ -195,14 +196,19 @@ INLINE void chunk_combine(const enum rail_type type, const enum rail_op op, cons
     narrow(type, op, sum, vectors, raw);
     if (!plain && !is_float(type) && job->divide)
         for (int v = 0; v < vectors; v++) raw[v] = raw_divide(type, raw[v], job);
-    for (int d = 0; d < n_dst; d++)
-        for (int v = 0; v < vectors; v++) chunk_store(dst[d] + at + (size_t)v * VECTOR_BYTES, raw[v], partial);
+    for (int d = 0; d < n_dst; d++) {
+        uint8_t *to = dst[d] + at;
+        if (streamed >> d & 1)
+            for (int v = 0; v < vectors; v++) vector_stream(to + (size_t)v * VECTOR_BYTES, raw[v]);
+        else
+            for (int v = 0; v < vectors; v++) chunk_store(to + (size_t)v * VECTOR_BYTES, raw[v], partial);
+    }
 }
 
 /* Whole chunks of four vectors of parts; returns the bytes done. n_src and n_dst are constants where the shape is worth
- * it. */
+ * it, and streamed where nothing is. */
 INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, const struct rail_combine_job *job,
-                             const int n_src, const int n_dst)
+                             const int n_src, const int n_dst, const uint64_t streamed)
 {
     const int vectors = MOST_PARTS / parts_per_vector(type, op);
     const size_t chunk_bytes = (size_t)vectors * VECTOR_BYTES, bytes = job->bytes;
@@ -210,7 +216,7 @@ INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, c
     uint8_t *const *dst = job->dst;
     size_t at = 0;
     for (; bytes - at >= chunk_bytes; at += chunk_bytes)
-        chunk_combine(type, op, true, job, splat(0), src, n_src, dst, n_dst, vectors, at, 0);
+        chunk_combine(type, op, true, job, splat(0), src, n_src, dst, n_dst, streamed, vectors, at, 0);
     return at;
 }
 
@@ -220,17 +226,34 @@ INLINE void combine_rest(const enum rail_type type, const enum rail_op op, const
     const vu32 scale = scale_splat(type, job->scale);
     while (at < job->bytes) {
         const size_t left = job->bytes - at, partial = left < VECTOR_BYTES ? left : 0;
-        chunk_combine(type, op, false, job, scale, job->src, job->n_src, job->dst, job->n_dst, 1, at, partial);
+        chunk_combine(type, op, false, job, scale, job->src, job->n_src, job->dst, job->n_dst, 0, 1, at,
+                      partial);
         at += partial ? partial : VECTOR_BYTES;
     }
+}
+
+/* Streaming stores want a destination that is a multiple of a vector; buffers and pieces are multiples of a line. */
+INLINE uint64_t streamable(const struct rail_combine_job *job)
+{
+    uint64_t streamed = job->streamed;
+    for (int d = 0; d < job->n_dst; d++)
+        if ((uintptr_t)job->dst[d] % VECTOR_BYTES) streamed &= ~(1ull << d);
+    return streamed;
 }
 
 INLINE void combine_any(const enum rail_type type, const enum rail_op op, const struct rail_combine_job *job)
 {
     size_t done = 0;
-    if (!job->scale_mask && !job->divide)
-        done = job->n_src == 2 && job->n_dst == 1 ? combine_chunks(type, op, job, 2, 1)
-                                                  : combine_chunks(type, op, job, job->n_src, job->n_dst);
+    if (!job->scale_mask && !job->divide) {
+        if (job->streamed) {
+            done = combine_chunks(type, op, job, job->n_src, job->n_dst, streamable(job));
+            stream_fence();
+        } else if (job->n_src == 2 && job->n_dst == 1) {
+            done = combine_chunks(type, op, job, 2, 1, 0);
+        } else {
+            done = combine_chunks(type, op, job, job->n_src, job->n_dst, 0);
+        }
+    }
     combine_rest(type, op, job, done);
 }
 

@@ -15,6 +15,7 @@ struct rail_combine_job {
     uint64_t scale_mask;  /* 0: nothing is scaled */
     uint64_t scale;       /* in the element type's bits; for the 16- and 8-bit floats the same value as a float's */
     uint64_t divide;      /* 0: nothing is divided */
+    uint64_t streamed;    /* destinations that are written past the caches, a bit each */
     size_t bytes;         /* of one source: count * element size */
 };
 

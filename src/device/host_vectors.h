@@ -49,6 +49,27 @@ INLINE vu32 vector_load(const uint8_t *p)
 
 INLINE void vector_store(uint8_t *p, vu32 v) { memcpy(p, &v, sizeof v); }
 
+/* Past the caches; p is a multiple of a vector. Not ordered with later stores before stream_fence(). */
+INLINE void vector_stream(uint8_t *p, vu32 v)
+{
+#if PATH_VECTOR_BYTES == 64 && defined(__AVX512F__)
+    _mm512_stream_si512((__m512i *)(void *)p, (__m512i)v);
+#elif PATH_VECTOR_BYTES == 32 && defined(__AVX2__)
+    _mm256_stream_si256((__m256i *)(void *)p, (__m256i)v);
+#elif PATH_VECTOR_BYTES == 16 && defined(__SSE2__)
+    _mm_stream_si128((__m128i *)(void *)p, (__m128i)v);
+#else
+    vector_store(p, v);
+#endif
+}
+
+INLINE void stream_fence(void)
+{
+#if defined(__SSE2__)
+    _mm_sfence();
+#endif
+}
+
 /* Copies fewer bytes than a vector by pieces that may overlap: cheaper than a call for a handful of bytes. */
 static __attribute__((noinline)) void piece_copy(uint8_t *dst, const uint8_t *src, size_t bytes)
 {

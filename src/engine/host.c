@@ -275,11 +275,10 @@ static void combine(const struct host_op *op, const struct plan_step *step, stru
     const struct rail_combine *how = &op->call.how;
     uint64_t scaled = how->scaled ? m->scale_mask : 0;
     bool final = (step->flags & PLAN_FINAL) != 0;
-    if (m->streamed && rail_combine_copies(how, m->n_src, scaled, final))
-        rail_copy_to(m->dst, m->n_dst, m->src[0], (size_t)m->count * element_bytes(op), m->streamed);
+    if (step->flags & PLAN_BALANCED)
+        rail_combine_balanced(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count);
     else
-        (step->flags & PLAN_BALANCED ? rail_combine_balanced : rail_combine)(how, m->dst, m->n_dst, m->src, m->n_src, scaled,
-                                                                            final, (size_t)m->count);
+        rail_combine_past(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count, m->streamed);
 }
 
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
