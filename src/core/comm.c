@@ -294,7 +294,7 @@ enum rail_result comm_destroy(struct comm *comm)
 static void await_caller(struct comm *comm)
 {
     do {
-        doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+        shm_ring(&comm->node.segment, comm->node.self);
         nap(50 * RAIL_NS_PER_US);
     } while (atomic_load_explicit(&comm->inside, memory_order_acquire));
 }
@@ -327,7 +327,7 @@ static void revoke(struct comm *comm)
     bootstrap_tell(comm->bootstrap, comm->rank, RAIL_E_REVOKED, text);
     fault_raise(&comm->fault, RAIL_E_REVOKED, text);
     do {
-        doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+        shm_ring(&comm->node.segment, comm->node.self);
         nap(50 * RAIL_NS_PER_US);
     } while (atomic_load_explicit(&comm->inside, memory_order_acquire) && !fault_outlived(&comm->fault));
 }

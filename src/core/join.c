@@ -251,7 +251,7 @@ static void on_lost(void *owner, uint32_t culprit, enum rail_result result, cons
     if (!fault_raise(&comm->fault, result, text)) return;
     RAIL_INFO(RAIL_NET, "rank %u of %u hears of rank %u: %s", comm->rank, comm->n_ranks, culprit, text);
     if (!atomic_load_explicit(&comm->joined, memory_order_acquire)) return; /* joining looks at `stop` by itself */
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+    shm_ring(&comm->node.segment, comm->node.self);
 }
 
 /* Its process is gone for certain: lanes to it are not to be mended. */

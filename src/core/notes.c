@@ -26,7 +26,7 @@ static void told(struct comm *comm, uint32_t culprit, enum rail_result result)
     snprintf(text, sizeof text, "%s", rail_own_error());
     if (!fault_raise(&comm->fault, result, text)) return;
     bootstrap_tell(comm->bootstrap, culprit, result, text);
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+    shm_ring(&comm->node.segment, comm->node.self);
 }
 
 /* ---- inside the node ---- */

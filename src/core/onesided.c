@@ -32,7 +32,7 @@ static bool is_near(const struct comm *comm, uint32_t rank)
 
 static void ring(const struct comm *comm, uint32_t peer)
 {
-    doorbell_notify(&comm->node.segment.controls[peer].door);
+    shm_notify(&comm->node.segment, peer);
 }
 
 /* ---- counters ---- */
@@ -84,7 +84,7 @@ static enum rail_result deliver(void *owner, uint32_t from, const void *slot, si
     char text[512];
     snprintf(text, sizeof text, "%s", rail_own_error());
     if (fault_raise(&comm->fault, result, text)) bootstrap_tell(comm->bootstrap, from, result, text);
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+    shm_ring(&comm->node.segment, comm->node.self);
     return rail_fail_quietly(result, "%s", text);
 }
 
@@ -93,7 +93,7 @@ static void ended(void *owner, uint32_t from)
     struct comm *comm = owner;
     if (from >= comm->n_ranks) return;
     atomic_store_explicit(&comm->onesided.peers[from].ended, true, memory_order_release);
-    doorbell_ring(&comm->node.segment.controls[comm->node.self].door);
+    shm_ring(&comm->node.segment, comm->node.self);
 }
 
 /* ---- life ---- */

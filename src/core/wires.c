@@ -13,7 +13,7 @@
 static void wake_node(void *owner)
 {
     const struct host_node *node = owner;
-    doorbell_notify(&node->segment.controls[node->self].door);
+    shm_notify(&node->segment, node->self);
 }
 
 static enum rail_result open_shm(struct wires *w, uint32_t from, uint32_t to, uint32_t channel, struct link **out)

@@ -15,7 +15,7 @@ void calls_close(struct host_node *node)
     struct shm_calls *mine = &node->segment.controls[node->self].calls;
     uint64_t made = atomic_load_explicit(&mine->number, memory_order_acquire); /* by a GPU's kernels, perhaps */
     atomic_store_explicit(&mine->closed, made + 1, memory_order_release);
-    shm_notify_all(&node->segment, node->self);
+    shm_notify_all(&node->segment);
 }
 
 /* The slot of a call is written before its number: a copy during which the number stood still is right but for the slot

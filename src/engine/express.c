@@ -20,7 +20,7 @@ static void post(struct host_node *node, const struct express_call *call, uint64
     }
     line->signature = call->signature;
     atomic_store_explicit(&line->sequence, round + 1, memory_order_release);
-    shm_notify_all(&node->segment, node->self);
+    shm_notify_all(&node->segment);
 }
 
 static enum rail_result await(struct host_node *node, struct wait_policy *policy, const _Atomic uint32_t *stop,

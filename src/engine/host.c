@@ -316,7 +316,7 @@ static void step_signal(struct host_op *op, struct run *run, const struct plan_s
     }
     atomic_store_explicit(&mine->counter[step->counter].value, run->window + 1, memory_order_release);
     op->signalled = true;
-    shm_notify_all(&op->node->segment, op->node->self);
+    shm_notify_all(&op->node->segment);
 }
 
 static enum rail_result step_wait(struct host_op *op, struct run *run, const struct plan_step *step)

@@ -1,7 +1,7 @@
 /* wait.c - the slow half of waiting: yields, then sleep, without losing a wake-up.
  *
  * Sleeping takes two pauses: the first sets `sleeping` and lets the caller look once more, the second sleeps if the
- * doorbell's word is still what it was. Whoever publishes stores first and looks at `sleeping` then (segment.h), so one
+ * node's bell is still what it was. Whoever publishes stores first and looks at `sleeping` then (segment.h), so one
  * of the two sees the other. The sleep is bounded all the same: the stop word and dead peers are looked at after it. */
 #include "engine/wait.h"
 
@@ -44,9 +44,8 @@ struct wait_policy wait_policy_make(int ranks, int cores, bool network, uint64_t
 
 static void arm(struct waiter *w, const struct shm_segment *segment, uint32_t self)
 {
-    struct doorbell *door = &segment->controls[self].door;
-    w->word = atomic_load_explicit(&door->word, memory_order_acquire);
-    atomic_store_explicit(&door->sleeping, 1, memory_order_relaxed);
+    w->word = atomic_load_explicit(&segment->header->bell, memory_order_acquire);
+    atomic_store_explicit(&segment->controls[self].door.sleeping, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&segment->header->sleepers, 1, memory_order_seq_cst);
     w->armed = true;
 }
@@ -84,7 +83,7 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
 {
     if (w->armed) {
         if (policy->network) net_leave_to_sleep();
-        rail_futex_wait(&segment->controls[self].door.word, w->word, policy->unrung ? unrung_sleep(w) : SLEEP_NS);
+        rail_futex_wait_bits(&segment->header->bell, w->word, shm_bell_bit(self), policy->unrung ? unrung_sleep(w) : SLEEP_NS);
         if (policy->network) net_enter();
         disarm(w, segment, self);
         w->sleeper = true;

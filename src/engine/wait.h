@@ -34,7 +34,7 @@ struct waiter {
     uint32_t looks;
     bool armed;         /* `sleeping` is set: the next pause sleeps */
     bool sleeper;       /* has slept: goes back to sleep without spinning */
-    uint32_t word;      /* the doorbell's value before the last look */
+    uint32_t word;      /* the bell's value before the last look */
     bool turn;          /* the last yield took as long as a turn of a peer on this core */
     bool shared;        /* a peer has waited on the very core that I wait on */
     bool late;          /* the last pause ended long after the first */

@@ -102,6 +102,39 @@ static void one_wake_frees_all_sleepers(void **state)
     assert_int_equal(through, THREADS);
 }
 
+/* Every sleeper has a bit; the ringing thread's bits say who is meant. */
+static _Atomic uint32_t bell;
+static atomic_int awake[2];
+
+static void *wait_for_my_bit(void *which)
+{
+    int me = *(int *)which;
+    asleep++;
+    while (!atomic_load(&awake[me])) {
+        uint32_t seen = atomic_load(&bell);
+        if (rail_futex_wait_bits(&bell, seen, 1u << me, UINT64_MAX) == 0 && atomic_load(&bell) != seen) awake[me] = 1;
+    }
+    return NULL;
+}
+
+static void only_who_has_the_bit_is_woken(void **state)
+{
+    (void)state;
+    pthread_t threads[2];
+    static int number[2] = {0, 1};
+    asleep = 0;
+    for (int i = 0; i < 2; i++) assert_int_equal(pthread_create(&threads[i], NULL, wait_for_my_bit, &number[i]), 0);
+    while (asleep < 2) usleep(100);
+    usleep(50000); /* into the sleep itself */
+    atomic_store(&bell, 1);
+    assert_int_equal(rail_futex_wake_bits(&bell, INT32_MAX, 2), 1);
+    pthread_join(threads[1], NULL);
+    usleep(20000);
+    assert_int_equal(awake[0], 0);
+    assert_int_equal(rail_futex_wake(&bell, INT32_MAX), 1); /* all bits */
+    pthread_join(threads[0], NULL);
+}
+
 static void nothing(int signal_number)
 {
     (void)signal_number;
@@ -125,6 +158,7 @@ int main(void)
         cmocka_unit_test(waking_nobody_wakes_none),
         cmocka_unit_test(two_processes_hand_a_word_back_and_forth),
         cmocka_unit_test(one_wake_frees_all_sleepers),
+        cmocka_unit_test(only_who_has_the_bit_is_woken),
         cmocka_unit_test(a_signal_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

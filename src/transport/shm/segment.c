@@ -4,6 +4,7 @@
 #include "transport/shm/segment.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,16 +271,11 @@ size_t shm_segment_resident_control(const struct shm_segment *segment, uint32_t 
            rail_memory_resident(&segment->places[peer * places], places * sizeof *segment->places);
 }
 
-void doorbell_ring(struct doorbell *door)
+static void ring(const struct shm_segment *segment, uint32_t bits)
 {
-    atomic_fetch_add_explicit(&door->word, 1, memory_order_release);
-    rail_futex_wake(&door->word, 1);
+    atomic_fetch_add_explicit(&segment->header->bell, 1, memory_order_release);
+    rail_futex_wake_bits(&segment->header->bell, INT_MAX, bits);
 }
 
-void shm_notify_sleepers(const struct shm_segment *segment, uint32_t self)
-{
-    for (uint32_t p = 0; p < segment->geometry.n_peers; p++) {
-        struct doorbell *door = &segment->controls[p].door;
-        if (p != self && atomic_load_explicit(&door->sleeping, memory_order_relaxed)) doorbell_ring(door);
-    }
-}
+void shm_ring(const struct shm_segment *segment, uint32_t peer) { ring(segment, shm_bell_bit(peer)); }
+void shm_ring_all(const struct shm_segment *segment) { ring(segment, RAIL_FUTEX_ALL); }

@@ -11,7 +11,7 @@ struct shm_link {
     const struct shm_segment *segment;
     struct shm_place *place;  /* the sender's is NULL until found */
     unsigned char *slots;
-    struct doorbell *far;     /* the other end's */
+    uint32_t far;             /* the other end */
     uint32_t to_peer;
     uint64_t seen;            /* last value read of the other side's counter */
 };
@@ -84,7 +84,7 @@ static void shm_publish(struct link *link, size_t bytes, uint64_t signature)
     struct shm_link *l = self(link);
     l->place->meta[link->sequence % link->n_slots] = (struct shm_slot_meta){bytes, signature};
     atomic_store_explicit(&l->place->published, ++link->sequence, memory_order_release);
-    doorbell_notify(l->far);
+    shm_notify(l->segment, l->far);
 }
 
 static enum rail_result shm_wait(struct link *link, const void **slot, size_t *bytes, uint64_t *signature)
@@ -108,7 +108,7 @@ static void shm_release(struct link *link)
 {
     struct shm_link *l = self(link);
     atomic_store_explicit(&l->place->released, ++link->sequence, memory_order_release);
-    doorbell_notify(l->far);
+    shm_notify(l->segment, l->far);
 }
 
 /* What is published stays in the segment for as long as anybody maps it: the sender need not wait for it. */
@@ -169,7 +169,7 @@ enum rail_result shm_link_open(const struct shm_link_request *r, struct link **o
     };
     l->segment = s;
     l->to_peer = r->to_peer;
-    l->far = &s->controls[r->sender ? r->to_peer : r->from_peer].door;
+    l->far = r->sender ? r->to_peer : r->from_peer;
     bool pair = r->channel >= LINK_CHANNEL_PAIRS;
     if (pair) attach_pair(l, r->from_peer);
     enum rail_result result = r->sender || pair ? RAIL_OK : take_place(l);
