@@ -185,6 +185,7 @@ static enum shm_exposed exposed(const struct comm *comm, const struct collective
                                 struct host_call *call)
 {
     if (comm->direct) return SHM_BY_ADDRESS;
+    if (e->input + e->output < comm->share_least) return SHM_STAGED;
     const struct window *in = e->input ? window_holding(&comm->windows, a->input, e->input) : NULL;
     const struct window *out = e->output ? window_holding(&comm->windows, a->output, e->output) : NULL;
     if ((e->input && !in) || (e->output && !out) || (!in && !out)) return SHM_STAGED;

@@ -91,6 +91,7 @@ struct comm {
     struct scratch scratch; /* of the collective that runs: one at a time */
     bool unrung;         /* a GPU takes part in the node: it rings no doorbells */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
+    uint64_t share_least;/* bytes given and got by a call from which registered buffers are used where they are */
     bool express;        /* the smallest messages take the express path */
     struct express_op express_op; /* the one that runs in steps (of a group) */
     bool finalized;

@@ -308,6 +308,19 @@ static struct wait_policy policy_of(const struct comm *comm)
     return policy;
 }
 
+/* Where a call's buffers are used where they are, peers have to say when they are through with them, and ReduceScatter or
+ * AllGather meets twice instead of once: below so much, copying them through the cache costs less, and more so where ranks
+ * outnumber cores and meeting means switching. 4 ranks on 2 cores, AllGather of 64 KiB in all: 5.7 us copied, 7.6 in place;
+ * 2 ranks there: 1.4 and 0.8. Each rank decides for its own buffers. */
+#define SHARE_LEAST ((uint64_t)64 << 10)
+#define SHARE_LEAST_CROWDED ((uint64_t)128 << 10)
+
+static uint64_t share_least(const struct wait_policy *policy)
+{
+    int64_t wanted = rail_param_int(RAIL_PARAM_SHARE_MIN_BYTES);
+    return wanted >= 0 ? (uint64_t)wanted : policy->crowded ? SHARE_LEAST_CROWDED : SHARE_LEAST;
+}
+
 /* The last exchange: everybody got here, and everybody will choose alike. */
 static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
 {
@@ -372,6 +385,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(wire_up(comm, deadline));
     atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);
     comm->policy = policy_of(comm);
+    comm->share_least = share_least(&comm->policy);
     comm->policy.unrung = comm->unrung;
     if (gpus) RAIL_TRY(gpu_rank_open(comm, deadline));
     comm->express = comm->n_ranks > 1 && !gpus && comm->table.forced_algorithm < 0 &&

@@ -215,6 +215,9 @@ struct placement {
     const char *env[4];
 };
 
+/* Registered buffers of any size are used where they are. */
+#define IN_PLACE "RAILCCL_SHARE_MIN_BYTES=0"
+
 static const struct placement placements[] = {
     {.name = "processes", .ranks_per_process = 1, .share = 8, .whole = true},
     {.name = "processes of three threads", .ranks_per_process = 3, .share = 8, .whole = true},
@@ -248,15 +251,17 @@ static const struct placement placements[] = {
     {.name = "sixteen channels, deterministic", .ranks_per_process = 1, .n_hosts = 2, .share = 4,
      .env = {"NCCL_MIN_NCHANNELS=16", "RAILCCL_DETERMINISTIC=1"}},
     {.name = "no shared memory", .ranks_per_process = 2, .share = 2, .env = {"NCCL_SHM_DISABLE=1"}},
-    {.name = "registered memory", .ranks_per_process = 1, .share = 4, .registered = true},
+    {.name = "registered memory", .ranks_per_process = 1, .share = 4, .registered = true, .env = {IN_PLACE}},
     {.name = "registered memory, processes of two threads", .ranks_per_process = 2, .share = 3, .registered = true},
-    {.name = "registered memory, some not", .ranks_per_process = 1, .share = 4, .registered = true, .mixed = true},
+    {.name = "registered memory, some not", .ranks_per_process = 1, .share = 4, .registered = true, .mixed = true, .env = {IN_PLACE}},
     {.name = "registered memory, small windows, some not", .ranks_per_process = 1, .share = 3, .registered = true, .mixed = true,
-     .env = {"RAILCCL_WINDOW_BYTES=1024"}},
-    {.name = "registered memory, one-shot forced", .ranks_per_process = 1, .share = 2, .registered = true, .env = {"RAILCCL_ALGO=oneshot"}},
-    {.name = "registered memory, two-shot forced", .ranks_per_process = 1, .share = 2, .registered = true, .env = {"RAILCCL_ALGO=twoshot"}},
+     .env = {"RAILCCL_WINDOW_BYTES=1024", IN_PLACE}},
+    {.name = "registered memory, one-shot forced", .ranks_per_process = 1, .share = 2, .registered = true,
+     .env = {"RAILCCL_ALGO=oneshot", IN_PLACE}},
+    {.name = "registered memory, two-shot forced", .ranks_per_process = 1, .share = 2, .registered = true,
+     .env = {"RAILCCL_ALGO=twoshot", IN_PLACE}},
     {.name = "registered memory, rails forced, two hosts", .ranks_per_process = 1, .n_hosts = 2, .share = 2, .registered = true,
-     .env = {"RAILCCL_ALGO=rails"}},
+     .env = {"RAILCCL_ALGO=rails", IN_PLACE}},
     {.name = "registered memory that cannot be mapped", .ranks_per_process = 1, .share = 2, .registered = true,
      .env = {"RAILCCL_WINDOW_WAY=link"}},
     {.name = "GPUs, a process each", .ranks_per_process = 1, .share = 3, .gpus = 16},
