@@ -125,8 +125,8 @@ static struct part share_of(size_t count, int index, int threads)
 static void move(const struct job *j, float *const *dst, int n_dst, const float *const *src, int n_src, size_t count)
 {
     static const struct rail_combine sum = {.type = RAIL_F32, .op = RAIL_SUM};
-    rail_combine_past(&sum, (void *const *)dst, n_dst, (const void *const *)src, n_src, 0, true, count,
-                      j->streams ? UINT64_MAX : 0);
+    rail_combine_to(&sum, (void *const *)dst, n_dst, (const void *const *)src, n_src, 0, true, count,
+                    (struct rail_stores){.streamed = j->streams ? UINT64_MAX : 0});
 }
 
 /* Sums elements [at, at + count) of all inputs, by the window if staged, and writes them to `n` outputs. */

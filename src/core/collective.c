@@ -216,6 +216,7 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
     if (!how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE)))
         call->direct = exposed(comm, a, &e, call);
     call->streams = streams(comm, &e);
+    call->spread = !comm->policy.crowded;
     return RAIL_OK;
 }
 

@@ -155,8 +155,41 @@ bool rail_combine_copies(const struct rail_combine *how, int n_src, uint64_t sca
     return n_src == 1 && !(how->scaled && (scale_mask & 1)) && !divides(how, finish);
 }
 
-void rail_combine_past(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
-                       uint64_t scale_mask, bool finish, size_t count, uint64_t streamed)
+/* A vector's store to a line that another core has waits until that core has let go of it, and all stores behind it wait, too;
+ * the C library's copy of some KiB does not. So block by block the kernel writes the private destinations, and what is shared
+ * gets a copy of it while it is in L1. Two cores, 64 KiB, two sources, to private memory and a window: 3.8 us with stores to
+ * both, 2.6 so; ranks that share cores gain nothing. */
+enum { BLOCK_BYTES = 4096 };
+
+/* The private destinations first; returns how many. */
+static int private_first(const struct rail_combine_job *job, uint64_t shared, uint8_t **dst)
+{
+    int n = 0, last = job->n_dst;
+    for (int d = 0; d < job->n_dst; d++) {
+        if (shared >> d & 1) dst[--last] = job->dst[d];
+        else dst[n++] = job->dst[d];
+    }
+    return n;
+}
+
+static void combine_blocks(const struct rail_combine_job *whole, rail_combine_kernel *kernel, uint64_t shared)
+{
+    uint8_t *dst[RAIL_COMBINE_MAX];
+    const uint8_t *src[RAIL_COMBINE_MAX];
+    struct rail_combine_job job = *whole;
+    job.n_dst = private_first(whole, shared, dst), job.dst = dst, job.src = src;
+    memcpy(src, whole->src, (size_t)whole->n_src * sizeof *src);
+    for (size_t left = whole->bytes; left > 0; left -= job.bytes) {
+        job.bytes = left < BLOCK_BYTES ? left : BLOCK_BYTES;
+        kernel(&job);
+        for (int d = job.n_dst; d < whole->n_dst; d++) memcpy(dst[d], dst[0], job.bytes);
+        for (int d = 0; d < whole->n_dst; d++) dst[d] += job.bytes;
+        for (int s = 0; s < whole->n_src; s++) src[s] += job.bytes;
+    }
+}
+
+void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                     uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores)
 {
     const uint64_t used = n_src >= 64 ? UINT64_MAX : (1ull << n_src) - 1;
     struct rail_combine_job job = {
@@ -167,24 +200,26 @@ void rail_combine_past(const struct rail_combine *how, void *const *dst, int n_d
         .is_signed = type_is_signed(how->type),
         .scale_mask = how->scaled ? scale_mask & used : 0,
         .divide = divides(how, finish) ? how->divide : 0,
-        .streamed = streamed,
+        .streamed = stores.streamed,
         .bytes = count * rail_type_bytes(how->type),
     };
     if (job.bytes == 0) return;
     if (rail_combine_copies(how, n_src, scale_mask, finish)) {
-        if (n_dst > 1 || streamed) rail_copy_to(dst, n_dst, src[0], job.bytes, streamed);
+        if (n_dst > 1 || stores.streamed) rail_copy_to(dst, n_dst, src[0], job.bytes, stores.streamed);
         else if (dst[0] != src[0]) memcpy(dst[0], src[0], job.bytes);
         return;
     }
     if (job.scale_mask) job.scale = scale_bits(how);
     const struct rail_combine_path *path = path_get();
+    bool any_private = (~stores.shared & (n_dst >= 64 ? UINT64_MAX : (1ull << n_dst) - 1)) != 0;
     uint64_t settings = float_settings_enter();
-    path->kernel[how->type][how->op](&job);
+    if (stores.shared && any_private && !stores.streamed) combine_blocks(&job, path->kernel[how->type][how->op], stores.shared);
+    else path->kernel[how->type][how->op](&job);
     float_settings_leave(settings);
 }
 
 void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
                   uint64_t scale_mask, bool finish, size_t count)
 {
-    rail_combine_past(how, dst, n_dst, src, n_src, scale_mask, finish, count, 0);
+    rail_combine_to(how, dst, n_dst, src, n_src, scale_mask, finish, count, (struct rail_stores){0, 0});
 }

@@ -48,10 +48,12 @@ enum { RAIL_COMBINE_MAX = 64 };
 void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
                   uint64_t scale_mask, bool finish, size_t count);
 
-/* The same; bit d of `streamed`: destination d goes past the caches, where it is aligned to a vector (64 bytes at most). For
- * results that are too large to be read again from there: an ordinary store reads the line first. */
-void rail_combine_past(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
-                       uint64_t scale_mask, bool finish, size_t count, uint64_t streamed);
+/* How destinations are best written: bit d of a mask is destination d. What is read by nobody soon and too large for the
+ * caches goes past them, where it is aligned to a vector (64 bytes at most): an ordinary store reads the line first. What
+ * another core has read lately, and will read next (`shared`), is copied to by the block. */
+struct rail_stores { uint64_t streamed, shared; };
+void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                     uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores);
 
 /* The same combined as a balanced binary tree over the sources' order, split at the largest power of two below their
  * number, and rounded to the element type at every inner node:

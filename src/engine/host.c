@@ -18,7 +18,7 @@ struct moving {
     void *dst[RAIL_COMBINE_MAX];
     int n_src, n_dst;
     uint64_t scale_mask;
-    uint64_t streamed; /* destinations, a bit each */
+    struct rail_stores stores;
     uint64_t count; /* elements */
     bool direct;    /* some of it is a peer's own buffer */
     struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
@@ -176,7 +176,7 @@ static enum rail_result resolve_source(struct host_op *op, const struct run *run
 
 static void add_output(const struct host_op *op, struct moving *m, unsigned char *at)
 {
-    if (op->call.streams) m->streamed |= 1ull << m->n_dst;
+    if (op->call.streams) m->stores.streamed |= 1ull << m->n_dst;
     m->dst[m->n_dst++] = at;
 }
 
@@ -202,7 +202,9 @@ static enum rail_result destination_peer_outputs(struct host_op *op, const struc
         }
         add_output(op, m, buffer + in_output(op, piece, first));
     }
-    if (staged) m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
+    if (!staged) return RAIL_OK;
+    if (op->call.spread) m->stores.shared |= 1ull << m->n_dst;
+    m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
     return RAIL_OK;
 }
 
@@ -278,14 +280,15 @@ static void combine(const struct host_op *op, const struct plan_step *step, stru
     if (step->flags & PLAN_BALANCED)
         rail_combine_balanced(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count);
     else
-        rail_combine_past(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count, m->streamed);
+        rail_combine_to(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count, m->stores);
 }
 
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
 {
     struct moving m;
     m.n_src = m.n_dst = m.n_in = m.n_out = 0;
-    m.scale_mask = m.streamed = m.count = 0;
+    m.scale_mask = m.count = 0;
+    m.stores = (struct rail_stores){0, 0};
     m.direct = false;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));

@@ -61,6 +61,7 @@ struct host_call {
     uint64_t signature;
     enum shm_exposed direct; /* how peers get at input and output */
     struct { uint32_t number; uint64_t offset; } input_share, output_share; /* SHM_BY_WINDOW: where they lie */
+    bool spread;  /* every rank of the node has a core to itself: what peers read lies in other cores' caches */
     bool streams; /* outputs are too large to stay in the cache: they are written past it */
 };
 
