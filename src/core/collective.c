@@ -223,15 +223,16 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
 /* What every rank gives fits into the lines beside its flag. */
 static bool is_express(const struct comm *comm, const struct collective *a)
 {
-    if (!comm->express || !a->count || a->count > SHM_EXPRESS_BYTES) return false;
+    if (!comm->express || !a->count || a->count > EXPRESS_ROOTED_BYTES) return false;
     size_t block = a->count * rail_type_bytes((enum rail_type)a->type);
-    return block * (collective_kind(a->kind).input_blocks ? comm->n_ranks : 1) <= SHM_EXPRESS_BYTES;
+    struct collective_kind kind = collective_kind(a->kind);
+    return block * (kind.input_blocks ? comm->n_ranks : 1) <= (kind.rooted ? EXPRESS_ROOTED_BYTES : EXPRESS_MEETING_BYTES);
 }
 
 static struct express_call express_of(const struct comm *comm, const struct collective *a, const struct rail_combine *how)
 {
     return (struct express_call){collective_kind(a->kind), *how, a->input, a->output, a->count, (uint32_t)a->root,
-                                 collective_signature(a), comm->table.deterministic};
+                                 comm->table.deterministic};
 }
 
 static enum rail_result start(struct comm *comm, const struct collective *a, const struct rail_combine *how,
@@ -289,15 +290,16 @@ enum rail_result collective_progress(struct comm *comm, struct host_op *op)
 static void look(struct comm *comm, const struct host_op *op)
 {
     struct waits waits;
+    struct express_wait wait;
     if (!watch_due(comm)) return;
     if (comm->express_op.running)
-        waits_of_express(&comm->node, &waits);
+        wait = express_wait(&comm->node, &comm->express_op), waits_of_express(&comm->node, &wait, &waits);
     else if (comm->alltoall.running)
         waits_of_messages(&comm->alltoall.messages, &waits);
     else if (op)
         waits_of_host_op(op, &waits);
     else
-        waits_of_express(&comm->node, &waits);
+        waits_of_express(&comm->node, &comm->node.express.wait, &waits);
     watch_look(comm, &waits);
 }
 
@@ -345,7 +347,7 @@ static enum rail_result run_express(struct comm *comm, const struct collective *
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(collective_resolve(comm, a, &how));
     struct express_call call = express_of(comm, a, &how);
-    calls_begin(&comm->node, call.signature);
+    calls_begin(&comm->node, collective_signature(a));
     enum rail_result result = express_collective(&comm->node, &comm->policy, &comm->fault.stop, &call);
     return __builtin_expect(result == RAIL_OK, 1) ? RAIL_OK : comm_failed(comm, result);
 }

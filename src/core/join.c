@@ -163,6 +163,7 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     count_processes(comm, ranks, n, &request.n_processes, &request.first_of_process);
     comm->unrung = some_gpu(comm, ranks, n);
     comm->direct = request.n_processes == 1 && !comm->unrung;
+    request.geometry.express = !network && !comm->unrung && n > 1 && n <= EXPRESS_MAX_PEERS;
     if (comm->unrung) request.geometry.n_sets = gpu_rank_sets(&request.geometry, network);
     comm->node.self = shape->peer_of[comm->rank];
     comm->node.ranks = ranks;
@@ -388,8 +389,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     comm->share_least = share_least(&comm->policy);
     comm->policy.unrung = comm->unrung;
     if (gpus) RAIL_TRY(gpu_rank_open(comm, deadline));
-    comm->express = comm->n_ranks > 1 && !gpus && comm->table.forced_algorithm < 0 &&
-                    express_fits(&comm->node, comm->n_ranks, SHM_EXPRESS_BYTES);
+    comm->express = comm->n_ranks > 1 && !gpus && comm->table.forced_algorithm < 0 && comm->node.segment.express;
     RAIL_TRY(agree(comm, deadline));
     comm->digest = digest_open(comm->rank, comm->n_ranks);
     atomic_store_explicit(&comm->joined, true, memory_order_release);
@@ -424,7 +424,8 @@ static void say_ways(const struct comm *comm, bool gpus)
     else
         snprintf(data, sizeof data, "data goes through slots of %llu KiB", (unsigned long long)(g->slot_bytes >> 10));
     if (comm->express)
-        snprintf(small, sizeof small, "to %d bytes in lines beside their flags; larger ", SHM_EXPRESS_BYTES);
+        snprintf(small, sizeof small, "to %d bytes (with a root %d) in lines beside their flags; larger ",
+                 EXPRESS_MEETING_BYTES, EXPRESS_ROOTED_BYTES);
     RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s; waits %s (%d core%s)", comm->rank,
               g->n_peers, small, data, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
               comm->members[comm->rank].cores == 1 ? "" : "s");

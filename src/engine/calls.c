@@ -106,3 +106,12 @@ enum rail_result calls_differ(const struct host_node *node, uint32_t rank, uint6
     enum rail_result better = calls_compare_node(node);
     return better != RAIL_OK ? better : differ(node->calls, rank, theirs, node->ranks[node->self], mine);
 }
+
+enum rail_result calls_diverged(const struct host_node *node, uint32_t rank)
+{
+    enum rail_result better = calls_compare_node(node);
+    if (better != RAIL_OK) return better;
+    return rail_fail(RAIL_E_USAGE, "ranks called different things: rank %u and rank %u, more than %d calls before call "
+                     "%llu of this communicator. " REMEDY, rank, node->ranks[node->self], SHM_CALLS - 2,
+                     (unsigned long long)node->calls);
+}

@@ -19,11 +19,18 @@ struct calls_history {
     uint32_t left_ms;              /* 0: it is inside; else 1 + since when it has left the last call */
 };
 
+/* One number for all calls so far: two ranks that have it in common have called the same. */
+static inline uint64_t calls_fold(uint64_t before, uint64_t signature)
+{
+    return ((before << 23 | before >> 41) ^ signature) * 0x9e3779b97f4a7c15ull; /* odd: no difference is lost by it */
+}
+
 /* The next call of this rank begins. Three stores into lines of its own. */
 static inline void calls_begin(struct host_node *node, uint64_t signature)
 {
     struct shm_calls *mine = &node->segment.controls[node->self].calls;
     uint64_t number = ++node->calls;
+    node->history = calls_fold(node->history, signature);
     atomic_store_explicit(&mine->signature[number % SHM_CALLS], signature, memory_order_relaxed);
     atomic_store_explicit(&mine->left_ns, 0, memory_order_relaxed);
     atomic_store_explicit(&mine->number, number, memory_order_release);
@@ -51,5 +58,9 @@ enum rail_result calls_compare_node(const struct host_node *node);
 
 /* For data of another call than mine: the error, in the best words there are. */
 enum rail_result calls_differ(const struct host_node *node, uint32_t rank, uint64_t theirs, uint64_t mine);
+
+/* For a peer whose node->history at the same message is not mine: as calls_differ, but it is unknown which call that
+ * was. */
+enum rail_result calls_diverged(const struct host_node *node, uint32_t rank);
 
 #endif

@@ -42,8 +42,15 @@ struct host_node {
     uint32_t self;          /* my index; the segment has geometry.n_peers of them */
     const uint32_t *ranks;  /* rank of each peer, for messages */
     uint64_t window_round[HOST_MAX_CHANNELS]; /* rounds of all window plans so far, by channel: the counters' W */
-    uint64_t express_round; /* messages of the express path so far */
+    struct {                /* of the express path (express.h) */
+        uint64_t round;     /* messages so far */
+        uint64_t through;   /* all peers are through with so many, as far as I know */
+        uint64_t given;     /* 1 + the last one that I gave data in */
+        /* In a long wait: for the flags of these peers, a bit each. */
+        struct express_wait { uint64_t round; uint32_t from; bool room; } wait;
+    } express;
     uint64_t calls;         /* begun so far (calls.h) */
+    uint64_t history;       /* of them (calls_fold) */
     enum rail_result (*suspect)(void *owner); /* what a caller that waits for long is to do; NULL: calls_compare_node */
     void *owner;
     const struct host_shares *shares; /* NULL: none */

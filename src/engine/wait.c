@@ -1,8 +1,11 @@
 /* wait.c - the slow half of waiting: yields, then sleep, without losing a wake-up.
  *
- * Sleeping takes two pauses: the first sets `sleeping` and lets the caller look once more, the second sleeps if the
- * node's bell is still what it was. Whoever publishes stores first and looks at `sleeping` then (segment.h), so one
- * of the two sees the other. The sleep is bounded all the same: the stop word and dead peers are looked at after it. */
+ * Sleeping takes three pauses: the first sets `sleeping` and lets the caller look once more, the second sleeps for a moment
+ * and lets him look again, the third sleeps; both only if the node's bell is still what it was. Whoever publishes stores
+ * first and looks at `sleeping` then, without a fence between the two (segment.h): he may have looked before `sleeping` was
+ * set, and his store be seen only after the sleeper's look. Then it is seen by the look after the short sleep, which lasts
+ * far longer than a store waits in its core. So one of the two sees the other. The sleep is bounded all the same: the stop
+ * word and dead peers are looked at after it. */
 #include "engine/wait.h"
 
 #include <sched.h>
@@ -13,6 +16,8 @@
 
 /* Longest sleep: bounds how late an abort or a peer's death is seen even if nobody rings. */
 #define SLEEP_NS (50 * RAIL_NS_PER_MS)
+/* The short sleep before it: a store leaves its core within a microsecond, or with the next interrupt. */
+#define SETTLE_NS (50 * RAIL_NS_PER_US)
 /* Where a GPU takes part nobody may ring: a sixteenth of what was waited so far, between half of what a launch takes and
  * what a core can be woken for all the time. */
 #define UNRUNG_LEAST_NS (20 * RAIL_NS_PER_US)
@@ -48,6 +53,7 @@ static void arm(struct waiter *w, const struct shm_segment *segment, uint32_t se
     atomic_store_explicit(&segment->controls[self].door.sleeping, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&segment->header->sleepers, 1, memory_order_seq_cst);
     w->armed = true;
+    w->settled = false;
 }
 
 static void disarm(struct waiter *w, const struct shm_segment *segment, uint32_t self)
@@ -82,9 +88,13 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
                      uint32_t self)
 {
     if (w->armed) {
+        bool settles = !w->settled && !policy->unrung;
+        uint64_t ns = policy->unrung ? unrung_sleep(w) : settles ? SETTLE_NS : SLEEP_NS;
         if (policy->network) net_leave_to_sleep();
-        rail_futex_wait_bits(&segment->header->bell, w->word, shm_bell_bit(self), policy->unrung ? unrung_sleep(w) : SLEEP_NS);
+        rail_futex_wait_bits(&segment->header->bell, w->word, shm_bell_bit(self), ns);
         if (policy->network) net_enter();
+        w->settled = true;
+        if (settles) return; /* still armed */
         disarm(w, segment, self);
         w->sleeper = true;
         w->late = rail_now_ns() - w->began_ns >= LONG_NS;

@@ -33,6 +33,7 @@ enum { WAIT_SHOW_LOOKS = 200 };
 struct waiter {
     uint32_t looks;
     bool armed;         /* `sleeping` is set: the next pause sleeps */
+    bool settled;       /* since then a short sleep has passed: the next is a long one */
     bool sleeper;       /* has slept: goes back to sleep without spinning */
     uint32_t word;      /* the bell's value before the last look */
     bool turn;          /* the last yield took as long as a turn of a peer on this core */

@@ -118,12 +118,12 @@ void waits_of_messages(const struct messages *m, struct waits *out)
 
 /* ---- express ---- */
 
-void waits_of_express(const struct host_node *node, struct waits *out)
+void waits_of_express(const struct host_node *node, const struct express_wait *wait, struct waits *out)
 {
     *out = (struct waits){0};
-    for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++) { /* node->express_round is the next one's already */
-        const struct shm_express *line = &node->segment.controls[p].express[(node->express_round - 1) % SHM_DEPTH];
-        if (atomic_load_explicit(&line->sequence, memory_order_acquire) < node->express_round)
-            add(out, node->ranks[p], WAITS_FOR_DATA);
+    for (uint32_t p = 0; wait->from >> p; p++) {
+        const struct shm_express_line *line = &node->segment.express[p].line[wait->round % SHM_EXPRESS_DEPTH];
+        if (wait->from >> p & 1 && atomic_load_explicit(&line->sequence, memory_order_acquire) <= wait->round)
+            add(out, node->ranks[p], wait->room ? WAITS_FOR_ROOM : WAITS_FOR_DATA);
     }
 }

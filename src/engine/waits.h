@@ -28,7 +28,7 @@ struct waits {
 /* The thread that runs the operation. Changes nothing but what host_op_progress would find changed. */
 void waits_of_host_op(const struct host_op *op, struct waits *out);
 void waits_of_messages(const struct messages *m, struct waits *out);
-/* Inside an express call. */
-void waits_of_express(const struct host_node *node, struct waits *out);
+/* Inside an express call that waits for `wait`. */
+void waits_of_express(const struct host_node *node, const struct express_wait *wait, struct waits *out);
 
 #endif

@@ -20,10 +20,10 @@
 
 /* ---- the table of calls ---- */
 
-/* Bytes at which something changes: one express line, a cache line, all express lines, one-shot to two-shot (4 ranks), a
- * page, doubling to tree, a window and a slot between hosts, a slot and a window in a host, several of them; each with a
- * neighbour on both sides. */
-static const size_t borders[] = {48, 64, 1072, 4096, 8192, 65536, 262144, 2 * 262144, 4 * 262144, 3 << 20};
+/* Bytes at which something changes: a cache line, what stands beside an express flag, what express lines take where all
+ * meet, and where there is a root (a page), one-shot to two-shot (4 ranks), doubling to tree, a window and a slot
+ * between hosts, a slot and a window in a host, several of them; each with a neighbour on both sides. */
+static const size_t borders[] = {64, 112, 2048, 4096, 8192, 65536, 262144, 2 * 262144, 4 * 262144, 3 << 20};
 static const size_t small[] = {0, 1, 2, 3, 5, 7, 11, 100, 777};
 enum { N_BORDERS = sizeof borders / sizeof *borders, N_SMALL = sizeof small / sizeof *small, COUNTS = N_SMALL + 3 * N_BORDERS };
 

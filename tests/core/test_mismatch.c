@@ -85,10 +85,11 @@ static ncclResult_t make(const char *name, const struct hand *h)
     return ncclInvalidArgument;
 }
 
-/* Whoever only gives is through at once, and is told although it waits for nothing. */
+/* Whoever only gives is through at once, and is told although it waits for nothing. Two roots of one call may both be through,
+ * and nobody else be there: the next call tells them. */
 static ncclResult_t call_and_be_told(const struct mismatch *m, const struct hand *h, bool odd)
 {
-    double until_s = trouble_now_s() + 2 * limit_s();
+    double until_s = trouble_now_s() + limit_s() / 2;
     ncclResult_t result = m->grouped ? ncclGroupStart() : ncclSuccess;
     if (result == ncclSuccess) result = make(m->call[odd] ? m->call[odd] : "ncclAllReduce", h);
     if (result == ncclSuccess && m->grouped) result = ncclGroupEnd();
@@ -96,7 +97,7 @@ static ncclResult_t call_and_be_told(const struct mismatch *m, const struct hand
         trouble_sleep_s(0.005);
         if (ncclCommGetAsyncError(h->comm, &result) != ncclSuccess) return ncclInternalError;
     }
-    return result;
+    return result == ncclSuccess ? trouble_allreduce(h->comm, h->n_ranks, 5) : result;
 }
 
 static void call_it(struct job_rank *rank, const struct mismatch *m, bool odd)

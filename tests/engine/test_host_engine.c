@@ -103,7 +103,7 @@ static enum rail_result once(struct rank *me, struct host_node *node, struct wir
     size_t element = rail_type_bytes(s->type);
     if (s->express)
         return express_collective(node, &policy, &never, &(struct express_call){
-            .kind = collective_kind(PLAN_ALLREDUCE), .how = how, .input = in, .output = out, .count = s->count, .signature = 7});
+            .kind = collective_kind(PLAN_ALLREDUCE), .how = how, .input = in, .output = out, .count = s->count});
     struct choice choice = {.algorithm = s->algorithm, .n_channels = s->n_channels, .piece_bytes = s->piece_bytes};
     struct instance *const *instances;
     RAIL_TRY(wires_instances(wires, PLAN_ALLREDUCE, 0, &choice, &instances));
@@ -142,8 +142,8 @@ static void *rank_main(void *arg)
     const struct setup *s = &world->s;
     size_t bytes = s->count * rail_type_bytes(s->type);
     struct host_node node = {.self = me->rank, .ranks = world->shape.order};
-    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels, 0, 0}, .leader = me->rank == 0,
-                                  .first_of_process = me->rank == 0, .n_processes = 1,
+    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels, 0, s->express},
+                                  .leader = me->rank == 0, .first_of_process = me->rank == 0, .n_processes = 1,
                                   .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     memcpy(request.key, world->key, 32);
     pthread_barrier_wait(&world->start); /* the mapping table is shared by the process: rank 0 makes the entry or joins */

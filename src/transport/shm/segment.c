@@ -38,14 +38,15 @@ static size_t window_bytes_of_peer(const struct shm_geometry *g)
 static size_t page_up(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 
 struct offsets {
-    size_t controls, rounds, places, windows, slots, signals, end;
+    size_t controls, express, rounds, places, windows, slots, signals, end;
 };
 
 static struct offsets layout(const struct shm_geometry *g)
 {
     struct offsets o;
     o.controls = page_up(sizeof(struct shm_header));
-    o.rounds = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
+    o.express = page_up(o.controls + g->n_peers * sizeof(struct shm_control));
+    o.rounds = page_up(o.express + (g->express ? g->n_peers * sizeof(struct shm_express) : 0));
     o.places = page_up(o.rounds + g->window_channels * g->n_peers * sizeof(struct shm_rounds));
     o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
     o.slots = page_up(o.windows + g->n_peers * window_bytes_of_peer(g));
@@ -62,7 +63,7 @@ static enum rail_result geometry_check(const struct shm_geometry *g)
         return rail_fail(RAIL_E_USAGE, "%u ranks of one communicator on one host: at most %d are supported", g->n_peers,
                          SHM_MAX_PEERS);
     if (g->n_slots < 2 || g->n_slots > SHM_MAX_SLOTS || g->slot_bytes % SHM_LINE || g->window_bytes % SHM_LINE ||
-        g->window_channels < 1 || (g->n_sets && g->n_sets < LINK_PAIR_CHANNELS * g->n_peers))
+        g->window_channels < 1 || g->express > 1 || (g->n_sets && g->n_sets < LINK_PAIR_CHANNELS * g->n_peers))
         return rail_fail(RAIL_E_INTERNAL, "shared segment: slots %u x %zu bytes, windows of %zu bytes on %zu channels",
                          g->n_slots, g->slot_bytes, g->window_bytes, g->window_channels);
     return RAIL_OK;
@@ -74,6 +75,7 @@ static void lay_out(struct shm_segment *out, const struct shm_geometry *g, unsig
     out->geometry = *g;
     out->header = (void *)base;
     out->controls = (void *)(base + o.controls);
+    out->express = g->express ? (void *)(base + o.express) : NULL;
     out->rounds = (void *)(base + o.rounds);
     out->places = (void *)(base + o.places);
     out->windows = base + o.windows;
@@ -267,7 +269,8 @@ size_t shm_segment_resident(const struct shm_segment *segment, uint32_t peer)
 size_t shm_segment_resident_control(const struct shm_segment *segment, uint32_t peer)
 {
     size_t places = shm_places(&segment->geometry);
-    return rail_memory_resident(&segment->controls[peer], sizeof *segment->controls) +
+    size_t express = segment->express ? rail_memory_resident(&segment->express[peer], sizeof *segment->express) : 0;
+    return rail_memory_resident(&segment->controls[peer], sizeof *segment->controls) + express +
            rail_memory_resident(&segment->places[peer * places], places * sizeof *segment->places);
 }
 

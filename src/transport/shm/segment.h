@@ -1,8 +1,8 @@
 /* segment.h - the memory that the ranks of one node share for one communicator: one sealed memfd, made by the node's
  * leader, mapped once per process.
  *
- *   header | control block of peer 0 .. n-1 | rounds, by channel and peer | link places of peer 0 .. n-1
- *          | windows of peer 0 .. n-1, by channel | slots | signals
+ *   header | control block of peer 0 .. n-1 | express lines of peer 0 .. n-1 | rounds, by channel and peer
+ *          | link places of peer 0 .. n-1 | windows of peer 0 .. n-1, by channel | slots | signals
  *
  * Every word has one writer, named below; what is written by different ranks never shares a cache line. The segment is
  * sparse: memory is used when it is touched. */
@@ -21,10 +21,14 @@
 enum {
     SHM_LINE = 64,           /* cache line of every CPU we build for */
     SHM_COUNTERS = 4,        /* monotonic counters per rank, a line each */
-    SHM_DEPTH = 2,           /* windows, exposures and express lines alternate */
+    SHM_DEPTH = 2,           /* windows and exposures alternate */
+    SHM_EXPRESS_DEPTH = 32,  /* express messages of a rank that may be on their way: a power of two. The more, the fewer
+                                switches where ranks outnumber cores (Broadcast of 64 B, 4 ranks on 2: 16 0.41 us, 32
+                                0.25); and so few that what a rank is ahead by is still among SHM_CALLS */
     SHM_CALLS = 62,          /* calls remembered per rank, the present one included: as far as one may be ahead and still
                                 be compared */
-    SHM_EXPRESS_BYTES = 48 + 16 * SHM_LINE, /* data beside the sequence and the signature in one line, and in 16 behind it */
+    SHM_EXPRESS_LINE = 48 + SHM_LINE, /* bytes beside a flag in a cache line, and in the next, which CPUs fetch with it */
+    SHM_EXPRESS_BYTES = 4096,/* of a message that does not fit there */
     SHM_MAX_PEERS = 1024,
     SHM_MAX_SLOTS = 16,
     SHM_PLACES = 16 * 21,    /* links into one rank for whatever root: 16 channels, on each at most a ring's 1, a tree's 3, a
@@ -66,11 +70,18 @@ struct shm_rounds {
     struct shm_exposure exposure[SHM_DEPTH];
 };
 
-/* A small message: data beside its flag in one line, and what does not fit there in the lines behind it. */
+/* The flag of a small message, with its data beside it, or with nothing where there is none or it needs more room. */
+struct shm_express_line {
+    _Alignas(2 * SHM_LINE) _Atomic uint64_t sequence; /* round + 1, written last */
+    _Atomic uint64_t history;                     /* of the calls so far (calls.h) */
+    unsigned char data[SHM_EXPRESS_LINE];
+};
+
+/* A rank's small messages: that of round r at r modulo the depth. Flags stand together, so that calls of a few bytes stay in
+ * one page; bodies have a line between them, or they would all begin in the same set of a cache. */
 struct shm_express {
-    _Alignas(SHM_LINE) _Atomic uint64_t sequence;
-    uint64_t signature;
-    unsigned char data[SHM_EXPRESS_BYTES];
+    struct shm_express_line line[SHM_EXPRESS_DEPTH];
+    struct { _Alignas(SHM_LINE) unsigned char data[SHM_EXPRESS_BYTES + SHM_LINE]; } body[SHM_EXPRESS_DEPTH];
 };
 
 /* What the owner called last, for peers that wait in vain (engine/calls.h). */
@@ -85,7 +96,6 @@ struct shm_calls {
 struct shm_control {
     struct doorbell door;
     struct shm_calls calls;
-    struct shm_express express[SHM_DEPTH];
     _Alignas(SHM_LINE) _Atomic uint32_t touching; /* the owner is at a peer's buffer, by its address */
 };
 
@@ -112,7 +122,7 @@ struct shm_geometry {
     size_t window_channels; /* channels that have windows of their own, >= 1 */
     uint32_t n_sets;        /* links into one rank that can have slots; 0: all places (the segment is sparse). Where a GPU
                                takes part every page is pinned, and few are to be had */
-    uint32_t reserved;
+    uint32_t express;       /* 1: every peer has express lines; 0: none has */
 };
 
 /* Places that links take as they are opened. */
@@ -149,6 +159,7 @@ struct shm_segment {
     struct shm_geometry geometry;
     struct shm_header *header;
     struct shm_control *controls;
+    struct shm_express *express; /* [n_peers], where there are any */
     struct shm_rounds *rounds; /* [window_channels][n_peers] */
     struct shm_place *places; /* [n_peers][shm_places()] */
     unsigned char *windows;   /* [n_peers][window_channels][2 (in, out)][SHM_DEPTH][window_bytes] */
@@ -212,22 +223,13 @@ static inline uint32_t shm_bell_bit(uint32_t peer) { return 1u << peer % 32; }
 /* Wakes one peer if it sleeps. Call after the release store that it waits for. */
 void shm_ring(const struct shm_segment *segment, uint32_t peer);
 
-/* A full fence. ThreadSanitizer does not model fences: there a locked operation, which is one on every CPU we run it on. */
-static inline void shm_fence(void)
-{
-#if defined(__SANITIZE_THREAD__)
-    static _Atomic uint32_t word;
-    atomic_fetch_add_explicit(&word, 0, memory_order_seq_cst);
-#else
-    atomic_thread_fence(memory_order_seq_cst);
-#endif
-}
-
-/* The store before and the load of `sleeping` after must not pass each other: the sleeper sets `sleeping`, then looks at
- * the stored word once more (Dekker). */
+/* Who publishes stores first and looks at `sleeping` then; who goes to sleep sets `sleeping` and looks at the stored word once
+ * more (Dekker). No fence stands between the store and the look: it would wait for the line that was stored to, a third of
+ * what a small message takes. The look may thus come before the store is seen, by as long as a store waits in its core: far
+ * below a microsecond, and no longer than to the next interrupt. The sleeper, whose side is the rare one, makes up for it: its
+ * first sleep is a short one, and it looks again after it (wait.c). */
 static inline void shm_notify(const struct shm_segment *segment, uint32_t peer)
 {
-    shm_fence();
     if (__builtin_expect(atomic_load_explicit(&segment->controls[peer].door.sleeping, memory_order_relaxed) != 0, 0))
         shm_ring(segment, peer);
 }
@@ -236,7 +238,6 @@ static inline void shm_notify(const struct shm_segment *segment, uint32_t peer)
 void shm_ring_all(const struct shm_segment *segment);
 static inline void shm_notify_all(const struct shm_segment *segment)
 {
-    shm_fence();
     if (__builtin_expect(atomic_load_explicit(&segment->header->sleepers, memory_order_relaxed) != 0, 0))
         shm_ring_all(segment);
 }
