@@ -1,5 +1,5 @@
 /* A rank that dies, aborts or comes late, while the others wait for it: inside a host, between hosts, and mixed, in a
- * small, a middle and a large AllReduce. Survivors hear of a death within two seconds, all name the same culprit, and
+ * small, a middle and a large AllReduce, and in Broadcasts whose root is ahead of it and waits for nobody at first. Survivors hear of a death within two seconds, all name the same culprit, and
  * their aborts return at once; a late rank is waited for. */
 #include <pthread.h>
 #include <setjmp.h>
@@ -25,6 +25,17 @@ enum { N = 4, DEAD = 2, HEARD_MS = 2000, ABORT_MS = 100 };
 
 static const size_t counts[] = {1, 1000, 1 << 20}; /* float32: express, one window or slot, many */
 
+struct work {
+    size_t count;
+    bool broadcasts; /* by rank 0; else AllReduces */
+};
+
+static ncclResult_t call(const struct job_rank *rank, const struct work *w, float *buffer)
+{
+    return w->broadcasts ? ncclBroadcast(buffer, buffer, w->count, ncclFloat32, 0, rank->comm, NULL)
+                         : ncclAllReduce(buffer, buffer, w->count, ncclFloat32, ncclSum, rank->comm, NULL);
+}
+
 static double ms_since(uint64_t ns) { return (double)(rail_now_ns() - ns) / 1e6; }
 
 static void pause_ms(long ms)
@@ -34,15 +45,15 @@ static void pause_ms(long ms)
 }
 
 /* The doomed rank joins, takes part once, and is killed some milliseconds later wherever it is. */
-static void die_midway(struct job_rank *rank, size_t count)
+static void die_midway(struct job_rank *rank, const struct work *w)
 {
     fflush(NULL);
     pid_t child = fork();
     if (child == 0) {
-        float *buffer = calloc(count, sizeof *buffer);
+        float *buffer = calloc(w->count, sizeof *buffer);
         if (ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank) != ncclSuccess) _exit(1);
         for (;;)
-            if (ncclAllReduce(buffer, buffer, count, ncclFloat32, ncclSum, rank->comm, NULL) != ncclSuccess) _exit(2);
+            if (call(rank, w, buffer) != ncclSuccess) _exit(2);
     }
     pause_ms(300 + rank->id.internal[40] % 64);
     kill(child, SIGKILL);
@@ -51,18 +62,18 @@ static void die_midway(struct job_rank *rank, size_t count)
 
 static void survive(struct job_rank *rank)
 {
-    size_t count = *(const size_t *)rank->arg;
+    const struct work *w = rank->arg;
     if (rank->rank == DEAD) {
-        die_midway(rank, count);
+        die_midway(rank, w);
         return;
     }
     JOB_TRY(ncclCommInitRank(&rank->comm, rank->n_ranks, rank->id, rank->rank));
-    float *buffer = calloc(count, sizeof *buffer);
+    float *buffer = calloc(w->count, sizeof *buffer);
     ncclResult_t result;
     uint64_t start;
     do {
         start = rail_now_ns();
-        result = ncclAllReduce(buffer, buffer, count, ncclFloat32, ncclSum, rank->comm, NULL);
+        result = call(rank, w, buffer);
     } while (result == ncclSuccess);
     JOB_EXPECT(result == ncclRemoteError, "result %d: %s", result, ncclGetLastError(NULL));
     JOB_EXPECT(strstr(ncclGetLastError(NULL), "rank 2"), "the culprit is rank 2, the text says: %s", ncclGetLastError(NULL));
@@ -79,15 +90,25 @@ static void survive(struct job_rank *rank)
 static void deaths(int hosts)
 {
     for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
-        size_t count = counts[c];
+        struct work work = {.count = counts[c]};
         struct job job = {.n_ranks = N, .ranks_per_process = 1, .n_hosts = hosts, .bare = true, .limit_s = 30};
-        job_must(&job, survive, &count);
+        job_must(&job, survive, &work);
     }
 }
 
 static void a_killed_rank_is_named_inside_a_host(void **state) { (void)state; deaths(1); }
 static void a_killed_rank_is_named_between_hosts(void **state) { (void)state; deaths(N); }
 static void a_killed_rank_is_named_on_two_hosts_of_two(void **state) { (void)state; deaths(2); }
+
+static void a_killed_rank_is_named_by_a_root_that_was_ahead_of_it(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+        struct work work = {.count = counts[c], .broadcasts = true};
+        struct job job = {.n_ranks = N, .ranks_per_process = 1, .bare = true, .limit_s = 30};
+        job_must(&job, survive, &work);
+    }
+}
 
 /* ---- abort from another thread ---- */
 
@@ -177,6 +198,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_killed_rank_is_named_inside_a_host),
+        cmocka_unit_test(a_killed_rank_is_named_by_a_root_that_was_ahead_of_it),
         cmocka_unit_test(a_killed_rank_is_named_between_hosts),
         cmocka_unit_test(a_killed_rank_is_named_on_two_hosts_of_two),
         cmocka_unit_test(an_abort_ends_a_waiting_call_and_is_told),
