@@ -159,23 +159,31 @@ static void await(_Atomic uint32_t *word, uint32_t least)
 
 enum { ROUNDS = 3 * SHM_EXPRESS_DEPTH + 5 };
 
-/* Rank 0 gives; all others come when it has filled the ring and stands before the next. */
+/* Before its call `round` a reader waits until the root can go no further. */
+static void let_the_root_run(struct rank *me, uint64_t round)
+{
+    nap_ns(10 * RAIL_NS_PER_MS);
+    uint32_t made = atomic_load(&me->world->ahead);
+    EXPECT(me, made <= round + SHM_EXPRESS_DEPTH, "the root made %u calls, a reader %llu: the ring has %d", made,
+           (unsigned long long)round, SHM_EXPRESS_DEPTH);
+}
+
+/* Rank 0 gives, or ranks 0 and 1 do in turn, for half a ring each. All others come when rank 0 stands before a full ring, and
+ * stop now and then. */
 static void *root_first(void *arg)
 {
     struct rank *me = arg;
-    bool root = me->node.self == 0;
-    if (!root) {
-        await(&me->world->ahead, SHM_EXPRESS_DEPTH);
-        nap_ns(20 * RAIL_NS_PER_MS);
-        EXPECT(me, atomic_load(&me->world->ahead) == SHM_EXPRESS_DEPTH, "the root made %u calls into a ring of %d",
-               atomic_load(&me->world->ahead), SHM_EXPRESS_DEPTH);
-    }
+    uint32_t self = me->node.self, in_turn = me->world->seed;
+    bool late = self > in_turn;
+    if (late) await(&me->world->ahead, SHM_EXPRESS_DEPTH);
     for (uint64_t round = 0; round < ROUNDS && !me->why[0]; round++) {
+        uint32_t root = in_turn ? round / (SHM_EXPRESS_DEPTH / 2) % 2 : 0;
         size_t count = round % 3 ? 40 + round : 1000; /* beside the flag, and apart from it */
-        if (root) fill(me, round, count);
-        EXPECT(me, call(me, PLAN_BROADCAST, count, 0) == RAIL_OK, "%s", rail_last_error());
-        check(me, PLAN_BROADCAST, round, count, 0);
-        if (root) atomic_fetch_add(&me->world->ahead, 1);
+        if (late && round % 9 == 0) let_the_root_run(me, round);
+        if (self == root) fill(me, round, count);
+        EXPECT(me, call(me, PLAN_BROADCAST, count, root) == RAIL_OK, "%s", rail_last_error());
+        check(me, PLAN_BROADCAST, round, count, root);
+        if (self == 0) atomic_fetch_add(&me->world->ahead, 1);
     }
     return NULL;
 }
@@ -184,6 +192,12 @@ static void a_root_is_a_ring_ahead_of_late_readers_and_no_further(void **state)
 {
     (void)state;
     for (uint32_t n = 2; n <= EXPRESS_MAX_PEERS; n += 3) run(n, root_first, 0);
+}
+
+static void roots_in_turn_remember_what_they_gave_before(void **state)
+{
+    (void)state;
+    run(3, root_first, 1);
 }
 
 static void *givers_first(void *arg)
@@ -367,6 +381,7 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_root_is_a_ring_ahead_of_late_readers_and_no_further),
+        cmocka_unit_test(roots_in_turn_remember_what_they_gave_before),
         cmocka_unit_test(all_givers_of_a_reduce_are_a_ring_ahead_of_a_late_root),
         cmocka_unit_test(any_sequence_with_any_delays_gives_everybody_its_own),
         cmocka_unit_test(a_call_in_steps_finds_no_room_until_the_reader_has_moved),
