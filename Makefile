@@ -69,11 +69,11 @@ $(BUILD)/%.o: %.c
 	$(Q)$(CC) $(CFLAGS_) $(FILE_CFLAGS) $(CFLAGS) -c $< -o $@
 
 # What is built against a header that may be missing is built again when the header comes or goes.
-OPTIONAL := $(wildcard /usr/include/hwloc.h /usr/include/infiniband/verbs.h)
+OPTIONAL := $(wildcard /usr/include/hwloc.h /usr/include/infiniband/verbs.h /usr/include/rdma/rdma_cma.h)
 $(BUILD)/optional.list: FORCE
 	@mkdir -p $(@D)
 	@echo '$(OPTIONAL)' | cmp -s - $@ || echo '$(OPTIONAL)' >$@
-$(filter $(BUILD)/src/foreign/% $(BUILD)/src/topo/hwloc_%,$(OBJ)): $(BUILD)/optional.list
+$(filter $(BUILD)/src/foreign/% $(BUILD)/src/topo/hwloc_% $(BUILD)/src/transport/lane/%,$(OBJ)): $(BUILD)/optional.list
 
 # Rewritten when the list of objects changes, so that a removed file leaves the archive too.
 $(BUILD)/objects.list: FORCE

@@ -4,7 +4,7 @@
 # build: the library and its programs. demo: what its network namespaces need. check: everything `make check` runs.
 # compare: peers for `make perf`. As root or with sudo it installs; otherwise it prints the command and fails.
 set -u
-build="gcc make libc6-dev libsodium-dev libexpat1-dev libjansson-dev libibverbs-dev"
+build="gcc make libc6-dev libsodium-dev libexpat1-dev libjansson-dev libibverbs-dev librdmacm-dev"
 demo="$build iproute2 procps"
 check="$demo bc binutils clang g++ libclang-rt-14-dev libcmocka-dev nftables pkg-config python3 python3-torch qemu-user
        gcc-aarch64-linux-gnu libc6-dev-arm64-cross openmpi-bin mpich libpmix-dev libpmi2-0 libhwloc-dev libhwloc15"

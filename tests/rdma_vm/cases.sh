@@ -7,8 +7,7 @@
 # its results. Then the switch is asked: every cable of these hosts and rails must have carried data, others less than 64 KiB,
 # lo less than a tenth; each rail's ports must have received by RDMA what its ports have sent; and no message may have found that
 # there is no receive for it. wire: "tcp": not one packet by RDMA; "verbs": at most a tenth of the bytes were TCP's (give it a
-# megabyte or more); "cm": the same, and connections were made by
-# the connection manager. meanwhile: commands of guest.sh's that begin with the program, must succeed, and must end before it:
+# megabyte or more), and connections were made by hand; "cm": the same, but by librdmacm. meanwhile: commands of guest.sh's that begin with the program, must succeed, and must end before it:
 # cables that are pulled; then only data on some cable of each host is asked for. They wait for bytes, not for time: how long a
 # program takes here varies twentyfold, and trouble that outlasts it, or is over before it begins, proves nothing.
 collectives=(
@@ -23,6 +22,10 @@ collectives=(
     "a cable is pulled and put back under AllReduce over RDMA: it goes by the other rails|4|4|1|verbs||once 1 2 1000000 cable_down 1 2 && further 1 8000000 cable_up 1 2|all_reduce_perf -b 1M -e 1M -n 20"
     "a rail falls silent under AllReduce over RDMA, retried for ever: it goes by the other rails|4|4|1|verbs||once 2 3 1000000 rail_silent 2 3 && further 2 8000000 rail_heal 2 3|all_reduce_perf -b 1M -e 1M -n 20"
     "0.1 % of loss on all rails of a host under AllReduce over RDMA|2|2|1|verbs||once 0 1 1000000 rail_loss 0 1 0.1 && rail_loss 0 0 0.1 && further 0 24000000 lost_some 0 && rail_heal 0 0 && rail_heal 0 1|all_reduce_perf -b 1M -e 1M -n 30"
+    "|2|1|1|cm|RAILCCL_IB_CM=1||all_reduce_perf -b 8 -e 4M -f 16 -n 2"
+    "|4|2|1|cm|RAILCCL_IB_CM=1||all_gather_perf -b 4M -e 4M -n 1"
+    "|4|4|1|cm|RAILCCL_IB_CM=1||alltoall_perf -b 4M -e 4M -n 1"
+    "a cable is pulled and put back, connections by librdmacm: AllReduce goes by the other rails|4|4|1|cm|RAILCCL_IB_CM=1|once 1 2 1000000 cable_down 1 2 && further 1 8000000 cable_up 1 2|all_reduce_perf -b 1M -e 1M -n 20"
     "1 % of loss on a rail under AllReduce over RDMA|2|2|1|verbs||once 0 1 1000000 rail_loss 0 1 1 && further 0 16000000 lost_some 0 && rail_heal 0 1|all_reduce_perf -b 1M -e 1M -n 20"
 )
 
@@ -44,8 +47,12 @@ add "1 % of loss: every byte is right, and packets were sent again" lossy
 for row in "${!collectives[@]}"; do add "$(collective_name "${collectives[row]}")" "collective $row"; done
 add "AllReduce of 64 MiB over 4 rails: at most 40 work requests per MiB, a write in four asks for a completion, no receive is missing" budget
 add "four queue pairs per rail: the switch sees each with the UDP source port that was planned for it, and no other" routes
-add "conformance on two hosts of two rails by RDMA, 1 to 5 ranks" "conforms two*hosts"
-add "conformance on three hosts of processes of two threads by RDMA, 1 to 5 ranks" "conforms three*hosts*of*processes*of*two*threads"
+add "conformance on two hosts of two rails by RDMA, 1 to 5 ranks" "conforms two*hosts 2 verbs 5"
+add "conformance on three hosts of processes of two threads by RDMA, 1 to 5 ranks" "conforms three*hosts*of*processes*of*two*threads 2 verbs 5"
+for rails in 1 2 4; do
+    [ $rails = 2 ] || add "every operation on two hosts, $rails rails, connections by hand, 1 to 4 ranks" "conforms two*hosts $rails verbs 4"
+    add "every operation on two hosts, $rails rails, connections by librdmacm, 1 to 4 ranks" "conforms two*hosts $rails cm 4"
+done
 
 want() { echo "$1: $2, wanted $3 $4"; awk "BEGIN { exit !($2 $3 $4) }"; }
 scratch=/tmp/cases
@@ -286,19 +293,21 @@ routes() {
 
 # ---- every operation ----
 
-conforms() { # PLACEMENT, of tests/conformance; a seed from the clock, which is printed
-    local h packets lo dry sent
-    packets=$(rdma_packets) lo=$(fabric_lo) dry=$(ran_dry)
+conforms() { # PLACEMENT, of tests/conformance, RAILS WIRE RANKS; a seed from the clock, which is printed
+    local h packets lo dry sent messages start=$SECONDS
+    packets=$(rdma_packets) lo=$(fabric_lo) dry=$(ran_dry) messages=$(cm_messages)
     fabric_wait || return 1
     fabric_ports >$scratch/before
     each_port rail_packets >$scratch/rails
-    for ((h = 0; h < fabric_hosts; h++)); do export "TEST_HOST_$h=NCCL_IB_HCA=$(vm_names rx_ _ $h 2) NCCL_SOCKET_IFNAME=$(vm_names h r $h 2)"; done
-    CMOCKA_MESSAGE_OUTPUT=TAP NCCL_NET=IB TEST_RANKS_MOST=5 timeout $((2 * limit_s)) "${BUILD:-build}/tests/conformance/test_conformance" "${1//\*/?}" >$scratch/conformance 2>&1 ||
+    for ((h = 0; h < fabric_hosts; h++)); do export "TEST_HOST_$h=NCCL_IB_HCA=$(vm_names rx_ _ $h "$2") NCCL_SOCKET_IFNAME=$(vm_names h r $h "$2")"; done
+    CMOCKA_MESSAGE_OUTPUT=TAP NCCL_NET=IB TEST_RANKS_MOST=$4 RAILCCL_IB_CM=$([ "$3" = cm ] && echo 1 || echo 0) timeout $((2 * limit_s)) "${BUILD:-build}/tests/conformance/test_conformance" "${1//\*/?}" >$scratch/conformance 2>&1 ||
         { cat $scratch/conformance; return 1; }
     grep -h seed $scratch/conformance
     ports_since $scratch/before >$scratch/since
     sent=$(awk '{ n += $3 } END { printf "%.0f\n", n }' $scratch/since)
     want "jobs that ran" "$(grep -c '^ok 1' $scratch/conformance)" == 1 && want "packets by RDMA" $(($(rdma_packets) - packets)) ">" 4000 && same_rail $scratch/rails &&
-        want "bytes on lo" $(($(fabric_lo) - lo)) "<" "0.1 * $sent" && want "receives that were not there" $(($(ran_dry) - dry)) == 0 && split_is_right "$(hosts_of "$1")" 2 1
+        want "bytes on lo" $(($(fabric_lo) - lo)) "<" "0.1 * $sent" && want "receives that were not there" $(($(ran_dry) - dry)) == 0 &&
+        want "messages of librdmacm" $(($(cm_messages) - messages)) "$([ "$3" = cm ] && echo ">" || echo ==)" 0 && split_is_right "$(hosts_of "$1")" "$2" 1 &&
+        echo "$((SECONDS - start)) s"
 }
 hosts_of() { case $1 in two*) echo 2 ;; *) echo 3 ;; esac; }

@@ -42,6 +42,8 @@ fabric_port_lines() { # HOST RAIL: what ip does for one cable. Own addresses are
     echo "route add 10.77.$2.0/24 dev $nic src $at table $table"
     echo "route add local $at dev lo src $at table $table"
     echo "rule add pref 10 from $at to 10.77.$2.0/24 iif lo lookup $table"
+    # The connection manager asks whether the NIC that a request came by leads back to who sent it: not from lo.
+    echo "rule add pref 11 from $at to 10.77.$2.0/24 oif $nic lookup $table"
     for ((other = 0; other < fabric_hosts; other++)); do
         [ $other = "$1" ] || echo "neigh replace $(vm_address $other "$2") lladdr $(vm_hardware $other "$2") dev $nic nud permanent"
     done

@@ -280,6 +280,16 @@ void fault_verbs_infiniband(int device, bool infiniband)
     UNLOCKED;
 }
 
+void fault_verbs_iwarp(int device, bool iwarp)
+{
+    LOCKED;
+    devices[device].device.transport_type = iwarp ? IBV_TRANSPORT_IWARP : IBV_TRANSPORT_IB;
+    devices[device].device.node_type = iwarp ? IBV_NODE_RNIC : IBV_NODE_CA;
+    UNLOCKED;
+}
+
+struct ibv_device *fault_verbs_device(int device) { return &devices[device].device; }
+
 void fault_verbs_family(int device, int family)
 {
     LOCKED;
@@ -581,7 +591,9 @@ static int modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
     if (!error && a->qp_state == IBV_QPS_ERR) {
         to_error(q);
     } else if (!error) {
-        MUST(mask == needed[a->qp_state]);
+        bool iwarp = device_of(q)->device.transport_type == IBV_TRANSPORT_IWARP;
+        MUST(!iwarp || a->qp_state == IBV_QPS_INIT); /* the rest is its driver's */
+        MUST(mask == (needed[a->qp_state] & ~(iwarp ? IBV_QP_PKEY_INDEX : 0)));
         if (qp->state != before[a->qp_state]) error = EINVAL;
         else qp->state = a->qp_state;
         if (a->qp_state == IBV_QPS_RTR) {
@@ -592,6 +604,23 @@ static int modify_qp(struct ibv_qp *qp, struct ibv_qp_attr *a, int mask)
     }
     UNLOCKED;
     return error;
+}
+
+static struct fake_qp *numbered(uint32_t number)
+{
+    struct fake_qp *q = qps;
+    while (q && q->qp.qp_num != number) q = q->next;
+    return q;
+}
+
+bool fault_verbs_join(uint32_t one, uint32_t other)
+{
+    LOCKED;
+    struct fake_qp *q[2] = {numbered(one), numbered(other)};
+    bool both = q[0] && q[1] && q[0]->qp.state == IBV_QPS_INIT && q[1]->qp.state == IBV_QPS_INIT;
+    for (int i = 0; both && i < 2; i++) q[i]->qp.state = IBV_QPS_RTS, q[i]->peer = q[1 - i]->qp.qp_num;
+    UNLOCKED;
+    return both;
 }
 
 /* ---- enhanced connections ---- */

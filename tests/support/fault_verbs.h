@@ -38,6 +38,8 @@ void fault_verbs_port(int device, bool active); /* the port's state, with its ev
 /* Enhanced connections: what a device knows; vendor 0 (as installed): none. */
 void fault_verbs_ece(int device, uint32_t vendor, uint32_t options);
 void fault_verbs_infiniband(int device, bool infiniband); /* else Ethernet */
+/* Its queue pairs are set to RTS by fault_rdmacm.h's devices only; it has no partitions. */
+void fault_verbs_iwarp(int device, bool iwarp);
 /* Whether the table has the members that older libraries lack (reg_mr_iova2, query_ece, set_ece). */
 void fault_verbs_modern(bool modern);
 /* GIDs of a device are of this family from now on: 4, 6; 0: it has none. */
@@ -62,6 +64,10 @@ struct fault_verbs_qp {
     uint32_t ece_vendor, ece_options; /* that it was set to */
 };
 int fault_verbs_qps(struct fault_verbs_qp *out, int room);
+
+/* For fault_rdmacm.c: the device as libibverbs has it; joins two queue pairs, as an iWARP driver does. */
+struct ibv_device *fault_verbs_device(int device);
+bool fault_verbs_join(uint32_t one, uint32_t other);
 
 #endif
 #endif

@@ -46,6 +46,8 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 #define FRAME_HELLO_ANEW (1ull << 63)
 /* The connecter's: it has an RDMA device on this lane's rail. The accepter's: from here on frames travel by it. */
 #define FRAME_HELLO_VERBS (1ull << 62)
+/* The connecter's, with the one before: it wants to connect by librdmacm, and can. */
+#define FRAME_HELLO_MANAGER (1ull << 61)
 
 struct frame {
     uint8_t type;

@@ -91,6 +91,11 @@ static enum rail_result step_connecting(struct handshake *h)
     return RAIL_OK;
 }
 
+static bool wants_manager(const struct handshake *h)
+{
+    return h->port && verbs_port_wants_manager(h->port) && verbs_port_has_manager(h->port);
+}
+
 static enum rail_result step_proving(struct handshake *h)
 {
     errno = 0;
@@ -104,6 +109,7 @@ static enum rail_result step_proving(struct handshake *h)
     if (h->connecter) {
         uint8_t hello[HELLO_FRAME_BYTES];
         if (h->port) h->mine.features |= FRAME_HELLO_VERBS;
+        if (wants_manager(h)) h->mine.features |= FRAME_HELLO_MANAGER;
         handshake_hello_encode(&h->mine, hello);
         /* A hundred bytes always fit behind a proof; if not, something is odd enough to start again. */
         ssize_t n = send(h->fd, hello, sizeof hello, MSG_NOSIGNAL);
@@ -180,12 +186,44 @@ static bool take_record(struct handshake *h, const struct frame *frame, struct v
     return true;
 }
 
+bool handshake_is_managed(const struct handshake *h) { return h->state == HANDSHAKE_MANAGER && h->fd >= 0 && h->verbs; }
+
+bool handshake_is_late(const struct handshake *h, uint64_t now_ns)
+{
+    return handshake_is_managed(h) && verbs_manager_is_late(h->verbs, now_ns);
+}
+
+/* The lane's addresses, which are the rail's. */
+static bool addresses(const struct handshake *h, struct sockaddr_storage *here, struct sockaddr_storage *there)
+{
+    socklen_t bytes[2] = {sizeof *here, sizeof *there};
+    return getsockname(h->fd, (struct sockaddr *)here, &bytes[0]) == 0 &&
+           (!there || getpeername(h->fd, (struct sockaddr *)there, &bytes[1]) == 0);
+}
+
+/* Accepter: a port and a token in the record, where one of the two wants it, and we can. */
+static void offer_manager(struct handshake *h, struct verbs_record *record)
+{
+    struct sockaddr_storage here;
+    bool wanted = (h->theirs.features & FRAME_HELLO_MANAGER) || verbs_port_wants_manager(h->port);
+    if (!wanted) return;
+    if (!verbs_port_has_manager(h->port)) {
+        verbs_port_by_hand(h->port, h->port->manager_why);
+        return;
+    }
+    char why[VERBS_WHY_BYTES] = "getsockname failed";
+    if (!addresses(h, &here, NULL) || !verbs_manager_offer(h->verbs, (struct sockaddr *)&here,
+                                                           rail_deadline_in_ns(h->patience_ns), record, why))
+        verbs_port_by_hand(h->port, why);
+}
+
 /* The accepter's part begins: true when it waits for their record. */
 static enum rail_result offer(struct handshake *h)
 {
     struct verbs_record record;
     h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
     if (!h->verbs) return RAIL_OK; /* our HELLO will say that it is TCP */
+    offer_manager(h, &record);
     RAIL_TRY(send_record(h, &record));
     h->in_bytes = 0;
     h->state = HANDSHAKE_VERBS;
@@ -198,8 +236,25 @@ static enum rail_result step_verbs(struct handshake *h)
     struct verbs_record theirs;
     RAIL_TRY(read_frame(h, &frame));
     if (!take_record(h, &frame, &theirs)) return failed(h, RAIL_E_REMOTE, "a frame that is no verbs record", 0);
-    if (!verbs_connection_finish(h->verbs, &theirs, false, flow_label(&h->theirs), h->verbs_why)) without(h);
-    return RAIL_OK;
+    uint32_t label = flow_label(&h->theirs);
+    bool right = theirs.by_cm && !theirs.declines ? verbs_manager_accept(h->verbs, &theirs, label, h->verbs_why)
+                                                  : verbs_connection_finish(h->verbs, &theirs, false, label, h->verbs_why);
+    if (!right) without(h);
+    if (!right || !theirs.by_cm) return RAIL_OK;
+    h->state = HANDSHAKE_MANAGER;
+    return RAIL_NOT_YET;
+}
+
+/* The connecter's manager is on its way to theirs. */
+static bool connect_manager(struct handshake *h, const struct verbs_record *theirs, struct verbs_record *record)
+{
+    struct sockaddr_storage here, there;
+    if (!addresses(h, &here, &there)) {
+        snprintf(h->verbs_why, sizeof h->verbs_why, "getpeername failed");
+        return false;
+    }
+    return verbs_manager_connect(h->verbs, (struct sockaddr *)&here, (struct sockaddr *)&there, theirs, flow_label(&h->mine),
+                                 rail_deadline_in_ns(h->patience_ns), record, h->verbs_why);
 }
 
 /* The connecter has their record: answers with its own. */
@@ -207,10 +262,57 @@ static enum rail_result answer_record(struct handshake *h, const struct verbs_re
 {
     struct verbs_record record;
     h->verbs = verbs_connection_begin(h->port, &record, h->verbs_why);
-    if (h->verbs && !verbs_connection_finish(h->verbs, theirs, true, flow_label(&h->mine), h->verbs_why)) without(h);
-    if (h->verbs) verbs_connection_answer(h->verbs, &record);
-    else verbs_record_decline(&record, h->verbs_why);
+    bool managed = h->verbs && theirs->cm_port != 0 && verbs_port_has_manager(h->port);
+    if (h->verbs && !managed && (theirs->cm_port != 0 || wants_manager(h)))
+        verbs_port_by_hand(h->port, theirs->cm_port ? h->port->manager_why : "the other process cannot, see its log");
+    bool right = h->verbs && (managed ? connect_manager(h, theirs, &record)
+                                      : verbs_connection_finish(h->verbs, theirs, true, flow_label(&h->mine), h->verbs_why));
+    if (!right) without(h);
+    if (!right) verbs_record_decline(&record, h->verbs_why);
+    else if (!managed) verbs_connection_answer(h->verbs, &record);
+    if (right && managed) h->state = HANDSHAKE_MANAGER;
     return send_record(h, &record);
+}
+
+/* Each end that gives librdmacm up says so once; the accepter's HELLO comes after the connecter has. */
+static enum rail_result give_manager_up(struct handshake *h)
+{
+    struct verbs_record record;
+    verbs_record_decline(&record, h->verbs_why);
+    without(h);
+    h->declined = true;
+    if (h->connecter) h->state = HANDSHAKE_HELLO;
+    return send_record(h, &record);
+}
+
+/* RAIL_OK: the far end gives it up. The connecter may hear HELLO instead, by verbs: librdmacm will say the same here in a
+ * moment. */
+static enum rail_result hear_given_up(struct handshake *h)
+{
+    struct frame frame;
+    struct verbs_record theirs;
+    RAIL_TRY(read_frame(h, &frame));
+    if (h->connecter && frame.type == FRAME_HELLO) return RAIL_NOT_YET;
+    if (!take_record(h, &frame, &theirs) || !theirs.declines)
+        return failed(h, RAIL_E_REMOTE, "a frame that does not give librdmacm up", 0);
+    if (!h->declined) verbs_record_declined(&theirs, h->verbs_why);
+    return RAIL_OK;
+}
+
+static enum rail_result step_manager(struct handshake *h)
+{
+    h->late |= h->verbs && verbs_manager_is_late(h->verbs, rail_now_ns());
+    enum rail_result r = h->verbs ? verbs_manager_step(h->verbs, h->verbs_why) : RAIL_NOT_YET;
+    if (r == RAIL_OK) {
+        if (h->connecter) h->state = HANDSHAKE_HELLO;
+        return RAIL_OK;
+    }
+    if (r != RAIL_NOT_YET) RAIL_TRY(give_manager_up(h));
+    if (h->state != HANDSHAKE_MANAGER) return RAIL_NOT_YET;
+    RAIL_TRY(hear_given_up(h));
+    if (h->connecter) return give_manager_up(h);
+    without(h);
+    return RAIL_OK;
 }
 
 static enum rail_result step_hello(struct handshake *h)
@@ -220,11 +322,19 @@ static enum rail_result step_hello(struct handshake *h)
     RAIL_TRY(read_frame(h, &frame));
     if (h->connecter && h->port && !h->verbs && !h->verbs_why[0] && take_record(h, &frame, &theirs)) {
         RAIL_TRY(answer_record(h, &theirs));
+        if (h->state == HANDSHAKE_MANAGER) return RAIL_NOT_YET;
+        RAIL_TRY(read_frame(h, &frame));
+    }
+    if (h->connecter && h->declined && take_record(h, &frame, &theirs)) RAIL_TRY(read_frame(h, &frame)); /* both at once */
+    if (h->connecter && h->verbs && take_record(h, &frame, &theirs)) { /* it came about here, and not there */
+        verbs_record_declined(&theirs, h->verbs_why);
+        RAIL_TRY(give_manager_up(h));
         RAIL_TRY(read_frame(h, &frame));
     }
     RAIL_TRY(take_hello(h, &frame));
     bool theirs_too = (h->theirs.features & FRAME_HELLO_VERBS) != 0;
     if (!h->connecter) return theirs_too && h->port && h->theirs.n_lanes > 0 ? offer(h) : RAIL_OK;
+    if (theirs_too && h->declined) return failed(h, RAIL_E_SYSTEM, "librdmacm connected there what it did not here", 0);
     if (theirs_too && !h->verbs) return failed(h, RAIL_E_REMOTE, "HELLO by verbs, which were not agreed on", 0);
     if (!theirs_too) without(h);
     return RAIL_OK;
@@ -234,9 +344,12 @@ enum rail_result handshake_step(struct handshake *h)
 {
     if (h->state == HANDSHAKE_CONNECTING) RAIL_TRY(step_connecting(h));
     if (h->state == HANDSHAKE_PROVING) RAIL_TRY(step_proving(h));
-    if (h->state == HANDSHAKE_HELLO) {
-        enum rail_result r = step_hello(h);
-        if (r != RAIL_NOT_YET || h->state != HANDSHAKE_VERBS) return r;
+    for (;;) {
+        enum handshake_state was = h->state;
+        enum rail_result r = was == HANDSHAKE_HELLO   ? step_hello(h)
+                             : was == HANDSHAKE_VERBS ? step_verbs(h)
+                                                      : step_manager(h);
+        /* On with what has come already. */
+        if (h->state == was || (r != RAIL_OK && r != RAIL_NOT_YET)) return r;
     }
-    return step_verbs(h);
 }

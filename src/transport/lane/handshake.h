@@ -12,6 +12,9 @@
  *   record -----------------------------> ready
  *   done <------------- HELLO, by verbs
  *
+ * By librdmacm the records are followed by what it sends (MANAGER at both ends; lane/verbs_cm.c). Who gives it up says so
+ * with one more record, and is answered by one; then comes a HELLO without verbs.
+ *
  * Steps never block and never log: strangers at the door must not fill the log. Deadlines are the caller's. */
 #ifndef RAIL_LANE_HANDSHAKE_H
 #define RAIL_LANE_HANDSHAKE_H
@@ -31,6 +34,7 @@ enum handshake_state {
     HANDSHAKE_PROVING,    /* waits for the other end's part of auth.h */
     HANDSHAKE_HELLO,      /* waits for their HELLO; connecter: or their record before it */
     HANDSHAKE_VERBS,      /* accepter: waits for their record */
+    HANDSHAKE_MANAGER,    /* waits for librdmacm, and for the far end to give it up */
 };
 
 struct handshake {
@@ -43,6 +47,9 @@ struct handshake {
     struct auth auth;
     struct frame_hello mine, theirs;
     struct verbs_port *port;           /* what may be offered; NULL: nothing. Set between start and first step */
+    uint64_t patience_ns;              /* with librdmacm; set like `port` */
+    bool declined;                     /* we have given librdmacm up, and said so */
+    bool late;                         /* because it took longer than that */
     struct verbs_connection *verbs;    /* done: the lane's; NULL: over TCP */
     char verbs_why[VERBS_WHY_BYTES];   /* done without, although both have a device: why; else "" */
     uint8_t in[FRAME_BYTES + sizeof(struct verbs_record)];
@@ -63,6 +70,9 @@ void handshake_accept(struct handshake *h, int fd, auth_lookup *lookup, void *ow
 /* RAIL_OK: done, `theirs` is checked for version, the socket (h->fd) is now the caller's. RAIL_NOT_YET. Else failed, with
  * `why`. */
 enum rail_result handshake_step(struct handshake *h);
+/* It waits for librdmacm: verbs_port_manage() has to be asked, and then this to be stepped; late: even so. */
+bool handshake_is_managed(const struct handshake *h);
+bool handshake_is_late(const struct handshake *h, uint64_t now_ns);
 /* Connecter: HELLO went out, so the far end may know of this socket. */
 bool handshake_said_hello(const struct handshake *h);
 /* Ends one that is not done: closes, wipes. */

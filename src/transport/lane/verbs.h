@@ -9,6 +9,7 @@
  *
  *   verbs_port        a port of a device, opened: protection domain, wishes           verbs_port.c
  *   verbs_connection  queue pair, queues, ring; the state machine by hand             verbs_connection.c
+ *   ...               or by librdmacm, where the fabric needs it or the user asks     verbs_cm.c, verbs_cm_port.c
  *   lane_verbs_ops    the wire                                                        verbs_wire.c
  *   ...               what a device is to let go of is asked back by a thread         verbs_reaper.c
  *
@@ -21,6 +22,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/clock.h"
 #include "foreign/ibverbs.h"
@@ -36,6 +38,7 @@ enum {
     VERBS_SIGNAL_EVERY = 4,         /* one in so many asks for a completion */
     VERBS_INLINE_BYTES = 128,       /* copied into the work request, where the device can: a small frame */
     VERBS_HEAD_BYTES = (FRAME_BYTES + LANE_INLINE_BYTES + VERBS_UNIT_BYTES - 1) / VERBS_UNIT_BYTES * VERBS_UNIT_BYTES,
+    VERBS_TOKEN_BYTES = 16,
     VERBS_NAME_BYTES = 64,
     VERBS_WHY_BYTES = 200,
 };
@@ -51,6 +54,7 @@ struct verbs_settings {
     bool ece;              /* enhanced connection establishment, where both devices have it */
     int8_t adaptive_routing;  /* 1, 0; -1: on InfiniBand */
     uint32_t adaptive_bytes;  /* payloads of more go apart then */
+    bool cm;                  /* connections by librdmacm, where both ends can */
 };
 
 struct verbs_port {
@@ -63,7 +67,12 @@ struct verbs_port {
     struct verbs_settings settings;
     uint8_t rail[16];            /* the rail's own address */
     bool is_ethernet;
+    bool is_iwarp;               /* connects by librdmacm alone */
     int event_fd;                /* readable: verbs_port_event() */
+    struct verbs_manager *manager; /* verbs_cm_port.c; NULL: not needed so far, or manager_why */
+    char manager_why[VERBS_WHY_BYTES]; /* why there will be none; "": there may be */
+    int manager_fd;              /* readable: verbs_port_manage(); -1: no manager */
+    bool by_hand_told;           /* that the user asked for librdmacm in vain was said */
     bool relaxed;                /* registers memory for relaxed ordering */
     bool ece;                    /* asks for enhanced connections */
     uint32_t split_bytes;        /* larger payloads have a write of their own; UINT32_MAX: none has */
@@ -102,6 +111,9 @@ enum verbs_news {
 };
 struct verbs_connection;
 enum verbs_news verbs_port_event(struct verbs_port *port, struct lane **lane, char *why);
+/* What the connection manager tells: afterwards the handshakes that wait for it are to be stepped. VERBS_FATAL with `why`;
+ * else VERBS_NOTHING. */
+enum verbs_news verbs_port_manage(struct verbs_port *port, char *why);
 
 /* Connections and registrations that were given up are taken from the device by a thread of the port: none of the calls
  * here waits for the device. Tells the owners of payloads that lay in connections which are gone by now. */
@@ -147,8 +159,13 @@ struct verbs_record {
     struct { uint8_t raw[16]; uint16_t index; uint8_t kind, is_rails; } gids[GID_OFFER_MAX];
     char why[72];
     uint32_t ece_vendor, ece_options, ece_mask; /* struct ibv_ece; vendor 0: none */
+    uint16_t cm_port;          /* accepter: its connection manager listens there; 0: by hand */
+    uint8_t is_iwarp;
+    uint8_t by_cm;             /* connecter: 1: comes to that port; 0: by hand */
+    uint32_t reserved;         /* 0 */
+    uint8_t token[VERBS_TOKEN_BYTES]; /* with either: what the other end must show there */
 };
-_Static_assert(sizeof(struct verbs_record) == 288, "the record has no padding");
+_Static_assert(sizeof(struct verbs_record) == 312, "the record has no padding");
 
 /* A queue pair in INIT with all receives posted, and what to tell. NULL with `why`. The caller's. */
 struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct verbs_record *ours, char *why);
@@ -157,6 +174,31 @@ bool verbs_connection_finish(struct verbs_connection *connection, const struct v
                              uint32_t flow_label, char *why);
 /* After finish, where `ours` is sent after it: with what the device has accepted of what theirs offered. */
 void verbs_connection_answer(const struct verbs_connection *connection, struct verbs_record *ours);
+
+/* The same by librdmacm, instead of finish. The accepter's record has a port and a token, the connecter's answers with its
+ * own; then the connecter's manager comes to that port and shows the token, and is shown the other (docs/WIRE.md).
+ *
+ * Whether it should be so as far as this port goes, and can: the first time that asks for it loads the library. */
+bool verbs_port_wants_manager(const struct verbs_port *port);
+bool verbs_port_has_manager(struct verbs_port *port);
+/* It is not to be, though an end wants it: said once per port, at WARN where it is the user's wish here. */
+void verbs_port_by_hand(struct verbs_port *port, const char *why);
+/* Accepter: listens beside `here`, the local address of the lane's socket, and says so in `ours`; awaits the connecter until
+ * the deadline. False with `why`. */
+bool verbs_manager_offer(struct verbs_connection *connection, const struct sockaddr *here, struct rail_deadline deadline,
+                         struct verbs_record *ours, char *why);
+/* Accepter: their record, which says by_cm. False with `why`. */
+bool verbs_manager_accept(struct verbs_connection *connection, const struct verbs_record *theirs, uint32_t flow_label,
+                          char *why);
+/* Connecter: on its way from `here` to `there`, the addresses of the lane's socket, until the deadline. `ours` says so.
+ * False with `why`. */
+bool verbs_manager_connect(struct verbs_connection *connection, const struct sockaddr *here, const struct sockaddr *there,
+                           const struct verbs_record *theirs, uint32_t flow_label, struct rail_deadline deadline,
+                           struct verbs_record *ours, char *why);
+/* RAIL_OK: it is ready to send. RAIL_NOT_YET: verbs_port_manage(), or the deadline, will move it. Else failed with `why`. */
+enum rail_result verbs_manager_step(struct verbs_connection *connection, char *why);
+bool verbs_manager_is_late(const struct verbs_connection *connection, uint64_t now_ns);
+
 /* Given up: nothing that comes by it is looked at any more. The port's thread puts the queue pair into error and
  * destroys it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out.
  * Memory that the device may still reach because it refused is never given back. NULL is nothing. */
@@ -168,6 +210,7 @@ void verbs_connection_abandon(struct verbs_connection *connection);
 const char *verbs_connection_text(const struct verbs_connection *connection);
 int verbs_connection_event_fd(const struct verbs_connection *connection);
 void verbs_record_decline(struct verbs_record *out, const char *why);
+void verbs_record_declined(const struct verbs_record *theirs, char *why); /* what it says, printable */
 
 /* From memory to the wire, and back: its own inverse. */
 void verbs_record_swap(struct verbs_record *record);

@@ -28,6 +28,13 @@ void verbs_record_decline(struct verbs_record *out, const char *why)
     snprintf(out->why, sizeof out->why, "%s", why);
 }
 
+void verbs_record_declined(const struct verbs_record *r, char *why)
+{
+    snprintf(why, VERBS_WHY_BYTES, "the other process declines: %.*s", (int)strnlen(r->why, sizeof r->why), r->why);
+    for (char *at = why; *at; at++)
+        if (*at < ' ' || *at > '~') *at = '?';
+}
+
 void verbs_record_swap(struct verbs_record *r)
 {
     r->version = htole32(r->version);
@@ -43,12 +50,14 @@ void verbs_record_swap(struct verbs_record *r)
     r->ece_vendor = htole32(r->ece_vendor);
     r->ece_options = htole32(r->ece_options);
     r->ece_mask = htole32(r->ece_mask);
+    r->cm_port = htole16(r->cm_port);
+    r->reserved = 0;
     for (int i = 0; i < GID_OFFER_MAX; i++) r->gids[i].index = htole16(r->gids[i].index);
 }
 
 #ifdef RAIL_HAVE_VERBS
 
-enum { GIDS_MAX = 256, RNR_TIMER_10_MS = 20, RNR_FOR_EVER = 7, HOP_LIMIT = 64 };
+enum { GIDS_MAX = 256, HOP_LIMIT = 64 };
 
 static bool no(char *why, const char *call, const struct verbs_port *p, int error)
 {
@@ -113,7 +122,8 @@ static bool to_init(struct verbs_connection *c, char *why)
     struct verbs_port *p = c->port;
     struct ibv_qp_attr attr = {.qp_state = IBV_QPS_INIT, .pkey_index = p->settings.pkey_index, .port_num = p->port,
                                .qp_access_flags = IBV_ACCESS_REMOTE_WRITE};
-    int error = p->f->modify_qp(c->qp, &attr, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
+    int partition = p->is_iwarp ? 0 : IBV_QP_PKEY_INDEX;
+    int error = p->f->modify_qp(c->qp, &attr, IBV_QP_STATE | partition | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
     if (error != 0) return no(why, "ibv_modify_qp to INIT", p, error);
     error = verbs_post_receives(c, VERBS_RECEIVES);
     return error == 0 || no(why, "ibv_post_recv", p, error);
@@ -145,16 +155,16 @@ static bool describe(struct verbs_connection *c, struct verbs_record *out, char 
         snprintf(why, VERBS_WHY_BYTES, "port %s:%u is down", p->name, p->port);
         return false;
     }
-    int n = p->f->gids(p->name, p->port, table, GIDS_MAX);
-    c->n_offers = gid_offer(table, n, &p->settings.gid, p->rail, c->offers, why, VERBS_WHY_BYTES);
-    if (c->n_offers == 0) return false;
+    int n = p->is_iwarp ? 0 : p->f->gids(p->name, p->port, table, GIDS_MAX);
+    if (!p->is_iwarp) c->n_offers = gid_offer(table, n, &p->settings.gid, p->rail, c->offers, why, VERBS_WHY_BYTES);
+    if (!p->is_iwarp && c->n_offers == 0) return false;
     uint32_t packet;
     rail_random(&packet, sizeof packet);
     *out = (struct verbs_record){
         .version = 1, .queue_pair = c->qp->qp_num, .packet = packet & 0xffffff,
         .ring_address = (uintptr_t)c->memory, .ring_key = c->ring_mr->rkey, .ring_bytes = VERBS_RING_BYTES,
         .n_receives = VERBS_RECEIVES, .lid = attr.lid, .mtu = (uint8_t)attr.active_mtu, .is_ethernet = p->is_ethernet,
-        .n_gids = (uint32_t)c->n_offers,
+        .n_gids = (uint32_t)c->n_offers, .is_iwarp = p->is_iwarp,
     };
     struct ibv_ece ece = offer_ece(c);
     out->ece_vendor = ece.vendor_id, out->ece_options = ece.options, out->ece_mask = ece.comp_mask;
@@ -188,19 +198,21 @@ struct verbs_connection *verbs_connection_begin(struct verbs_port *port, struct 
 
 /* ---- finish ---- */
 
-static bool check_record(const struct verbs_record *r, const struct verbs_port *p, char *why)
+bool verbs_record_fits(const struct verbs_record *r, const struct verbs_port *p, char *why)
 {
     if (r->declines) {
-        snprintf(why, VERBS_WHY_BYTES, "the other process declines: %.*s", (int)strnlen(r->why, sizeof r->why), r->why);
-        for (char *at = why; *at; at++)
-            if (*at < ' ' || *at > '~') *at = '?';
+        verbs_record_declined(r, why);
         return false;
     }
-    if (r->version != 1 || r->n_gids == 0 || r->n_gids > GID_OFFER_MAX || r->queue_pair > 0xffffff ||
+    if (r->version != 1 || (r->n_gids == 0 && !r->is_iwarp) || r->n_gids > GID_OFFER_MAX || r->queue_pair > 0xffffff ||
         r->packet > 0xffffff || r->mtu < IBV_MTU_256 || r->mtu > IBV_MTU_4096 || r->n_receives <= VERBS_RESERVE ||
         r->n_receives > 8192 || r->ring_bytes % VERBS_UNIT_BYTES != 0 || r->ring_bytes < 4 * 65536 ||
         r->ring_bytes / VERBS_UNIT_BYTES > 32768) {
         snprintf(why, VERBS_WHY_BYTES, "the other process sent a record that makes no sense");
+        return false;
+    }
+    if (!r->is_iwarp != !p->is_iwarp) {
+        snprintf(why, VERBS_WHY_BYTES, "one device is iWARP, the other is not");
         return false;
     }
     if (r->is_ethernet == p->is_ethernet) return true;
@@ -237,7 +249,7 @@ static bool choose_gids(struct verbs_connection *c, const struct verbs_record *r
     return true;
 }
 
-static void set_route(struct verbs_connection *c, uint32_t flow_label, struct ibv_ah_attr *out)
+void verbs_connection_route(struct verbs_connection *c, uint32_t flow_label, struct ibv_ah_attr *out)
 {
     size_t at = strlen(c->text);
     out->grh.flow_label = flow_label;
@@ -290,7 +302,7 @@ static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, c
     const struct verbs_port *p = c->port;
     struct ibv_qp_attr rtr = {
         .qp_state = IBV_QPS_RTR, .path_mtu = r->mtu < c->mtu ? r->mtu : c->mtu, .dest_qp_num = r->queue_pair,
-        .rq_psn = r->packet, .max_dest_rd_atomic = 1, .min_rnr_timer = RNR_TIMER_10_MS, .ah_attr = *way,
+        .rq_psn = r->packet, .max_dest_rd_atomic = 1, .min_rnr_timer = VERBS_RNR_TIMER_10_MS, .ah_attr = *way,
     };
     int error = p->f->modify_qp(c->qp, &rtr, IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN | IBV_QP_RQ_PSN |
                                              IBV_QP_MAX_DEST_RD_ATOMIC | IBV_QP_MIN_RNR_TIMER);
@@ -298,26 +310,37 @@ static bool to_ready(struct verbs_connection *c, const struct verbs_record *r, c
     take_ece(c, first);
     struct ibv_qp_attr rts = {
         .qp_state = IBV_QPS_RTS, .timeout = p->settings.timeout, .retry_cnt = p->settings.retries,
-        .rnr_retry = RNR_FOR_EVER, .sq_psn = (uint32_t)c->told_units, .max_rd_atomic = 1,
+        .rnr_retry = VERBS_RNR_FOR_EVER, .sq_psn = (uint32_t)c->told_units, .max_rd_atomic = 1,
     };
     error = p->f->modify_qp(c->qp, &rts, IBV_QP_STATE | IBV_QP_TIMEOUT | IBV_QP_RETRY_CNT | IBV_QP_RNR_RETRY |
                                          IBV_QP_SQ_PSN | IBV_QP_MAX_QP_RD_ATOMIC);
-    if (error != 0) return no(why, "ibv_modify_qp to RTS", p, error);
+    return error == 0 || no(why, "ibv_modify_qp to RTS", p, error);
+}
+
+void verbs_connection_meets(struct verbs_connection *c, const struct verbs_record *theirs)
+{
     c->told_units = 0;
-    return true;
+    c->their_ring = theirs->ring_address;
+    c->their_key = theirs->ring_key;
+    c->their_units = theirs->ring_bytes / VERBS_UNIT_BYTES;
+    c->their_receives = theirs->n_receives;
 }
 
 bool verbs_connection_finish(struct verbs_connection *c, const struct verbs_record *theirs, bool first,
                              uint32_t flow_label, char *why)
 {
     struct ibv_ah_attr way;
-    if (!check_record(theirs, c->port, why) || !choose_gids(c, theirs, first, &way, why)) return false;
-    if (way.is_global) set_route(c, flow_label, &way);
+    if (!verbs_record_fits(theirs, c->port, why)) return false;
+    if (c->port->is_iwarp) {
+        snprintf(why, VERBS_WHY_BYTES, "iWARP connects by librdmacm alone, which one end cannot use: %.100s",
+                 c->port->manager_why[0] ? c->port->manager_why : "see the other process's log");
+        return false;
+    }
+    if (c->managed.state != VERBS_BY_HAND) verbs_manager_end(c); /* offered, and not taken */
+    if (!choose_gids(c, theirs, first, &way, why)) return false;
+    if (way.is_global) verbs_connection_route(c, flow_label, &way);
     if (!set_ece(c, theirs, first, why) || !to_ready(c, theirs, &way, first, why)) return false;
-    c->their_ring = theirs->ring_address;
-    c->their_key = theirs->ring_key;
-    c->their_units = theirs->ring_bytes / VERBS_UNIT_BYTES;
-    c->their_receives = theirs->n_receives;
+    verbs_connection_meets(c, theirs);
     return true;
 }
 
@@ -353,6 +376,9 @@ void verbs_connection_let_go(struct verbs_connection *c)
         drain(c);
         held |= f->destroy_qp(c->qp) != 0;
     }
+    /* After its queue pair, as librdmacm wants it; the far end hears of it. */
+    if (c->managed.id) verbs_manager_let_go(c->port, &c->managed.id);
+    held |= c->managed.id != NULL;
     if (c->sends) held |= f->destroy_cq(c->sends) != 0;
     if (c->receives) held |= f->destroy_cq(c->receives) != 0;
     if (c->channel) held |= f->destroy_comp_channel(c->channel) != 0;
@@ -373,10 +399,23 @@ void verbs_connection_forget(struct verbs_connection *c)
     if (!c->held) free(c);
 }
 
+/* Writes with immediate data came late to iWARP (RFC 7306): who does not take the first one takes none. */
+static void look_for_reason(const struct verbs_connection *c)
+{
+    static const char refused[] = "ibv_post_send "; /* as verbs_wire.c says it */
+    struct verbs_port *p = c->port;
+    if (!p->is_iwarp || p->useless || c->completed > 0 || strncmp(c->broken, refused, sizeof refused - 1) != 0) return;
+    p->useless = true;
+    RAIL_WARN("%s: its lanes use TCP from now on, as not every iWARP device has writes with immediate data: %s", p->name,
+              c->broken);
+}
+
 void verbs_connection_free(struct verbs_connection *c)
 {
     if (!c) return;
     c->lane = NULL; /* what the device still tells of it is nobody's */
+    look_for_reason(c);
+    verbs_manager_end(c);
     c->leaving = (struct verbs_leaving){.connection = c};
     verbs_reaper_give(c->port, &c->leaving);
 }

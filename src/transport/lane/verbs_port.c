@@ -47,6 +47,8 @@ static bool ask_port(struct verbs_port *p, char *why)
         snprintf(why, VERBS_WHY_BYTES, "ibv_query_port(%s, %u): %s", p->name, p->port, strerror(error));
         return false;
     }
+    const struct ibv_device *device = p->context->device;
+    p->is_iwarp = device->transport_type == IBV_TRANSPORT_IWARP || device->node_type == IBV_NODE_RNIC;
     p->is_ethernet = attr.link_layer == IBV_LINK_LAYER_ETHERNET;
     p->down = attr.state != IBV_PORT_ACTIVE;
     return true;
@@ -64,6 +66,15 @@ static void choose_options(struct verbs_port *p)
     if (p->settings.relaxed_ordering == 1 && !p->relaxed)
         RAIL_WARN("%s: no relaxed ordering (NCCL_IB_PCI_RELAXED_ORDERING=1): this libibverbs has no ibv_reg_mr_iova2; "
                   "take one of rdma-core 28 or later", p->name);
+}
+
+/* False: without librdmacm it is of no use. */
+static bool choose_manager(struct verbs_port *p, char *why)
+{
+    if (!verbs_port_wants_manager(p) || verbs_port_has_manager(p)) return true;
+    snprintf(why, VERBS_WHY_BYTES, "%.60s connects by librdmacm alone (iWARP): %.90s", p->name, p->manager_why);
+    if (!p->is_iwarp) verbs_port_by_hand(p, p->manager_why);
+    return !p->is_iwarp;
 }
 
 /* Writes of a device into memory registered for relaxed ordering may overtake one another on PCI Express, which some
@@ -106,7 +117,7 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
      * registered before, by others of this process: they have their reasons. */
     if (!atomic_exchange(&fork_told, true)) (void)f->fork_init();
     *p = (struct verbs_port){.f = f, .port = (uint8_t)port, .place = place, .settings = *settings, .event_fd = -1,
-                             .gone_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
+                             .manager_fd = -1, .gone_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)};
     snprintf(p->name, sizeof p->name, "%s", name);
     memcpy(p->rail, rail, sizeof p->rail);
     p->context = open_named(f, name, why);
@@ -127,6 +138,7 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
     }
     p->event_fd = p->context->async_fd;
     choose_options(p);
+    if (!choose_manager(p, why)) goto failed;
     *out = p;
     return RAIL_OK;
 failed:
@@ -140,6 +152,7 @@ failed:
 void verbs_port_close(struct verbs_port *p)
 {
     if (!p) return;
+    verbs_manager_close(p);
     uint64_t at_it_ns = verbs_port_at_it_ns(p);
     if (!verbs_port_wait(p, rail_deadline_in_ns(at_it_ns < CLOSE_NS ? CLOSE_NS - at_it_ns : 0))) {
         RAIL_WARN("device %s has not let go of its lanes for %d s: what they used is kept until the process ends",
@@ -147,6 +160,7 @@ void verbs_port_close(struct verbs_port *p)
         verbs_reaper_keep(p);
         return;
     }
+    verbs_manager_closed(p);
     if (p->pd && p->f->dealloc_pd(p->pd) != 0)
         RAIL_INFO(RAIL_NET, "ibv_dealloc_pd(%s): %s", p->name, strerror(errno));
     if (p->context && p->f->close_device(p->context) != 0)
@@ -159,6 +173,7 @@ void verbs_port_abandon(struct verbs_port *p)
 {
     close(p->context->cmd_fd);
     close(p->context->async_fd);
+    verbs_manager_abandon(p);
     verbs_reaper_abandon(p);
 }
 

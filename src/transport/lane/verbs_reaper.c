@@ -30,6 +30,10 @@ static void let_go(struct verbs_port *p, struct verbs_leaving *item)
         verbs_connection_let_go(item->connection);
         return;
     }
+    if (item->id) {
+        verbs_manager_let_go(p, &item->id); /* where it is refused, it is left */
+        return;
+    }
     if (p->f->dereg_mr(item->mr) != 0)
         RAIL_WARN("ibv_dereg_mr(%s) of %zu bytes: %s", p->name, item->bytes, strerror(errno));
 }

@@ -3,6 +3,7 @@
 #define RAIL_LANE_VERBS_STATE_H
 
 #include "base/clock.h"
+#include "foreign/rdmacm.h"
 #include "transport/lane/verbs.h"
 
 #ifdef RAIL_HAVE_VERBS
@@ -14,12 +15,40 @@ struct verbs_sent {
     uint64_t posted_ns;
 };
 
-/* Something that the device is to let go of: a connection, or a registration of somebody's memory. */
+/* Something that the device is to let go of: a connection, an end of the connection manager's that is no connection's, or a
+ * registration of somebody's memory. */
 struct verbs_leaving {
     struct verbs_leaving *next;
     struct verbs_connection *connection; /* whose member this is; NULL: */
+    struct rdma_cm_id *id;               /* NULL: */
     struct ibv_mr *mr;
     size_t bytes;
+};
+
+/* verbs_cm.c. The connecter goes from ADDRESS on, the accepter from AWAITED on. */
+enum verbs_manager_state {
+    VERBS_BY_HAND,
+    VERBS_AWAITED,     /* listens: the connecter may come */
+    VERBS_REQUESTED,   /* it came, with the right token */
+    VERBS_ACCEPTED,    /* ready, and they were told */
+    VERBS_ADDRESS,     /* their address is being resolved, */
+    VERBS_ROUTE,       /* the route there, */
+    VERBS_CONNECTING,  /* they were asked */
+    VERBS_ESTABLISHED,
+    VERBS_FAILED,      /* `why` says it */
+};
+
+struct verbs_managed {
+    enum verbs_manager_state state;
+    struct rdma_cm_id *id;
+    struct verbs_connection *next;     /* of the port's that are under way */
+    uint8_t token[VERBS_TOKEN_BYTES];  /* that they have to show */
+    struct verbs_record theirs;        /* accepter: version 0 until it is known */
+    uint32_t their_queue_pair;         /* as the manager has it */
+    uint32_t flow_label;
+    struct rail_deadline deadline;
+    bool given_up;                     /* what is told of it is nobody's any more */
+    char why[VERBS_WHY_BYTES];
 };
 
 struct verbs_connection {
@@ -38,6 +67,7 @@ struct verbs_connection {
     uint16_t lid;
     uint32_t inline_bytes;
     struct ibv_ece ece; /* in force; vendor 0: none */
+    struct verbs_managed managed;
     char text[2 * GID_TEXT_BYTES + 128];
     struct verbs_leaving leaving;
     const struct lane_sink *sink;       /* of the lane that it was, once that has closed it, */
@@ -74,6 +104,29 @@ struct verbs_connection {
     uint64_t round_trip_ns;
     uint64_t measured_bytes, measured_ns; /* for the rate */
 };
+
+enum { VERBS_RNR_TIMER_10_MS = 20, VERBS_RNR_FOR_EVER = 7 };
+
+/* verbs_connection.c, for verbs_cm.c: whether the record makes sense, and goes with this port; what it says is
+ * noted; the route is chosen and written down behind the connection's text. */
+bool verbs_record_fits(const struct verbs_record *theirs, const struct verbs_port *port, char *why);
+void verbs_connection_meets(struct verbs_connection *c, const struct verbs_record *theirs);
+void verbs_connection_route(struct verbs_connection *c, uint32_t flow_label, struct ibv_ah_attr *out);
+
+/* verbs_cm.c: an event for this connection. */
+struct rdma_cm_event;
+void verbs_managed_event(struct verbs_connection *c, const struct rdma_cm_event *event);
+/* verbs_cm_port.c: its manager, in the port's list from here on. */
+const struct rdmacm *verbs_manager_of(const struct verbs_port *port);
+void verbs_manager_begin(struct verbs_connection *c);
+void verbs_manager_end(struct verbs_connection *c); /* not in the list any more */
+int verbs_manager_id(struct verbs_connection *c, struct rdma_cm_id **out); /* as rdma_create_id */
+/* The port where requests come in, beside `here`; 0 with `why`. */
+uint16_t verbs_manager_listen(struct verbs_port *port, const struct sockaddr *here, char *why);
+void verbs_manager_let_go(const struct verbs_port *port, struct rdma_cm_id **id); /* may block; still set: it refused */
+void verbs_manager_close(struct verbs_port *port);  /* first what listens, by the reaper, */
+void verbs_manager_closed(struct verbs_port *port); /* and when that is gone the rest */
+void verbs_manager_abandon(struct verbs_port *port); /* in a forked child */
 
 /* verbs_connection.c: posts n more receives. */
 int verbs_post_receives(struct verbs_connection *c, uint32_t n);

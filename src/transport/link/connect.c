@@ -265,6 +265,7 @@ void net_listener_ready(struct net *net, struct net_rail *rail)
         net_touch(net);
         handshake_accept(&knock->handshake, fd, key_lookup, net);
         knock->handshake.port = net_device_offer(rail);
+        knock->handshake.patience_ns = net->config.knock_timeout_ns / 2;
         if (lane_socket_prepare(fd) != RAIL_OK ||
             watch_fd(net, fd, EPOLLIN | EPOLLOUT | EPOLLET, &knock->watch) != RAIL_OK)
             knock_drop(net, knock, rail_last_error());
@@ -486,6 +487,7 @@ static void try_connect(struct net_lane *lane)
     enum rail_result r = handshake_connect(lane->handshake, &net->rails[lane->rail].interface.address, &to,
                                            net->config.n_rails > 1 ? &nic : NULL, comm->secret, &hello);
     lane->handshake->port = net_device_offer(&net->rails[lane->rail]);
+    lane->handshake->patience_ns = (lane->anew ? ANEW_TIMEOUT_NS : TRY_TIMEOUT_NS) / 2;
     if (r == RAIL_OK) r = net_lane_watch(net, lane, lane->handshake->fd, false);
     if (r != RAIL_OK) {
         try_failed(lane, RAIL_E_SYSTEM, lane->handshake->why);
@@ -603,6 +605,20 @@ void net_connect_step(struct net_lane *lane)
         snprintf(h->why, sizeof h->why, "%s", rail_last_error());
     }
     try_failed(lane, r, h->why);
+}
+
+void net_connect_managed(struct net *net, uint32_t rail)
+{
+    for (int i = 0; net->n_knocks > 0 && i < NET_KNOCKS_MAX; i++)
+        if (net->knocks[i].used && net->knocks[i].rail == rail && handshake_is_managed(&net->knocks[i].handshake))
+            net_knock_ready(net, &net->knocks[i]);
+    if (net->n_connecting == 0) return;
+    for (struct net_peer *p = net->peers; p; p = p->next)
+        for (uint32_t i = 0; i < p->n_lanes; i++) {
+            struct net_lane *lane = p->lanes[i];
+            if (lane && lane->state == NET_LANE_CONNECTING && lane->rail == rail && handshake_is_managed(lane->handshake))
+                net_connect_step(lane);
+        }
 }
 
 bool net_peer_wanted(const struct net_peer *peer)
@@ -739,6 +755,7 @@ static void lanes_tick(struct net_peer *peer, uint64_t now_ns)
 {
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
+        if (lane && lane->state == NET_LANE_CONNECTING && handshake_is_late(lane->handshake, now_ns)) net_connect_step(lane);
         if (!lane || now_ns < lane->retry_at_ns) continue;
         if (lane->state == NET_LANE_CONNECTING)
             try_failed(lane, RAIL_E_TIMEOUT, lane->anew ? "no answer within 0.5 s" : "no answer within 5 s");
@@ -753,9 +770,11 @@ void net_connect_tick(struct net *net, uint64_t now_ns)
         struct net_rail *rail = &net->rails[i];
         if (rail->deaf && now_ns >= rail->hears_again_ns && watch_fd(net, rail->fd, EPOLLIN, &rail->watch) == RAIL_OK) rail->deaf = false;
     }
-    for (int i = 0; net->n_knocks > 0 && i < NET_KNOCKS_MAX; i++)
+    for (int i = 0; net->n_knocks > 0 && i < NET_KNOCKS_MAX; i++) {
+        if (net->knocks[i].used && handshake_is_late(&net->knocks[i].handshake, now_ns)) net_knock_ready(net, &net->knocks[i]);
         if (net->knocks[i].used && now_ns >= net->knocks[i].deadline_ns)
             knock_drop(net, &net->knocks[i], "did not prove the secret in time");
+    }
     if (net->n_connecting == 0) return;
     for (struct net_peer *p = net->peers; p; p = p->next) lanes_tick(p, now_ns);
 }

@@ -4,6 +4,7 @@
  *   device fatal       the same, for good: lanes come back over TCP
  *   queue pair fatal   that lane
  *   busy for long      with letting go of what was a lane's: no new ones until it has
+ *   librdmacm's        a connection is on its way, for the handshake that waits for it
  */
 #include <errno.h>
 #include <stdio.h>
@@ -25,6 +26,17 @@ static void gid_of(const struct sockaddr_storage *a, uint8_t out[16])
     memcpy(out + 12, &((const struct sockaddr_in *)(const void *)a)->sin_addr, 4);
 }
 
+/* Some ports have a connection manager from the beginning, some from the first connection on. */
+static void hear_manager(struct net_rail *rail)
+{
+    struct net_device *device = &rail->device_of;
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = &device->watch};
+    if (device->manager_heard || device->port->manager_fd < 0) return;
+    device->manager_heard = true;
+    if (epoll_ctl(rail->net->epoll_fd, EPOLL_CTL_ADD, device->port->manager_fd, &event) != 0)
+        RAIL_INFO(RAIL_NET, "%s: librdmacm is not heard: epoll_ctl: %s", device->port->name, strerror(errno));
+}
+
 static void open_device(struct net *net, uint32_t i)
 {
     struct net_rail *rail = &net->rails[i];
@@ -43,6 +55,7 @@ static void open_device(struct net *net, uint32_t i)
         RAIL_INFO(RAIL_NET, "%s tells nothing of itself: epoll_ctl: %s", nic->device, strerror(errno));
     if (epoll_ctl(net->epoll_fd, EPOLL_CTL_ADD, device->port->gone_fd, &event) != 0)
         RAIL_INFO(RAIL_NET, "%s: memory of lanes that end is not given back: epoll_ctl: %s", nic->device, strerror(errno));
+    hear_manager(rail);
     rdma_counters_read("", nic->device, (int)nic->device_port, &device->counted);
     RAIL_INFO(RAIL_NET, "rail %u (%s) by RDMA: %s:%u", i, nic->name, nic->device, nic->device_port);
 }
@@ -153,17 +166,23 @@ static void lane_dead(struct lane *lane, const char *why)
     peer_lane_ended(lane->user, RAIL_E_REMOTE, text);
 }
 
-/* Lanes that came up over TCP while the port was down go back to it, where routes may change (move.c). More than once: the
- * far end may hear of its port, or of ours, a moment later, and a lane that is being tried or moved cannot be moved. */
+/* Lanes that came up over TCP while the port was down, or as there was little time for librdmacm, go back to it, where
+ * routes may change (move.c). More than once: the far end may hear of its port, or of ours, a moment later, and a lane that
+ * is being tried or moved cannot be moved. */
 #define BACK_FOR_NS (4 * RAIL_NS_PER_S)
 #define BACK_EVERY_NS (400 * RAIL_NS_PER_MS)
+
+void net_device_again(struct net_rail *rail)
+{
+    rail->device_of.back_at_ns = rail_now_ns();
+    rail->device_of.back_until_ns = rail->device_of.back_at_ns + BACK_FOR_NS;
+    net_touch(rail->net);
+}
 
 static void port_up(struct net_rail *rail)
 {
     mend_nic_back(rail->net, (uint32_t)(rail - rail->net->rails));
-    rail->device_of.back_at_ns = rail_now_ns();
-    rail->device_of.back_until_ns = rail->device_of.back_at_ns + BACK_FOR_NS;
-    net_touch(rail->net);
+    net_device_again(rail);
 }
 
 static bool bring_back(struct net_rail *rail, uint64_t now_ns)
@@ -196,7 +215,9 @@ bool net_devices_tick(struct net *net, uint64_t now_ns)
     bool waiting = false;
     for (uint32_t i = 0; i < net->config.n_rails; i++) {
         if (net->rails[i].device_of.back_until_ns != 0) waiting |= bring_back(&net->rails[i], now_ns);
-        if (net->rails[i].device_of.port) waiting |= look_at_stuck(&net->rails[i]);
+        if (!net->rails[i].device_of.port) continue;
+        hear_manager(&net->rails[i]);
+        waiting |= look_at_stuck(&net->rails[i]);
     }
     return waiting;
 }
@@ -213,19 +234,32 @@ static void collect(struct net_rail *rail)
 
 enum { EVENTS_MAX = 32 }; /* of one visit */
 
+static void fatal(struct net_rail *rail, const char *why)
+{
+    RAIL_WARN("rail %u (%s): %s", (uint32_t)(rail - rail->net->rails), rail->interface.name, why);
+    lanes_dead(rail, why);
+}
+
+/* Handshakes move on by what the connection manager tells. */
+static void manage(struct net_rail *rail)
+{
+    char why[VERBS_WHY_BYTES] = "";
+    if (rail->device_of.port->manager_fd < 0) return;
+    if (verbs_port_manage(rail->device_of.port, why) == VERBS_FATAL) fatal(rail, why);
+    net_connect_managed(rail->net, (uint32_t)(rail - rail->net->rails));
+}
+
 void net_device_ready(struct net_rail *rail)
 {
     struct lane *lane;
     char why[VERBS_WHY_BYTES] = "";
     collect(rail);
+    manage(rail);
     for (int i = 0; i < EVENTS_MAX; i++) {
         switch (verbs_port_event(rail->device_of.port, &lane, why)) {
         case VERBS_NO_NEWS: return;
         case VERBS_NOTHING: break;
-        case VERBS_FATAL:
-            RAIL_WARN("rail %u (%s): %s", (uint32_t)(rail - rail->net->rails), rail->interface.name, why);
-            lanes_dead(rail, why);
-            break;
+        case VERBS_FATAL: fatal(rail, why); break;
         case VERBS_PORT_DOWN: lanes_dead(rail, why); break;
         case VERBS_PORT_UP: port_up(rail); break;
         case VERBS_LANE_DEAD: lane_dead(lane, why); break;

@@ -137,6 +137,7 @@ static struct verbs_settings verbs_settings(void)
         .ece = rail_param_bool(RAIL_PARAM_NCCL_IB_ECE_ENABLE),
         .adaptive_routing = (int8_t)rail_param_int(RAIL_PARAM_NCCL_IB_ADAPTIVE_ROUTING),
         .adaptive_bytes = (uint32_t)rail_param_int(RAIL_PARAM_NCCL_IB_AR_THRESHOLD),
+        .cm = rail_param_bool(RAIL_PARAM_IB_CM),
     };
     if (range && !gid_range(range, &settings.gid))
         RAIL_WARN("NCCL_IB_ADDR_RANGE=%s is no range of addresses, such as 10.1.0.0/16 or fd00::/64: any is used",

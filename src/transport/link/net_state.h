@@ -94,6 +94,7 @@ struct net_rail {
         struct net_rail *rail;
         struct verbs_port *port;
         bool stuck;           /* it does not let go of something, which was said */
+        bool manager_heard;   /* its connection manager's events come here */
         struct rdma_counters counted; /* at the time */
         struct rdma_reading *reading;
         uint64_t counted_ns;
@@ -360,6 +361,8 @@ bool net_devices_tick(struct net *net, uint64_t now_ns); /* true: it wants the n
 struct verbs_port *net_device_offer(const struct net_rail *rail);
 /* A handshake that ended over TCP although a device was there: said once at WARN. */
 void net_device_without(struct net_rail *rail, const char *lane, const char *why);
+/* For a few seconds its lanes over TCP are tried by RDMA again. */
+void net_device_again(struct net_rail *rail);
 /* suspect.c, under the lock: lanes that die without a word. True: a lane has work, and must be looked at again. */
 bool suspect_tick(struct net *net, uint64_t now_ns);
 enum rail_result suspect_asked(struct net_lane *lane, const struct frame *frame);
@@ -392,6 +395,7 @@ void net_knock_ready(struct net *net, struct net_knock *knock);
 void net_connect_peer(struct net_peer *peer);
 void net_connect_step(struct net_lane *lane);
 void net_connect_drop(struct net_lane *lane);
+void net_connect_managed(struct net *net, uint32_t rail); /* librdmacm has told something */
 /* One more socket for the lane that `beside` is, with another key. False: not now. */
 bool net_connect_beside(struct net_lane *beside);
 /* A socket for a lane that has none, with this turn. False: not now. */

@@ -159,6 +159,7 @@ static void say_up(const struct net_lane *lane, const struct handshake *h)
 {
     struct net_rail *rail = &lane->peer->net->rails[lane->rail];
     if (h->verbs_why[0]) net_device_without(rail, lane->lane.text, h->verbs_why);
+    if (h->verbs_why[0] && h->late && lane->anew) net_device_again(rail);
     if (lane->newcomer || lane->anew) return;
     if (lane->lane.ops == &lane_verbs_ops)
         RAIL_INFO(RAIL_NET, "lane %u up: %s, by %s:%u, %s", lane->index, lane->lane.text, rail->device_of.port->name,
