@@ -230,6 +230,7 @@ void shm_ring(const struct shm_segment *segment, uint32_t peer);
  * first sleep is a short one, and it looks again after it (wait.c). */
 static inline void shm_notify(const struct shm_segment *segment, uint32_t peer)
 {
+    atomic_signal_fence(memory_order_seq_cst); /* the compiler keeps the order all the same */
     if (__builtin_expect(atomic_load_explicit(&segment->controls[peer].door.sleeping, memory_order_relaxed) != 0, 0))
         shm_ring(segment, peer);
 }
@@ -238,6 +239,7 @@ static inline void shm_notify(const struct shm_segment *segment, uint32_t peer)
 void shm_ring_all(const struct shm_segment *segment);
 static inline void shm_notify_all(const struct shm_segment *segment)
 {
+    atomic_signal_fence(memory_order_seq_cst);
     if (__builtin_expect(atomic_load_explicit(&segment->header->sleepers, memory_order_relaxed) != 0, 0))
         shm_ring_all(segment);
 }
