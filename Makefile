@@ -197,7 +197,7 @@ $(KERNEL_HOST_OBJ): FILE_CFLAGS += -O1
 $(KERNEL_HOST): $(KERNEL_HOST_OBJ)
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $< $(LDFLAGS)
-$(filter %/test_interpreter,$(TESTS)): $(KERNEL_HOST_OBJ)
+$(filter %/test_interpreter %/test_kernel_express,$(TESTS)): $(KERNEL_HOST_OBJ)
 $(BUILD)/tests/device/test_cuda_combine.o: FILE_CFLAGS += -O1
 $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): | $(KERNEL_HOST)
 

@@ -184,6 +184,25 @@ static enum rail_result launch_alltoall(struct comm *comm, const struct collecti
     return result;
 }
 
+/* Decided by what all ranks know. */
+static bool is_small(const struct comm *comm, const struct collective *a)
+{
+    size_t most = gpu_express_bytes(comm->gpu);
+    return a->count <= most && a->count * rail_type_bytes((enum rail_type)a->type) <= most;
+}
+
+static enum rail_result launch_small(struct comm *comm, const struct collective *a, struct gpu_collective c, cu_stream stream)
+{
+    c.call.input = a->input;
+    c.call.output = a->output;
+    c.call.split.count = a->count;
+    c.call.signature = collective_signature(a);
+    c.collective = (uint32_t)a->kind;
+    c.root = (uint32_t)a->root;
+    c.balanced = comm->table.deterministic;
+    return gpu_express(comm->gpu, &c, stream);
+}
+
 static enum rail_result launch_collective(struct comm *comm, const struct collective *a, cu_stream stream)
 {
     struct gpu_collective c = {.scale_at = redop_scalar_at(&comm->redops, a->op)};
@@ -198,6 +217,10 @@ static enum rail_result launch_collective(struct comm *comm, const struct collec
     if (a->count == 0) {
         c.call.signature = collective_signature(a);
         return gpu_collective(comm->gpu, &c, stream);
+    }
+    if (is_small(comm, a)) {
+        enum rail_result result = launch_small(comm, a, c, stream);
+        if (result != RAIL_NOT_YET) return result;
     }
     RAIL_TRY(collective_lay_out(comm, a, &c.call.how, &c.call, &c.instances));
     if (!c.instances) return launch_alltoall(comm, a, c.call.signature, stream);

@@ -83,6 +83,20 @@ uint32_t gpu_rank_sets(const struct shm_geometry *g, bool network)
     return pairs + more < all ? pairs + more : all;
 }
 
+/* Where lines end: a word's flag doubles the bytes that go to each of up to 7 others, and the fences, flags and looks over the
+ * bus that it saves are worth some 5 us (five ways to a peer or to the host's memory in a row, a microsecond each). One block
+ * of 512 threads stores some 16 GB/s over PCIe 4: in 5 us 80 KB, which are the 2 x 4 KiB that 8 ranks get from one another
+ * and as many again that a plan would have moved anyway. Where there is NVLink, or fewer ranks, more would pay. */
+enum { SMALL_BYTES = 4 << 10 };
+
+uint32_t gpu_rank_small_bytes(const struct choice_table *table, const struct shape *shape, bool all)
+{
+    int64_t asked = rail_param_int(RAIL_PARAM_GPU_SMALL_BYTES);
+    if (!all || shape->n_nodes > 1 || shape->n_ranks < 2 || shape->n_ranks > KERNEL_EXPRESS_RANKS) return 0;
+    if (table->forced_algorithm >= 0) return 0;
+    return asked < 0 ? SMALL_BYTES : (uint32_t)asked;
+}
+
 /* The most scratch that any plan of this rank wants: its pieces are slots' worth at most. */
 static size_t scratch_bytes(const struct comm *comm)
 {

@@ -22,6 +22,8 @@ void gpu_rank_forbid(bool forbidden);
 /* How large slots are, and how many sets of them a rank has, where every page is pinned. The same on all ranks. */
 void gpu_rank_table(struct choice_table *table, const struct shape *shape);
 uint32_t gpu_rank_sets(const struct shm_geometry *geometry, bool network);
+/* The most bytes of a block of a small collective; 0: there are none. `all`: every rank of the node is on a GPU. */
+uint32_t gpu_rank_small_bytes(const struct choice_table *table, const struct shape *shape, bool all);
 
 /* With wires and table, on every rank of a communicator in which a GPU takes part: opens this rank's, and agrees with the
  * node's others where windows are. */

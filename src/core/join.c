@@ -122,6 +122,13 @@ static bool some_gpu(const struct comm *comm, const uint32_t *ranks, uint32_t n)
     return false;
 }
 
+static bool all_gpus(const struct comm *comm, const uint32_t *ranks, uint32_t n)
+{
+    for (uint32_t k = 0; k < n; k++)
+        if (comm->members[ranks[k]].gpu < 0) return false;
+    return true;
+}
+
 /* ---- the node ---- */
 
 /* How many processes my node has, and whether I am the first rank of mine. */
@@ -165,6 +172,7 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     comm->direct = request.n_processes == 1 && !comm->unrung;
     request.geometry.express = !network && !comm->unrung && n > 1 && n <= EXPRESS_MAX_PEERS;
     if (comm->unrung) request.geometry.n_sets = gpu_rank_sets(&request.geometry, network);
+    request.geometry.small_bytes = gpu_rank_small_bytes(&comm->table, shape, all_gpus(comm, ranks, n));
     comm->node.self = shape->peer_of[comm->rank];
     comm->node.ranks = ranks;
     comm->node.suspect = on_suspicion;

@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "engine/calls.h"
+#include "engine/express.h"
 #include "engine/messages.h"
 #include "engine/gpu_state.h"
 
@@ -29,7 +30,26 @@ _Static_assert(offsetof(struct shm_calls, number) == KERNEL_CALLS_NUMBER, "calls
 _Static_assert(offsetof(struct shm_calls, left_ns) == KERNEL_CALLS_LEFT_NS, "calls");
 _Static_assert(offsetof(struct shm_calls, signature) == KERNEL_CALLS_SIGNATURE, "calls");
 
+_Static_assert((int)KERNEL_EXPRESS_WORD == (int)SHM_WORD && (int)KERNEL_EXPRESS_DATA == (int)SHM_WORD_DATA &&
+                   (int)KERNEL_EXPRESS_HEAD == (int)SHM_WORDS_BEFORE, "words");
+_Static_assert((int)KERNEL_EXPRESS_RANKS == (int)EXPRESS_MAX_PEERS, "as many as on host memory");
+
 #define CALL "ncclCommInitRank"
+
+/* ---- small collectives ---- */
+
+size_t gpu_express_bytes(const struct gpu *g) { return g->segment.geometry.small_bytes; }
+
+static uint32_t staging_bytes(const struct gpu *g)
+{
+    const uint32_t quad = 16; /* what a thread takes at once */
+    return ((uint32_t)gpu_express_bytes(g) + quad - 1) / quad * quad;
+}
+
+/* All of it, behind what lives as long. */
+static size_t staging_room(const struct gpu *g) { return 2 * (size_t)g->n_peers * staging_bytes(g); }
+
+/* ---- opening ---- */
 
 static size_t relay_bytes(const struct gpu_request *r)
 {
@@ -82,7 +102,11 @@ static enum rail_result settle(struct gpu *g, const struct gpu_request *r)
             .self = g->node->self,
             .window_channels = (uint32_t)s->geometry.window_channels,
             .rank = g->rank,
+            .staging = g->life + GPU_LIFE_BYTES,
+            .staging_bytes = staging_bytes(g),
+            .line_words = shm_line_words(&s->geometry),
         };
+        for (uint32_t p = 0; p < g->n_peers && p < KERNEL_EXPRESS_RANKS; p++) node.ranks[p] = g->node->ranks[p];
         g->track[t].node = g->life + (uint64_t)t * sizeof node;
         RAIL_TRY(cuda_copy(g->device, CALL, g->track[t].node, (uint64_t)(uintptr_t)&node, sizeof node));
     }
@@ -94,7 +118,7 @@ static enum rail_result open_within(struct gpu *g, const struct gpu_request *r)
     RAIL_TRY(cuda_kernel_get(g->device, CALL, KERNEL_NAME, KERNEL_THREADS, &g->kernel));
     RAIL_TRY(pin_shared(g, r));
     RAIL_TRY(pin_segment(g));
-    RAIL_TRY(cuda_alloc(g->device, CALL, GPU_LIFE_BYTES, &g->life));
+    RAIL_TRY(cuda_alloc(g->device, CALL, GPU_LIFE_BYTES + staging_room(g), &g->life));
     if (r->scratch_bytes) RAIL_TRY(cuda_alloc(g->device, CALL, r->scratch_bytes, &g->scratch));
     g->scratch_bytes = r->scratch_bytes;
     RAIL_TRY(cuda_stream_make(g->device, CALL, false, &g->side));
@@ -145,6 +169,7 @@ enum rail_result gpu_open(const struct gpu_request *r, struct gpu **out)
 void gpu_close(struct gpu *gpu)
 {
     if (!gpu) return;
+    atomic_store(&gpu->segment.header->lines_end, 1);
     gpu->gave_up = !gpu->shared || atomic_exchange(&gpu->shared->stop, GPU_STOPPED);
     if (gpu->shared) gpu_release_waits(gpu);
     gpu_bury(gpu);
@@ -200,5 +225,5 @@ enum rail_result gpu_trouble(struct gpu *g)
 }
 
 size_t gpu_idle_bytes(const struct gpu *g) { return (g->scratch ? g->scratch_bytes : 0) + g->near_bytes; }
-size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + gpu_idle_bytes(g); }
+size_t gpu_device_bytes(const struct gpu *g) { return GPU_LIFE_BYTES + staging_room(g) + gpu_idle_bytes(g); }
 size_t gpu_pinned_bytes(const struct gpu *g) { return g->shared_bytes; }

@@ -62,9 +62,17 @@ _Atomic uint32_t *gpu_stop_word(struct gpu *gpu);
 struct gpu_collective {
     struct host_call call;
     uint64_t scale_at;       /* 0, or where the kernel reads the scalar, in memory of the device */
+    uint32_t collective, root; /* for gpu_express */
+    bool balanced;
     struct instance *const *instances; /* [call.split.n_channels]; NULL: a call that moves nothing, but counts */
 };
 enum rail_result gpu_collective(struct gpu *gpu, const struct gpu_collective *collective, cu_stream stream);
+
+/* The same in one hop (kernel_express.h), with call.split.count elements a block and without instances. All ranks of the node do,
+ * or none. RAIL_NOT_YET: a peer has closed its communicator, so this cannot come to an end: gpu_collective waits, and tells. */
+enum rail_result gpu_express(struct gpu *gpu, const struct gpu_collective *collective, cu_stream stream);
+/* The most bytes of a block for it; 0: there is none. */
+size_t gpu_express_bytes(const struct gpu *gpu);
 
 /* output := input, scaled and divided, of `count` elements: a communicator of one rank. */
 enum rail_result gpu_copy(struct gpu *gpu, const struct gpu_collective *collective, uint64_t count, cu_stream stream);

@@ -64,14 +64,24 @@ enum rail_result gpu_join(struct gpu *g, cu_stream stream) { return cuda_stream_
 
 /* ---- launching ---- */
 
-static enum rail_result launch(struct gpu *g, struct gpu_track *track, struct kernel_call *call, uint32_t blocks,
-                               uint64_t bytes, cu_stream stream)
+/* A small collective stores to peers' lines, which stay while a launch of the process is counted, and may be gone where their
+ * rank had closed before: who closes says so, then looks at the counts (gpu_memory.c). */
+static bool lines_may_be_gone(const struct gpu *g, const struct kernel_call *call)
 {
-    unsigned threads = bytes <= SHORT_BYTES ? SHORT_THREADS : KERNEL_THREADS;
+    return call->work == KERNEL_EXPRESS && atomic_load(&g->segment.header->lines_end);
+}
+
+static unsigned threads_for(uint64_t bytes) { return bytes <= SHORT_BYTES ? SHORT_THREADS : KERNEL_THREADS; }
+
+static enum rail_result launch(struct gpu *g, struct gpu_track *track, struct kernel_call *call, uint32_t blocks,
+                               unsigned threads, cu_stream stream)
+{
     call->node = track->node;
     call->n_blocks = blocks;
     call->number = g->capturing ? 0 : atomic_fetch_add(&track->launched, 1) + 1;
-    enum rail_result result = cuda_launch(g->device, CALL, g->kernel, blocks, threads, KERNEL_SHARED_BYTES, stream, call);
+    enum rail_result result = lines_may_be_gone(g, call)
+                                  ? RAIL_NOT_YET
+                                  : cuda_launch(g->device, CALL, g->kernel, blocks, threads, KERNEL_SHARED_BYTES, stream, call);
     if (result != RAIL_OK && !g->capturing) atomic_fetch_sub(&track->launched, 1);
     return result;
 }
@@ -117,7 +127,30 @@ enum rail_result gpu_collective(struct gpu *g, const struct gpu_collective *c, c
         blocks += k.channels[channel].n_strands;
     }
     uint64_t bytes = call.split.count * rail_type_bytes(call.how.type);
-    return launch(g, &g->track[GPU_COLLECTIVES], &k, blocks ? blocks : 1, bytes, stream);
+    return launch(g, &g->track[GPU_COLLECTIVES], &k, blocks ? blocks : 1, threads_for(bytes), stream);
+}
+
+/* Words each way for which few threads are enough: four each, all in flight. */
+enum { FEW_WORDS = 4 * SHORT_THREADS };
+
+enum rail_result gpu_express(struct gpu *g, const struct gpu_collective *c, cu_stream stream)
+{
+    struct kernel_call k = {
+        .work = KERNEL_EXPRESS,
+        .input = (uint64_t)(uintptr_t)c->call.input,
+        .output = (uint64_t)(uintptr_t)c->call.output,
+        .how = combine_of(c),
+        .split = {.count = c->call.split.count},
+        .signature = c->call.signature,
+        .counts = true,
+        .stop = gpu_in_shared(g, &g->shared->stop),
+        .collective = c->collective,
+        .root = c->root,
+        .balanced = c->balanced,
+    };
+    uint64_t block = c->call.split.count * rail_type_bytes(c->call.how.type);
+    uint64_t words = g->n_peers * (KERNEL_EXPRESS_HEAD + block / KERNEL_EXPRESS_DATA);
+    return launch(g, &g->track[GPU_COLLECTIVES], &k, 1, words <= FEW_WORDS ? SHORT_THREADS : KERNEL_THREADS, stream);
 }
 
 enum rail_result gpu_copy(struct gpu *g, const struct gpu_collective *c, uint64_t count, cu_stream stream)
@@ -130,7 +163,7 @@ enum rail_result gpu_copy(struct gpu *g, const struct gpu_collective *c, uint64_
         .how = combine_of(c),
         .split = {.count = count, .grain = SHM_LINE / rail_type_bytes(c->call.how.type), .n_channels = 1, .n_pieces = 1},
     };
-    return launch(g, &g->track[GPU_COLLECTIVES], &k, bytes <= SHORT_BYTES ? 1 : COPY_BLOCKS, bytes, stream);
+    return launch(g, &g->track[GPU_COLLECTIVES], &k, bytes <= SHORT_BYTES ? 1 : COPY_BLOCKS, threads_for(bytes), stream);
 }
 
 /* ---- messages ---- */
@@ -220,5 +253,5 @@ enum rail_result gpu_messages(struct gpu *g, const struct gpu_batch *b, cu_strea
         .n_flows = b->n_flows,
     };
     uint32_t blocks = b->n_flows < MESSAGE_BLOCKS ? b->n_flows : MESSAGE_BLOCKS;
-    return launch(g, track, &k, blocks ? blocks : 1, most, stream);
+    return launch(g, track, &k, blocks ? blocks : 1, threads_for(most), stream);
 }

@@ -1,4 +1,4 @@
-/* gpu_peers.c - windows and slots in the memory of GPUs, where all ranks of a node can reach one another's: over NVLink or
+/* gpu_peers.c - windows, slots and lines in the memory of GPUs, where all ranks of a node can reach one another's: over NVLink or
  * PCIe, in one process by address, between processes by an IPC handle. Then what is staged never leaves the devices;
  * counters and exposures stay in the node's segment.
  *
@@ -15,9 +15,20 @@ static size_t windows_bytes(const struct shm_geometry *g) { return g->window_cha
 
 size_t gpu_slots_offset(const struct shm_geometry *g) { return windows_bytes(g); }
 
-size_t gpu_near_bytes(const struct shm_geometry *g)
+size_t gpu_lines_offset(const struct shm_geometry *g)
 {
     return windows_bytes(g) + (size_t)shm_sets(g) * g->n_slots * g->slot_bytes;
+}
+
+size_t gpu_near_bytes(const struct shm_geometry *g) { return gpu_lines_offset(g) + shm_lines_bytes(g); }
+
+/* No number of a call is 0, and nothing is looked for in windows and slots that was not written there. */
+enum rail_result gpu_near_take(struct gpu *g, const char *call)
+{
+    const struct shm_geometry *geometry = &g->segment.geometry;
+    RAIL_TRY(cuda_alloc(g->device, call, gpu_near_bytes(geometry), &g->near));
+    g->near_bytes = gpu_near_bytes(geometry);
+    return cuda_zero(g->device, call, g->near + gpu_lines_offset(geometry), shm_lines_bytes(geometry));
 }
 
 enum rail_result gpu_offer(struct gpu *g, struct gpu_offer *out)
@@ -25,14 +36,13 @@ enum rail_result gpu_offer(struct gpu *g, struct gpu_offer *out)
     const struct shm_geometry *geometry = &g->node->segment.geometry;
     *out = (struct gpu_offer){.device = (uint64_t)(uintptr_t)g->device, .ordinal = g->device->ordinal};
     if (geometry->n_peers < 2) return RAIL_OK;
-    if (!g->near) RAIL_TRY(cuda_alloc(g->device, CALL, gpu_near_bytes(geometry), &g->near));
-    g->near_bytes = gpu_near_bytes(geometry);
+    if (!g->near) RAIL_TRY(gpu_near_take(g, CALL));
     out->address = g->near;
     out->exported = cuda_export(g->device, CALL, g->near, &out->handle) == RAIL_OK;
     return RAIL_OK;
 }
 
-/* Where peer `p` has its windows and slots, as this device reaches them; 0: it does not. */
+/* Where peer `p` has its windows, slots and lines, as this device reaches them; 0: it does not. */
 static uint64_t reach(struct gpu *g, const struct gpu_offer *theirs, bool same_process, uint64_t *base)
 {
     uint64_t at = 0;
@@ -61,6 +71,18 @@ bool gpu_reach(struct gpu *g, const struct gpu_offer *offers, const bool *same_p
     return all;
 }
 
+static enum rail_result use_lines(struct gpu *g, bool near)
+{
+    const struct shm_geometry *geometry = &g->node->segment.geometry;
+    uint64_t lines[KERNEL_EXPRESS_RANKS] = {0};
+    if (!geometry->small_bytes) return RAIL_OK;
+    for (uint32_t p = 0; p < geometry->n_peers; p++)
+        lines[p] = near ? g->peers[p].at + gpu_lines_offset(geometry)
+                        : gpu_in_segment(g, g->node->segment.lines + p * shm_lines_bytes(geometry));
+    return cuda_copy(g->device, CALL, g->track[GPU_COLLECTIVES].node + offsetof(struct kernel_node, lines),
+                     (uint64_t)(uintptr_t)lines, sizeof lines);
+}
+
 enum rail_result gpu_use_near(struct gpu *g, bool near)
 {
     uint32_t n = g->node->segment.geometry.n_peers;
@@ -68,6 +90,7 @@ enum rail_result gpu_use_near(struct gpu *g, bool near)
     for (uint32_t p = 0; p < n; p++)
         windows[p] = near ? g->peers[p].at : gpu_in_segment(g, shm_window_at(&g->node->segment, p, 0, SHM_WINDOW_IN, 0));
     g->uses_near = near;
+    RAIL_TRY(use_lines(g, near));
     if (!near) gpu_leave_near(g);
     if (g->windows) return cuda_copy(g->device, CALL, g->windows, (uint64_t)(uintptr_t)windows, n * sizeof *windows);
     RAIL_TRY(gpu_keep(g, windows, n * sizeof *windows, &g->windows));

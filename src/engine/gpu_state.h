@@ -41,7 +41,7 @@ struct gpu_link {
     uint64_t at; /* address of its struct kernel_link */
 };
 
-/* A peer's windows, then its slots, in its GPU's memory. */
+/* A peer's windows, then its slots, then its lines, in its GPU's memory. */
 struct gpu_peer {
     uint64_t at;     /* as this device reaches them; 0: it does not */
     uint64_t import; /* to be closed; 0: memory of this process */
@@ -93,9 +93,9 @@ struct gpu {
     size_t shared_bytes;
 
     struct gpu_track track[GPU_TRACKS];
-    uint64_t life;            /* address on the device: a kernel_node per track, then what is handed out */
+    uint64_t life;            /* address on the device: a kernel_node per track, then what is handed out; then staging */
     uint32_t life_used;
-    uint64_t near;            /* my windows and slots, for peers; 0: in the segment */
+    uint64_t near;            /* my windows, slots and lines, for peers; 0: in the segment */
     size_t near_bytes;
     struct gpu_peer *peers;   /* [n_peers] */
     uint32_t n_peers, self;
@@ -146,7 +146,11 @@ void gpu_bury(struct gpu *gpu);
 
 /* Of a peer's slots behind its windows. */
 size_t gpu_slots_offset(const struct shm_geometry *geometry);
-/* Of windows and slots together. */
+/* Of a peer's lines behind its slots. */
+size_t gpu_lines_offset(const struct shm_geometry *geometry);
+/* Memory for all three, with nothing in the lines. */
+enum rail_result gpu_near_take(struct gpu *gpu, const char *call);
+/* Of the three together. */
 size_t gpu_near_bytes(const struct shm_geometry *geometry);
 /* Peers' memory is not reached any more. */
 void gpu_leave_peers(struct gpu *gpu);

@@ -1,7 +1,7 @@
 /* gpu_suspend.c - a communicator that is not used for a while leaves its part of the device to others.
  *
  *     gpu_suspend        stop word: suspended ── imports closed
- *     gpu_suspend_own    windows and slots, scratch: freed               the others of the node have closed theirs
+ *     gpu_suspend_own    windows, slots, lines, scratch: freed           the others of the node have closed theirs
  *     gpu_resume_own     the same: taken again, at other addresses
  *     gpu_resume         windows' table, links: corrected ── stop word: goes
  *
@@ -53,8 +53,7 @@ enum rail_result gpu_resume_own(struct gpu *g, struct gpu_offer *out)
 {
     enum rail_result result = RAIL_OK;
     if (g->scratch_bytes && !g->scratch) result = cuda_alloc(g->device, CALL, g->scratch_bytes, &g->scratch);
-    if (result == RAIL_OK && g->uses_near && !g->near)
-        result = cuda_alloc(g->device, CALL, gpu_near_bytes(&g->segment.geometry), &g->near);
+    if (result == RAIL_OK && g->uses_near && !g->near) result = gpu_near_take(g, CALL);
     if (result == RAIL_OK && g->uses_near) result = gpu_offer(g, out);
     if (result != RAIL_OK) gpu_suspend_own(g);
     return result;

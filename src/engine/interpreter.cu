@@ -1,7 +1,7 @@
 /* interpreter.cu - the kernel: runs plans and messages of one rank on a GPU.
  *
  *     begin     all threads: the call, the node, the plan, its links into shared memory
- *     work      leader: decides; all: obey; until nothing is left           kernel_plan.h, kernel_messages.h
+ *     work      leader: decides; all: obey; until nothing is left           kernel_plan.h, kernel_messages.h, kernel_express.h
  *     end       the last block of the launch advances the communicator's counters, once per launch
  *
  * A launch of a communicator never overlaps another of it, so what one block reads at its beginning no block changes before
@@ -11,29 +11,11 @@
  * tests/emulated_cuda/kernels/interpreter.c. Any number of threads per block, one included. */
 #include "engine/kernel.h"
 #include "engine/kernel_block.h"
+#include "engine/kernel_express.h"
 #include "engine/kernel_messages.h"
 #include "engine/kernel_plan.h"
 
-KERNEL_FN void copy_words(const struct worker *w, void *to, const void *from, uint32_t bytes)
-{
-    uint32_t *dst = (uint32_t *)to;
-    const uint32_t *src = (const uint32_t *)from;
-    KERNEL_NO_UNROLL for (uint32_t k = w->t.thread; k < bytes / 4; k += w->t.n_threads) dst[k] = src[k];
-}
-
 /* ---- begin ----------------------------------------------------------------------------------------------------------- */
-
-/* The call is numbered as engine/calls.h says. */
-KERNEL_FN void call_number(const struct worker *w)
-{
-    const struct block *b = w->b;
-    unsigned char *calls = at_address(w, b->node.calls);
-    uint64_t number = b->node.call_number + 1;
-    flag_set(calls + KERNEL_CALLS_SIGNATURE + 8 * (number % KERNEL_CALLS), b->call.signature);
-    flag_set(calls + KERNEL_CALLS_LEFT_NS, 0);
-    fence_system();
-    flag_set(calls + KERNEL_CALLS_NUMBER, number);
-}
 
 /* The channel of this block; n_channels: it has none. */
 KERNEL_FN uint32_t channel_of(const struct worker *w)
@@ -42,15 +24,6 @@ KERNEL_FN uint32_t channel_of(const struct worker *w)
     uint32_t c = 0;
     KERNEL_NO_UNROLL while (c < call->n_channels && w->t.block - call->channels[c].first_block >= call->channels[c].n_strands) c++;
     return c;
-}
-
-KERNEL_FN void scalar_load(const struct worker *w)
-{
-    struct kernel_combine *how = &w->b->call.how;
-    const unsigned char *at = at_address(w, how->scale_at);
-    uint64_t scale = 0;
-    KERNEL_NO_UNROLL for (uint32_t k = 0; k < number_bytes(how->type); k++) scale |= (uint64_t)load_u8(at + k) << 8 * k;
-    how->scale = scale;
 }
 
 /* What all blocks need of the launch. */
@@ -132,6 +105,7 @@ KERNEL_FN void leader_run(const struct worker *w)
     case KERNEL_COLLECTIVE: to = strand_run(w, &b->strand); break;
     case KERNEL_MESSAGES: to = rotation_run(w, &b->rotation); break;
     case KERNEL_COPY: to = copy_run(w); break;
+    case KERNEL_EXPRESS: to = express_run(w); break;
     default: to = plan_trouble(w, b->call.work);
     }
     if (to != LEADER_COMMANDS) b->command = BLOCK_END;
@@ -143,7 +117,8 @@ KERNEL_FN void work(const struct worker *w)
         if (w->t.thread == 0) leader_run(w);
         kernel_sync(&w->t);
         if (w->b->command == BLOCK_END) return;
-        block_obey(w);
+        if (w->b->command == BLOCK_EXPRESS) express_move(w);
+        else block_obey(w);
         kernel_sync(&w->t);
     }
 }
@@ -196,13 +171,16 @@ KERNEL_FN void interpret(struct block *block, struct kernel_thread here)
     w.t = here;
     w.b = block;
     kernel_sync(&w.t);
-    block_begin(&w);
+    const int small = block->call.work == KERNEL_EXPRESS;
+    if (small) express_begin(&w);
+    else block_begin(&w);
     kernel_sync(&w.t);
     if (block->call.work == KERNEL_COLLECTIVE) plan_begin(&w);
     else if (block->call.work == KERNEL_MESSAGES && here.thread == 0 && block->goes)
         block->goes = (uint32_t)rotation_begin(&w, &block->rotation);
     work(&w);
-    block_end(&w);
+    if (!small) block_end(&w);
+    else if (here.thread == 0) express_end(&w);
 }
 
 #if KERNEL_CUDA
@@ -212,10 +190,15 @@ extern "C" __attribute__((global)) __attribute__((launch_bounds(KERNEL_THREADS, 
 {
     struct block *block = (struct block *)rail_shared;
     /* By constant addresses, from where arguments are to shared memory. By a loop, or as a whole, it would be a copy of a
-     * kilobyte into the local memory of each thread first. */
-    if (kernel_thread_here().thread == 0)
-        KERNEL_UNROLL for (int k = 0; k < (int)(sizeof call / 8); k++)
+     * kilobyte into the local memory of each thread first. Channels, half of it, only where there are some. */
+    enum { WORDS = sizeof call / 8, FEWER = offsetof(struct kernel_call, channels) / 8 };
+    if (kernel_thread_here().thread == 0) {
+        KERNEL_UNROLL for (int k = 0; k < (int)FEWER; k++)
             ((uint64_t *)&block->call)[k] = ((const uint64_t *)&call)[k];
+        if (call.n_channels)
+            KERNEL_UNROLL for (int k = (int)FEWER; k < (int)WORDS; k++)
+                ((uint64_t *)&block->call)[k] = ((const uint64_t *)&call)[k];
+    }
     interpret(block, kernel_thread_here());
 }
 #endif

@@ -24,6 +24,14 @@ enum {
     KERNEL_BLOCK_FLOWS = 256, /* flows of messages that one block can look after: n_flows <= n_blocks times this */
     KERNEL_DEPTH = 2,         /* SHM_DEPTH */
     KERNEL_CALLS = 62,        /* SHM_CALLS */
+    KERNEL_EXPRESS_RANKS = 8, /* of one node, all on GPUs: each stores to and reads from all others */
+};
+
+/* Small collectives (kernel_express.h): words of 8 bytes, the lower four of which are data and the upper four the flag. */
+enum {
+    KERNEL_EXPRESS_WORD = 8,
+    KERNEL_EXPRESS_DATA = 4,  /* bytes of it that are data */
+    KERNEL_EXPRESS_HEAD = 2,  /* words before the data: the call's signature */
 };
 
 /* Layout of the segment in bytes; engine/cuda.c asserts that it is segment.h's. */
@@ -65,7 +73,7 @@ struct kernel_link {
 enum kernel_trouble {
     KERNEL_FINE,
     KERNEL_SIGNATURE_LINK,   /* slot of `link` has signature `theirs`, mine is `mine` */
-    KERNEL_SIGNATURE_PEER,   /* exposure of node peer `who` has signature `theirs` */
+    KERNEL_SIGNATURE_PEER,   /* exposure, or words, of node peer `who` have signature `theirs` */
     KERNEL_SIGNATURE_MESSAGE,/* piece of `link` belongs to message `theirs`; expected `mine`; `count` finished before it */
     KERNEL_BYTES,            /* slot of `link` holds `theirs` bytes, the plan expects `mine` */
     KERNEL_PLAN,             /* a plan that this kernel cannot run; `theirs` says the step */
@@ -94,9 +102,17 @@ struct kernel_node {
     uint32_t window_channels;
     uint32_t rank;
 
+    /* Small collectives; 0 where there are none. */
+    uint64_t lines[KERNEL_EXPRESS_RANKS]; /* address of each peer's: [n_peers (who writes)][KERNEL_DEPTH][line_words] words */
+    uint32_t ranks[KERNEL_EXPRESS_RANKS]; /* of the peers */
+    uint64_t staging;                     /* of my device: [2 (others', my own scaled)][n_peers][staging_bytes] */
+    uint32_t line_words;                  /* KERNEL_EXPRESS_HEAD, and a block of data */
+    uint32_t staging_bytes;               /* a block's, and a multiple of 16 */
+
     /* Advanced by the kernel. */
     uint64_t window_round[KERNEL_MAX_CHANNELS]; /* W */
     uint64_t call_number;                       /* calls begun so far */
+    uint64_t express;                           /* small collectives so far */
     uint64_t launches;                          /* ended so far: what the report's counts are made of */
     uint64_t moved;
     uint32_t blocks_done;                       /* of the launch that runs: the last one ends it */
@@ -112,7 +128,7 @@ struct kernel_channel {
 };
 
 /* KERNEL_COPY: of one rank, n_inputs buffers into one, any number of blocks. */
-enum kernel_work { KERNEL_COLLECTIVE, KERNEL_MESSAGES, KERNEL_COPY };
+enum kernel_work { KERNEL_COLLECTIVE, KERNEL_MESSAGES, KERNEL_COPY, KERNEL_EXPRESS };
 
 /* One message between two ranks, or a copy to oneself. */
 struct kernel_message {
@@ -140,8 +156,8 @@ struct kernel_combine {
     uint64_t divide;    /* 0 or 1: none */
 };
 
-/* The arguments of a launch: one block per (channel, strand) for collectives; any number of blocks for messages (flow f is
- * block f modulo n_blocks's, so all flows of all blocks progress side by side) and copies. */
+/* The arguments of a launch: one block per (channel, strand) for collectives, one for small ones; any number of blocks for
+ * messages (flow f is block f modulo n_blocks's, so all flows of all blocks progress side by side) and copies. */
 struct kernel_call {
     uint64_t node;               /* address of struct kernel_node */
     uint32_t work;               /* enum kernel_work */
@@ -161,9 +177,11 @@ struct kernel_call {
     uint64_t messages;           /* address of struct kernel_message [] */
     uint64_t inputs_apart;       /* KERNEL_COPY: bytes from one input to the next */
     uint32_t n_inputs;           /* KERNEL_COPY: inputs that are combined into output; 0 is one, at most RAIL_COMBINE_MAX */
-    uint32_t reserved;
     uint32_t n_flows;
-    uint32_t n_channels;
+    uint64_t stop;               /* KERNEL_EXPRESS: the node's, told here so that it is read at once */
+    uint32_t collective, root;   /* KERNEL_EXPRESS: enum plan_collective; the blocks have split.count elements */
+    uint32_t balanced;           /* KERNEL_EXPRESS */
+    uint32_t n_channels;         /* the last but for the channels, which nobody reads where there are none */
     struct kernel_channel channels[KERNEL_MAX_CHANNELS];
 };
 

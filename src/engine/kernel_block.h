@@ -10,6 +10,7 @@
 #include "device/cuda/combine.h"
 #include "engine/kernel.h"
 #include "engine/kernel_memory.h"
+#include "plan/collective.h"
 
 /* A link while a launch uses it. */
 struct link_here {
@@ -35,7 +36,20 @@ struct trouble {
     uint64_t theirs, mine, count;
 };
 
-enum block_command { BLOCK_END, BLOCK_COMBINE, BLOCK_FIND };
+enum block_command { BLOCK_END, BLOCK_COMBINE, BLOCK_FIND, BLOCK_EXPRESS };
+
+/* A small collective (kernel_express.h). */
+struct express_here {
+    struct collective_kind kind;
+    uint64_t bytes;          /* of a block */
+    uint64_t from;           /* address of what I give, scaled where it is to be */
+    uint32_t flag, turn;     /* of this call: in its words; which of its lines */
+    uint32_t data_words;     /* of a block */
+    uint32_t whole;          /* lines are written from end to end */
+    uint32_t gives, gets;    /* this rank does */
+    uint32_t spoiled;        /* some thread waits for nothing any more */
+    uint32_t stage;          /* what the leader does next */
+};
 
 /* One strand, somewhere in one of its rounds (kernel_plan.h). */
 struct strand {
@@ -68,6 +82,7 @@ struct block {
     union {
         struct plan plan;
         struct flow_here flows[KERNEL_BLOCK_FLOWS];
+        struct express_here express;
     };
     struct link_here links[PLAN_MAX_LINKS];
     struct strand strand;     /* the leader's, as the next two: in registers it would be in everybody's */
@@ -157,6 +172,36 @@ KERNEL_FN void trouble_report(const struct worker *w)
     flag_set(report + offsetof(struct kernel_report, count), t->count);
     fence_system();
     flag_set_32(report + offsetof(struct kernel_report, trouble), t->what);
+}
+
+/* ---- beginning ----------------------------------------------------------------------------------------------------------- */
+
+KERNEL_FN void copy_words(const struct worker *w, void *to, const void *from, uint32_t bytes)
+{
+    uint32_t *dst = (uint32_t *)to;
+    const uint32_t *src = (const uint32_t *)from;
+    KERNEL_NO_UNROLL for (uint32_t k = w->t.thread; k < bytes / 4; k += w->t.n_threads) dst[k] = src[k];
+}
+
+KERNEL_FN void scalar_load(const struct worker *w)
+{
+    struct kernel_combine *how = &w->b->call.how;
+    const unsigned char *at = at_address(w, how->scale_at);
+    uint64_t scale = 0;
+    KERNEL_NO_UNROLL for (uint32_t k = 0; k < number_bytes(how->type); k++) scale |= (uint64_t)load_u8(at + k) << 8 * k;
+    how->scale = scale;
+}
+
+/* The call is numbered as engine/calls.h says. */
+KERNEL_FN void call_number(const struct worker *w)
+{
+    const struct block *b = w->b;
+    unsigned char *calls = at_address(w, b->node.calls);
+    uint64_t number = b->node.call_number + 1;
+    flag_set(calls + KERNEL_CALLS_SIGNATURE + 8 * (number % KERNEL_CALLS), b->call.signature);
+    flag_set(calls + KERNEL_CALLS_LEFT_NS, 0);
+    fence_system();
+    flag_set(calls + KERNEL_CALLS_NUMBER, number);
 }
 
 /* ---- links ------------------------------------------------------------------------------------------------------------ */

@@ -41,8 +41,11 @@ _Static_assert(sizeof(struct shm_place) == KERNEL_PLACE_BYTES && offsetof(struct
                    offsetof(struct shm_place, meta) == KERNEL_PLACE_META, "places");
 _Static_assert((int)SHM_CALLS == (int)KERNEL_CALLS && offsetof(struct shm_calls, left_ns) == KERNEL_CALLS_LEFT_NS &&
                    offsetof(struct shm_calls, signature) == KERNEL_CALLS_SIGNATURE, "calls");
+_Static_assert((int)SHM_WORD == (int)KERNEL_EXPRESS_WORD && (int)SHM_WORD_DATA == (int)KERNEL_EXPRESS_DATA &&
+                   (int)SHM_WORDS_BEFORE == (int)KERNEL_EXPRESS_HEAD, "lines");
 
 enum { RANKS_MAX = 8, LINKS_MAX = 256, DEVICE_BYTES = 64 << 20 };
+enum { SMALL_MOST = 4 << 10 }; /* bytes of a block of a small collective */
 
 /* ---- memory of a device -------------------------------------------------------------------------------------------------- */
 
@@ -155,7 +158,7 @@ static inline void ranks_open(struct ranks *all, uint32_t n, size_t window_bytes
 {
     uint64_t keys[RANKS_MAX] = {0};
     *all = (struct ranks){.n = n, .geometry = {.n_peers = n, .n_slots = 4, .window_bytes = window_bytes, .slot_bytes = slot_bytes,
-                                               .window_channels = channels}};
+                                               .window_channels = channels, .small_bytes = n > 1 ? SMALL_MOST : 0}};
     assert_int_equal(shape_build(&all->shape, n, keys, 1), 0);
     rail_random(all->key, sizeof all->key);
     device_open(&all->device);
@@ -190,6 +193,7 @@ static inline void node_open(struct kernel_rank *me)
     uint64_t windows = (uint64_t)(uintptr_t)ranks_take(me->all, 8 * s->geometry.n_peers);
     for (uint32_t p = 0; p < s->geometry.n_peers; p++)
         ((uint64_t *)real_of(me, windows))[p] = (uint64_t)(uintptr_t)shm_window_at(s, p, 0, SHM_WINDOW_IN, 0);
+    uint64_t staging = (uint64_t)(uintptr_t)ranks_take(me->all, 2 * s->geometry.n_peers * SMALL_MOST);
     me->kernel_node = (uint64_t)(uintptr_t)ranks_take(me->all, sizeof(struct kernel_node));
     *(struct kernel_node *)real_of(me, me->kernel_node) = (struct kernel_node){
         .stop = (uint64_t)(uintptr_t)me->stop,
@@ -202,7 +206,15 @@ static inline void node_open(struct kernel_rank *me)
         .self = me->node.self,
         .window_channels = (uint32_t)s->geometry.window_channels,
         .rank = me->rank,
+        .staging = staging,
+        .staging_bytes = SMALL_MOST,
+        .line_words = shm_line_words(&s->geometry),
     };
+    struct kernel_node *node = real_of(me, me->kernel_node);
+    for (uint32_t p = 0; p < s->geometry.n_peers; p++) {
+        node->ranks[p] = me->node.ranks[p];
+        node->lines[p] = (uint64_t)(uintptr_t)(s->lines + p * shm_lines_bytes(&s->geometry));
+    }
 }
 
 /* By each rank's thread. */
@@ -301,6 +313,28 @@ static inline struct kernel_call kernel_collective(struct kernel_rank *me, const
         call.n_blocks += i->plan.n_strands;
     }
     return call;
+}
+
+/* The same in one hop. */
+static inline struct kernel_call kernel_express(struct kernel_rank *me, const struct host_call *host, uint32_t collective,
+                                                uint32_t root, bool balanced)
+{
+    return (struct kernel_call){
+        .node = me->kernel_node,
+        .work = KERNEL_EXPRESS,
+        .n_blocks = 1,
+        .input = (uint64_t)(uintptr_t)host->input,
+        .output = (uint64_t)(uintptr_t)host->output,
+        .how = {.type = host->how.type, .op = host->how.op, .scaled = host->how.scaled, .scale = host->how.scale,
+                .divide = host->how.divide},
+        .split = {.count = host->split.count},
+        .signature = host->signature,
+        .counts = 1,
+        .stop = (uint64_t)(uintptr_t)me->stop,
+        .collective = collective,
+        .root = root,
+        .balanced = balanced,
+    };
 }
 
 /* ---- ranks that the host engine runs ------------------------------------------------------------------------------------ */

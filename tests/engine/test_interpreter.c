@@ -14,6 +14,7 @@ struct setup {
     enum plan_algorithm algorithm;
     uint32_t root, n_channels;
     bool direct, in_place, in_rank_order, scaled;
+    bool express;     /* the kernel's way is that of small collectives, whatever the host engine's plan */
     enum rail_type type;
     enum rail_op op;
     uint64_t divide;
@@ -175,7 +176,9 @@ static void *rank_main(void *arg)
     if (prepare(me, device, &b)) {
         place(me, &b);
         struct kernel_call call;
-        if (kernel) call = kernel_collective(&me->k, &b.call, b.instances);
+        if (kernel)
+            call = s->express ? kernel_express(&me->k, &b.call, s->collective, s->root, s->in_rank_order)
+                              : kernel_collective(&me->k, &b.call, b.instances);
         for (int repeat = 0; repeat < s->repeats; repeat++) one_call(me, &b, kernel ? &call : NULL, repeat);
     }
     kernel_rank_close(&me->k);
@@ -213,8 +216,8 @@ static void same(struct setup s, uint32_t kernels)
 {
     struct trial host, kernel;
     char what[200];
-    snprintf(what, sizeof what, "%s by %s, %u ranks, kernels %x, type %d, op %d, count %zu, %s%s, %u threads, %u channels, root %u",
-             collective_name(s.collective), plan_algorithm_names[s.algorithm], s.n, kernels, s.type, s.op, s.count,
+    snprintf(what, sizeof what, "%s%s by %s, %u ranks, kernels %x, type %d, op %d, count %zu, %s%s, %u threads, %u channels, root %u",
+             s.express ? "small " : "", collective_name(s.collective), plan_algorithm_names[s.algorithm], s.n, kernels, s.type, s.op, s.count,
              s.direct ? "direct" : "staged", s.in_place ? " in place" : "", s.threads, s.n_channels, s.root);
     s.kernels = 0;
     trial_open(&host, &s);
@@ -379,6 +382,78 @@ static void thousands_of_launches_with_the_same_arguments(void **state)
         s.threads = 1;
         s.piece_bytes = 64;
         same(s, all_of(2));
+    }
+}
+
+/* ---- small collectives, in one hop --------------------------------------------------------------------------------------- */
+
+/* Every collective by the plan of one exchange, which combines in the order of the ranks. */
+static void each_small(void (*body)(struct setup s))
+{
+    for (int c = 0; c < PLAN_COLLECTIVES; c++)
+        for (uint32_t n = 2; n <= RANKS_MAX; n += n > 3 ? 2 : 1) {
+            if (!plan_exists((enum plan_collective)c, PLAN_ONE_SHOT)) continue;
+            struct setup s = usual(n, (enum plan_collective)c, PLAN_ONE_SHOT);
+            s.window_bytes = n * SMALL_MOST;
+            s.piece_bytes = SMALL_MOST;
+            s.express = true;
+            body(s);
+        }
+}
+
+static void small_counts(struct setup s)
+{
+    static const enum rail_type types[] = {RAIL_F32, RAIL_U8, RAIL_F16, RAIL_I64, RAIL_F64};
+    for (int k = 0; k < 5; k++) {
+        size_t most = SMALL_MOST / rail_type_bytes(types[k]);
+        const size_t counts[] = {1, 3, most / 2 - 1, most - 1, most};
+        s.type = types[k];
+        s.count = counts[(k + (int)s.n) % 5];
+        s.root = (uint32_t)k % s.n;
+        s.threads = k % 2 ? 1 : 3;
+        s.offset = (size_t)k % 3;
+        s.in_place = k % 2 && s.collective != PLAN_ALLTOALL;
+        same(s, all_of(s.n));
+    }
+}
+
+static void small_collectives_give_the_bits_of_the_plans(void **state)
+{
+    (void)state;
+    int collectives = 0;
+    for (int c = 0; c < PLAN_COLLECTIVES; c++) collectives += plan_exists((enum plan_collective)c, PLAN_ONE_SHOT);
+    assert_true(collectives >= 7); /* all but AlltoAll, whose test stands in test_kernel_express.c */
+    each_small(small_counts);
+}
+
+static void small_ones_of_every_type_and_operator(void **state)
+{
+    (void)state;
+    for (int type = 0; type < RAIL_TYPES; type++)
+        for (int op = 0; op <= RAIL_OPS; op++) { /* the last: an average */
+            struct setup s = usual(3 + (uint32_t)(type + op) % 3, op % 2 ? PLAN_ALLREDUCE : PLAN_REDUCESCATTER, PLAN_ONE_SHOT);
+            s.express = true;
+            s.type = (enum rail_type)type;
+            s.op = op < RAIL_OPS ? (enum rail_op)op : RAIL_SUM;
+            if (op == RAIL_OPS) s.scaled = type > RAIL_U64, s.divide = s.scaled ? 0 : s.n;
+            s.count = 333;
+            s.repeats = 2;
+            s.window_bytes = s.n * SMALL_MOST;
+            s.piece_bytes = SMALL_MOST;
+            same(s, all_of(s.n));
+        }
+}
+
+static void small_ones_in_balanced_rank_order(void **state)
+{
+    (void)state;
+    for (uint32_t n = 3; n <= RANKS_MAX; n++) {
+        assert_true(plan_exists_in_rank_order(PLAN_ALLREDUCE, PLAN_ONE_SHOT, n));
+        struct setup s = usual(n, PLAN_ALLREDUCE, PLAN_ONE_SHOT);
+        s.express = s.in_rank_order = true;
+        s.type = n % 2 ? RAIL_F16 : RAIL_F32;
+        s.count = 333;
+        same(s, all_of(n));
     }
 }
 
@@ -756,6 +831,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(balanced_trees_in_rank_order),
         cmocka_unit_test(several_channels_run_side_by_side),
         cmocka_unit_test(thousands_of_launches_with_the_same_arguments),
+        cmocka_unit_test(small_collectives_give_the_bits_of_the_plans),
+        cmocka_unit_test(small_ones_of_every_type_and_operator),
+        cmocka_unit_test(small_ones_in_balanced_rank_order),
         cmocka_unit_test(calls_that_differ_are_found_by_both),
         cmocka_unit_test(a_wait_ends_when_it_is_told_to),
         cmocka_unit_test(messages_of_all_lengths_go_to_everybody),

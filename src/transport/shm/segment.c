@@ -38,7 +38,7 @@ static size_t window_bytes_of_peer(const struct shm_geometry *g)
 static size_t page_up(size_t bytes) { return (bytes + 4095) & ~(size_t)4095; }
 
 struct offsets {
-    size_t controls, express, rounds, places, windows, slots, signals, end;
+    size_t controls, express, rounds, places, windows, slots, signals, lines, end;
 };
 
 static struct offsets layout(const struct shm_geometry *g)
@@ -51,7 +51,8 @@ static struct offsets layout(const struct shm_geometry *g)
     o.windows = page_up(o.places + (size_t)g->n_peers * shm_places(g) * sizeof(struct shm_place));
     o.slots = page_up(o.windows + g->n_peers * window_bytes_of_peer(g));
     o.signals = page_up(o.slots + (size_t)g->n_peers * shm_sets(g) * g->n_slots * g->slot_bytes);
-    o.end = page_up(o.signals + (size_t)g->n_peers * g->n_peers * SHM_SIGNALS * sizeof(uint64_t));
+    o.lines = page_up(o.signals + (size_t)g->n_peers * g->n_peers * SHM_SIGNALS * sizeof(uint64_t));
+    o.end = page_up(o.lines + g->n_peers * shm_lines_bytes(g));
     return o;
 }
 
@@ -81,6 +82,7 @@ static void lay_out(struct shm_segment *out, const struct shm_geometry *g, unsig
     out->windows = base + o.windows;
     out->slots = base + o.slots;
     out->signals = (void *)(base + o.signals);
+    out->lines = base + o.lines;
 }
 
 static enum rail_result make(const struct shm_request *r, size_t bytes, int *fd_out, void **address_out)

@@ -2,7 +2,7 @@
  * leader, mapped once per process.
  *
  *   header | control block of peer 0 .. n-1 | express lines of peer 0 .. n-1 | rounds, by channel and peer
- *          | link places of peer 0 .. n-1 | windows of peer 0 .. n-1, by channel | slots | signals
+ *          | link places of peer 0 .. n-1 | windows of peer 0 .. n-1, by channel | slots | signals | lines of peer 0 .. n-1
  *
  * Every word has one writer, named below; what is written by different ranks never shares a cache line. The segment is
  * sparse: memory is used when it is touched. */
@@ -123,6 +123,8 @@ struct shm_geometry {
     uint32_t n_sets;        /* links into one rank that can have slots; 0: all places (the segment is sparse). Where a GPU
                                takes part every page is pinned, and few are to be had */
     uint32_t express;       /* 1: every peer has express lines; 0: none has */
+    uint32_t small_bytes;   /* the most of a block that GPUs give one another in lines (engine/kernel_express.h); 0: no lines */
+    uint32_t reserved;      /* no padding: geometries are compared as bytes */
 };
 
 /* Places that links take as they are opened. */
@@ -146,12 +148,28 @@ static inline uint32_t shm_set_of(const struct shm_geometry *g, uint32_t index)
     return index < taken ? LINK_PAIR_CHANNELS * g->n_peers + index : index - taken;
 }
 
+/* GPUs' lines are words of a flag and data, the first for a signature: in whole cache lines, SHM_DEPTH of them for every
+ * peer, from every peer. */
+enum { SHM_WORD = 8, SHM_WORD_DATA = 4, SHM_WORDS_BEFORE = 2 };
+
+static inline uint32_t shm_line_words(const struct shm_geometry *g)
+{
+    uint32_t words = SHM_WORDS_BEFORE + (g->small_bytes + SHM_WORD_DATA - 1) / SHM_WORD_DATA, whole = SHM_LINE / SHM_WORD;
+    return g->small_bytes ? (words + whole - 1) / whole * whole : 0;
+}
+
+static inline size_t shm_lines_bytes(const struct shm_geometry *g)
+{
+    return (size_t)g->n_peers * SHM_DEPTH * shm_line_words(g) * SHM_WORD;
+}
+
 struct shm_header {
     _Alignas(SHM_LINE) uint64_t magic;
     struct shm_geometry geometry;
     _Alignas(SHM_LINE) _Atomic uint32_t sleepers; /* how many doorbells have sleeping set: lets a signal skip looking */
     _Alignas(SHM_LINE) _Atomic uint32_t bell;      /* counts the rings, whoever they are for */
     _Alignas(SHM_LINE) _Atomic uint32_t withdrawn; /* a rank that failed has its buffers back: nobody touches a peer's */
+    _Alignas(SHM_LINE) _Atomic uint32_t lines_end; /* a rank on a GPU has closed: its lines may be gone */
 };
 
 /* One rank's view. Read-only after shm_segment_open. */
@@ -165,6 +183,7 @@ struct shm_segment {
     unsigned char *windows;   /* [n_peers][window_channels][2 (in, out)][SHM_DEPTH][window_bytes] */
     unsigned char *slots;     /* [n_peers][shm_sets()][n_slots][slot_bytes] */
     _Atomic uint64_t *signals;/* [n_peers (target)][n_peers (source)][SHM_SIGNALS], counted up by the source, or for it */
+    unsigned char *lines;     /* [n_peers (reader)][shm_lines_bytes] */
     struct shm_mapping *mapping;
 };
 
