@@ -40,7 +40,7 @@ struct member {
     uint64_t fabric;         /* digest of its fabric file, 0 = none */
     struct place hangs;      /* the switches above its host */
     int32_t gpu;             /* number of its device; -1: a host rank */
-    uint32_t reserved;
+    uint32_t tuned;          /* 1: its tuning file has limits for so many ranks */
     struct bootstrap_place place; /* where its process is found by communicators made of this one */
 };
 

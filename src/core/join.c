@@ -22,6 +22,7 @@
 #include "core/hosts.h"
 #include "core/rails.h"
 #include "core/notes.h"
+#include "core/tuning.h"
 #include "engine/calls.h"
 #include "topo/fabric.h"
 #include "topo/machine.h"
@@ -39,14 +40,16 @@ struct rail_deadline join_deadline(void)
 
 /* ---- who is there ---- */
 
-static enum rail_result introduce(struct member *m, bool alone, const struct cuda_device *gpu)
+static enum rail_result introduce(struct member *m, uint32_t n_ranks, const struct cuda_device *gpu)
 {
+    bool alone = n_ranks == 1;
     m->host = machine_host_key();
     m->machine = machine_key();
     m->agreed = rail_params_agreed_hash();
     m->pid = (int32_t)getpid();
     m->cores = machine_cores();
     m->gpu = gpu ? gpu->ordinal : -1;
+    m->tuned = tuning_knows(tuning_of_process(), n_ranks);
     net_process_id(m->process);
     snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
     rail_random(m->fresh, sizeof m->fresh);
@@ -85,7 +88,7 @@ static enum rail_result meet(struct comm *comm, struct rail_deadline deadline)
 {
     comm->members = calloc(comm->n_ranks, sizeof *comm->members);
     if (!comm->members) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
-    RAIL_TRY(introduce(&comm->members[comm->rank], comm->n_ranks == 1, comm->gpu_device));
+    RAIL_TRY(introduce(&comm->members[comm->rank], comm->n_ranks, comm->gpu_device));
     RAIL_TRY(bootstrap_allgather(comm->bootstrap, comm->members, sizeof *comm->members, deadline));
     for (uint32_t r = 0; r < comm->n_ranks; r++)
         if (comm->members[r].agreed != comm->members[0].agreed) return name_difference(comm, deadline);
@@ -385,8 +388,10 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     bootstrap_know(comm->bootstrap, who_is, comm);
     if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);
     RAIL_TRY(shape_of(comm));
-    RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config));
+    struct tuning tuning;
     bool gpus = some_gpu(comm, comm->shape.order, comm->n_ranks);
+    RAIL_TRY(tuning_agree(comm, deadline, &tuning));
+    RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config, gpus ? NULL : &tuning));
     if (gpus) gpu_rank_table(&comm->table, &comm->shape);
     RAIL_TRY(join_node(comm, deadline));
     if (comm->direct && comm->shape.n_nodes == 1) table_direct(&comm->table);

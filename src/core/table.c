@@ -1,14 +1,39 @@
-/* table.c - environment over built-in values. All variables read here must agree on all ranks, which init checks. */
+/* table.c - environment over measured over built-in values. All variables read here must agree on all ranks, which init checks. */
 #include "core/table.h"
 
+#include <stddef.h>
 #include <string.h>
 #include <strings.h>
 
 #include "base/params.h"
+#include "core/tuning.h"
 #include "engine/host.h"
 
 /* Two slots are what plans need; two more keep a link busy while credit travels. */
 #define SLOTS 4
+
+const struct table_limit table_limits[TABLE_LIMITS] = {
+    {RAIL_PARAM_ONESHOT_MAX_BYTES, offsetof(struct choice_table, one_shot_max_bytes), false},
+    {RAIL_PARAM_ONESHOT_REDUCE_MAX_BYTES, offsetof(struct choice_table, one_shot_reduce_max_bytes), false},
+    {RAIL_PARAM_TWOSHOT_MAX_BYTES, offsetof(struct choice_table, two_shot_max_bytes), false},
+    {RAIL_PARAM_HIERARCHY_MAX_BYTES, offsetof(struct choice_table, hierarchy_max_bytes), false},
+    {RAIL_PARAM_RAILS_MIN_BYTES, offsetof(struct choice_table, rails_min_bytes), true},
+    {RAIL_PARAM_DOUBLING_MAX_BYTES, offsetof(struct choice_table, doubling_max_bytes), false},
+    {RAIL_PARAM_TREE_MAX_BYTES, offsetof(struct choice_table, tree_max_bytes), false},
+    {RAIL_PARAM_BLOCKS_DOUBLING_MAX_BYTES, offsetof(struct choice_table, blocks_doubling_max_bytes), false},
+};
+
+uint64_t table_limit(const struct choice_table *table, int limit)
+{
+    uint64_t bytes;
+    memcpy(&bytes, (const char *)table + table_limits[limit].at, sizeof bytes);
+    return bytes;
+}
+
+void table_limit_set(struct choice_table *table, int limit, uint64_t bytes)
+{
+    memcpy((char *)table + table_limits[limit].at, &bytes, sizeof bytes);
+}
 
 static void override64(uint64_t *value, enum rail_param param)
 {
@@ -67,16 +92,18 @@ static void force_channels(struct choice_table *t, const struct shape *shape, co
     if (t->forced_channels > HOST_MAX_CHANNELS) t->forced_channels = HOST_MAX_CHANNELS;
 }
 
-enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config)
+enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config,
+                            const struct tuning *tuning)
 {
     choice_table_default(out, shape);
-    override64(&out->one_shot_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
+    for (int k = 0; tuning && k < TABLE_LIMITS; k++)
+        if (tuning->set >> k & 1) table_limit_set(out, k, tuning->bytes[k]);
     override64(&out->one_shot_reduce_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
-    override64(&out->two_shot_max_bytes, RAIL_PARAM_TWOSHOT_MAX_BYTES);
-    override64(&out->doubling_max_bytes, RAIL_PARAM_DOUBLING_MAX_BYTES);
-    override64(&out->tree_max_bytes, RAIL_PARAM_TREE_MAX_BYTES);
-    override64(&out->hierarchy_max_bytes, RAIL_PARAM_HIERARCHY_MAX_BYTES);
-    override64(&out->rails_min_bytes, RAIL_PARAM_RAILS_MIN_BYTES);
+    for (int k = 0; k < TABLE_LIMITS; k++) {
+        uint64_t bytes = table_limit(out, k);
+        override64(&bytes, table_limits[k].param);
+        table_limit_set(out, k, bytes);
+    }
     override_bytes(&out->window_bytes, RAIL_PARAM_WINDOW_BYTES);
     override_bytes(&out->shm_slot_bytes, RAIL_PARAM_SHM_SLOT_BYTES);
     override_bytes(&out->net_slot_bytes, RAIL_PARAM_NET_SLOT_BYTES);

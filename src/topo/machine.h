@@ -23,6 +23,9 @@ const char *machine_root(void);
 /* Cores this process may use: the affinity mask, limited by the cgroup's cpu.max (rounded up). At least 1. */
 int machine_cores(void);
 
+/* The processor's name as the kernel tells it, one line; the machine's architecture where it does not. Returns `out`. */
+const char *machine_cpu_name(char out[96]);
+
 struct machine_interface {
     char name[16];
     struct sockaddr_storage address; /* port 0 */
