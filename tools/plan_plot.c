@@ -6,20 +6,9 @@
 
 #include "plan.h"
 #include "plan_svg.h"
+#include "plot.h"
 
 enum { WIDTH = 1200, HEIGHT = 520, TOP = 96, BOTTOM = 456, PANEL = 440, LEFT = 78, RIGHT = 640, LINES_MAX = 64 };
-
-static const char *const colours[] = {"#2563eb", "#d97706", "#059669", "#dc2626",
-                                      "#7c3aed", "#0891b2", "#be185d", "#65a30d"};
-
-struct axis { double low, high, from, to; bool log; };
-
-static double at(const struct axis *a, double value)
-{
-    double x = a->log ? (log(value) - log(a->low)) / (log(a->high) - log(a->low))
-                      : (value - a->low) / (a->high - a->low);
-    return a->from + x * (a->to - a->from);
-}
 
 static bool same_line(const struct plan_row *a, const struct plan_row *b)
 {
@@ -36,57 +25,23 @@ static const char *line_name(const struct plan_row *r, char out[64])
 static double time_of(const struct plan_row *r) { return r->ns; }
 static double share_of(const struct plan_row *r) { return 100 * r->least_ns / r->ns; }
 
-static void size_name(double bytes, char out[24])
-{
-    static const char *const units[] = {"B", "K", "M", "G", "T", "P"};
-    int k = 0;
-    while (bytes >= 1024 && k < 5) bytes /= 1024, k++;
-    snprintf(out, 24, "%.4g%s", bytes, units[k]);
-}
-
-static void time_name(double ns, char out[24])
-{
-    static const char *const units[] = {"ns", "us", "ms", "s"};
-    int k = 0;
-    while (ns >= 999.5 && k < 3) ns /= 1000, k++;
-    snprintf(out, 24, "%.3g %s", ns, units[k]);
-}
-
-static void draw_axes(FILE *out, const struct axis *x, const struct axis *y, bool times)
-{
-    char name[24];
-    for (double v = y->low; v <= y->high * 1.001; v = times ? v * 10 : v + 20) {
-        fprintf(out, "<path d=\"M%.1f %.1f H%.1f\" stroke=\"#e2e8f0\"/>\n", x->from, at(y, v), x->to);
-        if (times) time_name(v, name);
-        else snprintf(name, sizeof name, "%.0f %%", v);
-        plan_svg_text(out, x->from - 8, at(y, v) + 4, "font-size=\"12\" text-anchor=\"end\" fill=\"#475569\"", name);
-    }
-    double step = x->high / x->low > 4096 * 4 ? 16 : 4;
-    for (double v = x->low; v <= x->high * 1.001; v *= step) {
-        size_name(v, name);
-        fprintf(out, "<path d=\"M%.1f %.1f V%.1f\" stroke=\"#e2e8f0\"/>\n", at(x, v), y->from, y->to);
-        plan_svg_text(out, at(x, v), BOTTOM + 20, "font-size=\"12\" text-anchor=\"middle\" fill=\"#475569\"", name);
-    }
-    fprintf(out, "<path d=\"M%.1f %.1f H%.1f\" stroke=\"#475569\"/>\n", x->from, (double)BOTTOM, x->to);
-}
-
 /* One line through the cases of one kind. The legend stands in the left panel, where lines begin low. */
-static void draw_line(const struct plan_view *v, FILE *out, uint32_t first, uint32_t number, const struct axis *x,
-                      const struct axis *y, double (*value)(const struct plan_row *r))
+static void draw_line(const struct plan_view *v, FILE *out, uint32_t first, uint32_t number, const struct plot_axis *x,
+                      const struct plot_axis *y, double (*value)(const struct plan_row *r))
 {
-    const char *ink = colours[number % 8], *dash = number >= 8 ? " stroke-dasharray=\"6 4\"" : "";
+    const char *ink = plot_colours[number % PLOT_COLOURS], *dash = number >= PLOT_COLOURS ? " stroke-dasharray=\"6 4\"" : "";
     bool begun = false;
     fprintf(out, "<path fill=\"none\" stroke=\"%s\" stroke-width=\"2.4\"%s d=\"", ink, dash);
     for (uint32_t k = first; k < v->n_rows; k++) {
         if (!same_line(&v->rows[k], &v->rows[first]) || v->rows[k].why[0]) continue;
-        fprintf(out, "%c%.1f %.1f ", begun ? 'L' : 'M', at(x, (double)v->rows[k].bytes), at(y, value(&v->rows[k])));
+        fprintf(out, "%c%.1f %.1f ", begun ? 'L' : 'M', plot_at(x, (double)v->rows[k].bytes), plot_at(y, value(&v->rows[k])));
         begun = true;
     }
     fputs("\"/>\n", out);
     for (uint32_t k = first; k < v->n_rows; k++)
         if (same_line(&v->rows[k], &v->rows[first]) && !v->rows[k].why[0])
-            fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", at(x, (double)v->rows[k].bytes),
-                    at(y, value(&v->rows[k])), ink);
+            fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"%s\"/>\n", plot_at(x, (double)v->rows[k].bytes),
+                    plot_at(y, value(&v->rows[k])), ink);
 }
 
 static uint32_t lines_of(const struct plan_view *v, uint32_t *first)
@@ -118,9 +73,9 @@ static void draw_head(const struct plan_view *v, FILE *out)
 int plan_write_plot(const struct plan_view *v, FILE *out)
 {
     uint32_t first[LINES_MAX], n = lines_of(v, first);
-    struct axis x = {.low = 1e300, .from = LEFT, .to = LEFT + PANEL, .log = true},
+    struct plot_axis x = {.low = 1e300, .from = LEFT, .to = LEFT + PANEL, .log = true},
                 y = {.low = 1e300, .from = BOTTOM, .to = TOP, .log = true};
-    struct axis share = {.low = 0, .high = 100, .from = BOTTOM, .to = TOP};
+    struct plot_axis share = {.low = 0, .high = 100, .from = BOTTOM, .to = TOP};
     char name[64];
     for (uint32_t k = 0; k < v->n_rows; k++) {
         const struct plan_row *r = &v->rows[k];
@@ -133,15 +88,15 @@ int plan_write_plot(const struct plan_view *v, FILE *out)
     y.low = pow(10, floor(log10(y.low))), y.high = pow(10, ceil(log10(y.high)));
     plan_svg_begin(out, WIDTH, HEIGHT + 24.0 * ((n + 3) / 4));
     draw_head(v, out);
-    draw_axes(out, &x, &y, true);
+    plot_axes(out, &x, &y, PLOT_TIMES);
     for (uint32_t k = 0; k < n; k++) draw_line(v, out, first[k], k, &x, &y, time_of);
     x.from = RIGHT, x.to = RIGHT + PANEL + 80;
-    draw_axes(out, &x, &share, false);
+    plot_axes(out, &x, &share, PLOT_SHARES);
     for (uint32_t k = 0; k < n; k++) draw_line(v, out, first[k], k, &x, &share, share_of);
     for (uint32_t k = 0; k < n; k++) {
         double left = LEFT + k % 4 * 275.0, top = HEIGHT - 14 + k / 4 * 24.0;
-        fprintf(out, "<path d=\"M%.1f %.1f h30\" stroke=\"%s\" stroke-width=\"3\"%s/>\n", left, top - 4, colours[k % 8],
-                k >= 8 ? " stroke-dasharray=\"6 4\"" : "");
+        fprintf(out, "<path d=\"M%.1f %.1f h30\" stroke=\"%s\" stroke-width=\"3\"%s/>\n", left, top - 4, plot_colours[k % PLOT_COLOURS],
+                k >= PLOT_COLOURS ? " stroke-dasharray=\"6 4\"" : "");
         plan_svg_text(out, left + 38, top, "font-size=\"13\" fill=\"#0f172a\"", line_name(&v->rows[first[k]], name));
     }
     fputs("</svg>\n", out);

@@ -1,10 +1,15 @@
 /* tune.c - `railccl tune`: which AllReduce is the fastest at each size on a network, what the chooser takes, what that
- * costs, and the settings by which it would take the fastest. Predicted, as `railccl plan` does. */
+ * costs, and the settings by which it would take the fastest. Predicted, as `railccl plan` does; with --measure measured
+ * on this machine (tune.h). */
+#include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "plan.h"
 #include "tool.h"
+#include "topo/machine.h"
+#include "tune.h"
 
 enum { TUNED = 5 };
 static const int candidates[TUNED] = {PLAN_HIERARCHY, PLAN_DOUBLING, PLAN_TREE, PLAN_RING, PLAN_RAILS};
@@ -157,14 +162,63 @@ static int tune(struct plan_view *v)
     return bad ? 2 : 0;
 }
 
+static int write_file(const char *path, const struct tune_view *v, int (*write)(const struct tune_view *v, FILE *out))
+{
+    FILE *out = fopen(path, "we");
+    int bad = !out || write(v, out) != 0;
+    if (out && fclose(out) != 0) bad = 1;
+    return bad ? fprintf(stderr, "railccl tune: %s: cannot be written: %s\n", path, strerror(errno)), 2 : 0;
+}
+
+/* 1: at some size the chooser is too far off. */
+static int verdict(const struct tune_view *v)
+{
+    double factor;
+    for (int c = 0; c < PLAN_COLLECTIVES; c++)
+        for (int k = 0; v->sweeps[c] && k < v->sweeps[c]->n_sizes; k++) {
+            tune_best(v->sweeps[c], k, &factor);
+            if (factor > TUNE_ENOUGH) return 1;
+        }
+    return 0;
+}
+
+int tune_measured(int argc, char **argv)
+{
+    static struct tune_view v;
+    int status = tune_read_options(&v.wish, argc, argv);
+    if (status >= 0) return status;
+    if (v.wish.save && !tune_may_save()) return 2;
+    machine_cpu_name(v.cpu);
+    v.cores = machine_cores();
+    status = v.wish.from ? tune_from(&v) : 0;
+    if (!status && !tune_look(&v)) status = 2;
+    if (!status && !v.wish.from) status = tune_measure(&v);
+    if (!status) {
+        tune_judge(&v);
+        tune_print(&v, stdout);
+        if (v.wish.json) status = write_file(v.wish.json, &v, tune_write_json);
+        if (v.wish.plot && !status) status = write_file(v.wish.plot, &v, tune_write_plot);
+        if (v.wish.save && !status) status = tune_save(&v);
+        if (!status) status = verdict(&v);
+    }
+    for (int c = 0; c < PLAN_COLLECTIVES; c++) free(v.sweeps[c]);
+    shape_clear(&v.shape);
+    return status;
+}
+
 static int run(int argc, char **argv)
 {
+    for (int k = 1; k < argc; k++)
+        if (strcmp(argv[k], "--measure") == 0) return tune_measured(argc, argv);
     struct plan_wish w = plan_wish_default();
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         printf("Usage: railccl tune [options of `railccl plan`]\n"
                "Predicts every AllReduce between hosts over sizes (--sizes, 1K:16G), compares the fastest with what "
                "the chooser takes,\n"
-               "and prints the settings that would make it take the fastest. --plot FILE draws the crossovers.\n");
+               "and prints the settings that would make it take the fastest. --plot FILE draws the crossovers.\n\n"
+               "       railccl tune --measure [-n RANKS] [options]\n"
+               "The same measured on this machine: every collective, in one host or several pretended ones; "
+               "`railccl tune --measure --help`.\n");
         return 0;
     }
     w.n_sizes = 0;
@@ -182,5 +236,5 @@ static int run(int argc, char **argv)
     return plan_with(&w, tune);
 }
 
-const struct tool_command tool_tune = {"tune", "Predicts the fastest AllReduce by size, and what would make it chosen.",
-                                       run};
+const struct tool_command tool_tune = {
+    "tune", "The fastest algorithm by size, measured or predicted, and what makes it chosen.", run};
