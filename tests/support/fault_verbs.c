@@ -17,7 +17,7 @@ enum { DEVICES = 16, QPS = 512, SENDS = 256, CALLS = 32, EVENTS = 1024, GIDS = 2
 struct fake_device {
     struct ibv_device device;
     char name[16];
-    bool held, loses, down, infiniband;
+    bool held, late, loses, down, infiniband;
     int family;
     struct ibv_ece ece;
 };
@@ -41,7 +41,7 @@ struct fake_cq {
     bool armed;
 };
 
-struct fake_send { uint64_t id, to; uint32_t rkey, immediate; int opcode, flags, n_sge; struct ibv_sge sge[2]; uint8_t inlined[512]; };
+struct fake_send { uint64_t id, to; uint32_t rkey, immediate; int opcode, flags, n_sge; struct ibv_sge sge[2]; uint8_t inlined[512]; uint8_t *on_wire; };
 
 struct fake_qp {
     struct ibv_qp qp;
@@ -496,8 +496,10 @@ static void complete(struct ibv_cq *cq, const struct ibv_wc *wc)
 
 static struct fake_device *device_of(const struct fake_qp *q) { return of_context(q->qp.context)->at; }
 
-static void sent(struct fake_qp *q, const struct fake_send *s, enum ibv_wc_status status)
+static void sent(struct fake_qp *q, struct fake_send *s, enum ibv_wc_status status)
 {
+    free(s->on_wire);
+    s->on_wire = NULL;
     if (status == IBV_WC_SUCCESS && (!(s->flags & IBV_SEND_SIGNALED) || device_of(q)->loses)) return;
     struct ibv_wc wc = {.wr_id = s->id, .status = status, .opcode = IBV_WC_RDMA_WRITE, .qp_num = q->qp.qp_num};
     complete(q->qp.send_cq, &wc);
@@ -567,6 +569,7 @@ static int destroy_qp(struct ibv_qp *qp)
         }
         of_cq(qp->send_cq)->users--, of_cq(qp->recv_cq)->users--;
         ends(qp->context);
+        for (int i = 0; i < SENDS; i++) free(q->sends[i].on_wire);
         free(q);
     }
     UNLOCKED;
@@ -693,13 +696,29 @@ static struct fake_qp *peer_of(const struct fake_qp *q)
 }
 
 /* False: not now. */
-static bool carry_out(struct fake_qp *q, const struct fake_send *s)
+static void gather(const struct fake_qp *q, const struct fake_send *s, uint8_t *to)
+{
+    for (int i = 0; i < s->n_sge; i++) {
+        bool inlined = (s->flags & IBV_SEND_INLINE) != 0;
+        if (!inlined) MUST(covering(s->sge[i].lkey, false, s->sge[i].addr, s->sge[i].length, q->qp.pd));
+        memcpy(to, inlined ? s->inlined : (const void *)(uintptr_t)s->sge[i].addr, s->sge[i].length);
+        to += s->sge[i].length;
+    }
+}
+
+static uint64_t bytes_of(const struct fake_send *s)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < s->n_sge; i++) bytes += s->sge[i].length;
+    return bytes;
+}
+
+static bool carry_out(struct fake_qp *q, struct fake_send *s)
 {
     struct fake_qp *p = peer_of(q);
-    uint64_t bytes = 0;
+    uint64_t bytes = bytes_of(s);
     if (!p || device_of(q)->held || device_of(p)->held || device_of(q)->down || device_of(p)->down) return false;
     MUST(p->peer == q->qp.qp_num && p->rq_psn == q->sq_psn);
-    for (int i = 0; i < s->n_sge; i++) bytes += s->sge[i].length;
     bool immediate = s->opcode == IBV_WR_RDMA_WRITE_WITH_IMM;
     if (immediate && p->receives == 0) {
         figures.not_ready++;
@@ -712,13 +731,8 @@ static bool carry_out(struct fake_qp *q, const struct fake_send *s)
         to_error(p);
         return false;
     }
-    uint8_t *to = (uint8_t *)(uintptr_t)s->to;
-    for (int i = 0; i < s->n_sge; i++) {
-        bool inlined = (s->flags & IBV_SEND_INLINE) != 0;
-        if (!inlined) MUST(covering(s->sge[i].lkey, false, s->sge[i].addr, s->sge[i].length, q->qp.pd));
-        memcpy(to, inlined ? s->inlined : (const void *)(uintptr_t)s->sge[i].addr, s->sge[i].length);
-        to += s->sge[i].length;
-    }
+    if (s->on_wire) memcpy((void *)(uintptr_t)s->to, s->on_wire, bytes);
+    else gather(q, s, (uint8_t *)(uintptr_t)s->to);
     figures.bytes += bytes;
     q->bytes += bytes;
     figures.plain += !immediate && bytes > 0;
@@ -757,6 +771,7 @@ static int post_send(struct ibv_qp *qp, struct ibv_send_wr *wr, struct ibv_send_
         }
         figures.requests++;
         figures.signalled += (s->flags & IBV_SEND_SIGNALED) != 0;
+        if (device_of(q)->late && (s->on_wire = malloc(bytes_of(s) + 1))) gather(q, s, s->on_wire);
         if (qp->state == IBV_QPS_ERR) sent(q, s, IBV_WC_WR_FLUSH_ERR), q->count--;
     }
     *bad = wr;
@@ -774,6 +789,14 @@ void fault_verbs_hold(int device, bool held)
         if (device < 0 || device == i) devices[i].held = held;
     for (struct fake_qp *q = qps; q && !held; q = q->next) carry_on(q);
     UNLOCKED;
+}
+
+void fault_verbs_delay(int device, bool delayed)
+{
+    LOCKED;
+    devices[device].late = delayed;
+    UNLOCKED;
+    fault_verbs_hold(device, delayed);
 }
 
 void fault_verbs_lose_completions(int device, bool lost)

@@ -29,6 +29,8 @@ void fault_verbs_hang(const char *name);
 
 /* All queue pairs of a device, those to come included; -1: of all devices. */
 void fault_verbs_hold(int device, bool held);
+/* The same, but what is posted meanwhile is on the wire already: it arrives with what it was then. */
+void fault_verbs_delay(int device, bool delayed);
 void fault_verbs_lose_completions(int device, bool lost); /* of sends */
 /* What is out ends with RETRY_EXC, the queue pairs are in error. */
 void fault_verbs_give_up(int device);

@@ -33,7 +33,8 @@ static inline struct net_config fixture_config(uint32_t n_rails, uint32_t socket
 {
     struct net_config c = {.n_rails = n_rails, .chunk_bytes = 131072, .sockets_per_rail = sockets_per_rail,
                            .connect_timeout_ns = 10 * RAIL_NS_PER_S, .knock_timeout_ns = RAIL_NS_PER_S,
-                           .alone_timeout_ns = 2 * RAIL_NS_PER_S, .moves_lanes = true, .repairs = true};
+                           .alone_timeout_ns = 2 * RAIL_NS_PER_S, .moves_lanes = true, .repairs = true,
+                           .writes_direct = true};
     for (uint32_t r = 0; r < n_rails; r++) {
         struct sockaddr_in *in = (void *)&c.rails[r].address.address;
         in->sin_family = AF_INET;

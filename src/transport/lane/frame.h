@@ -30,6 +30,12 @@ enum frame_type {
     /* With FRAME_FEATURE_ROUTES (link/move.c): */
     FRAME_ASK = 11,     /* accepter: sequence = a lane's index, slot_bytes = its socket's turn: connect one beside it */
     FRAME_OPINION = 12, /* accepter: sequence, slot_bytes as before, of the newcomer; first_grain = frame_opinion */
+    /* With FRAME_FEATURE_DIRECT (link/direct.c): */
+    FRAME_GRANT = 15,    /* link = the sender's number, sequence = the receiver's number; struct frame_grant: chunks may
+                            be written straight into the slots */
+    FRAME_WITHDRAW = 16, /* link = the sender's number: no more of that */
+    FRAME_RETURN = 17,   /* link = the receiver's number: the grant is given back, nothing more is written with it.
+                            slot_bytes 0: sequence = the first slot that nothing was written of; 1: it was never used */
     FRAME_VERBS = 14,   /* before the accepter's HELLO, when the connecter's has FRAME_HELLO_VERBS: struct verbs_record */
     FRAME_LEAVE = 13,   /* this socket is replaced: nothing more goes out on it. The connecter says it first */
 };
@@ -42,6 +48,7 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 
 #define FRAME_FEATURE_ROUTES 1ull /* lanes may be replaced by sockets with other keys */
 #define FRAME_FEATURE_REPAIR 2ull /* lanes that die are repaired; control frames are numbered and acknowledged */
+#define FRAME_FEATURE_DIRECT 4ull /* over RDMA chunks may be written straight into slots that were granted */
 /* Not a feature but a statement of the connecter's: its earlier sockets of this lane are closed. */
 #define FRAME_HELLO_ANEW (1ull << 63)
 /* The connecter's: it has an RDMA device on this lane's rail. The accepter's: from here on frames travel by it. */
@@ -49,9 +56,12 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 /* The connecter's, with the one before: it wants to connect by librdmacm, and can. */
 #define FRAME_HELLO_MANAGER (1ull << 61)
 
+/* In flags. DATA over RDMA: the payload was written straight into the slot, nothing follows the header. */
+enum { FRAME_DIRECT = 1 };
+
 struct frame {
     uint8_t type;
-    uint8_t flags;            /* 0; a reader refuses bits it does not know */
+    uint8_t flags;            /* FRAME_DIRECT; a reader refuses bits it does not know */
     uint16_t first_grain;     /* DATA: the chunk starts at first_grain x grain_bytes of the slot */
     uint32_t link;            /* the reader's number of the link, 0 = none */
     uint32_t sequence;        /* DATA: low 32 bits of the slot's life-long sequence; generation = sequence / n_slots */
@@ -91,6 +101,17 @@ struct frame_open {
     uint32_t grain_bytes, reserved;
 };
 static_assert(sizeof(struct frame_open) == 40, "OPEN has no padding");
+
+/* Payload of GRANT. Slot s begins at address + (s modulo the link's slots) x (slot_bytes rounded up to 64). Lanes first
+ * to first + n - 1 write there with `key`; those that no entry names, through their rings. */
+enum { FRAME_GRANT_KEYS = 16 };
+struct frame_grant {
+    uint64_t address;
+    uint32_t n_keys, reserved;
+    struct frame_key { uint16_t first, n; uint32_t key; } keys[FRAME_GRANT_KEYS];
+};
+static_assert(sizeof(struct frame_grant) == 144 && sizeof(struct frame_grant) <= FRAME_CONTROL_BYTES_MAX,
+              "GRANT has no padding and is a control frame");
 
 /* On a little-endian machine both compile to a copy. Swapping is its own inverse. */
 static inline struct frame frame_swap(struct frame f)
@@ -142,6 +163,19 @@ static inline struct frame_open frame_open_swap(struct frame_open o)
     o.grain_bytes = htole32(o.grain_bytes);
     o.reserved = 0;
     return o;
+}
+
+static inline struct frame_grant frame_grant_swap(struct frame_grant g)
+{
+    g.address = htole64(g.address);
+    g.n_keys = htole32(g.n_keys);
+    g.reserved = 0;
+    for (int i = 0; i < FRAME_GRANT_KEYS; i++) {
+        g.keys[i].first = htole16(g.keys[i].first);
+        g.keys[i].n = htole16(g.keys[i].n);
+        g.keys[i].key = htole32(g.keys[i].key);
+    }
+    return g;
 }
 
 #endif

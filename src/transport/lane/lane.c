@@ -37,6 +37,7 @@ bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, voi
     out->payload_bytes = 0;
     out->payload = NULL;
     out->owner = NULL;
+    out->to = 0;
     lane->queued_bytes += FRAME_BYTES + frame->payload_bytes;
     lane->sent_frames++;
     if (frame->payload_bytes <= LANE_INLINE_BYTES) {
@@ -48,6 +49,13 @@ bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, voi
     out->payload_bytes = frame->payload_bytes;
     out->owner = owner;
     return owner != NULL;
+}
+
+void lane_queue_direct(struct lane *lane, uint64_t to, uint32_t key)
+{
+    struct lane_out *out = &lane->out[(lane->out_first + lane->out_count - 1) % LANE_OUT_FRAMES];
+    out->to = to;
+    out->to_key = key;
 }
 
 void lane_pop(struct lane *lane)

@@ -38,6 +38,11 @@ struct lane_sink {
     /* A queued frame that pointed into its owner's memory has been taken by the kernel; over RDMA: is out of the
      * device's hands, which may be after the lane's end (`lane` is NULL then). */
     void (*sent)(struct lane *lane, void *owner);
+    /* Over RDMA: such a frame is still the device's when its lane is closed; sent() comes when its queue pair is gone. */
+    void (*left)(struct lane *lane, void *owner);
+    /* Over RDMA: the queue pair of a lane that was closed is gone, and what it had under way with it: nothing of it can
+     * be written any more. Never called where the device does not let go of it. */
+    void (*gone)(void *watcher);
     /* The owner's memory, all of it, for wires that must register it (verbs.h). */
     struct lane_memory *(*memory)(struct lane *lane, void *owner);
 };
@@ -84,6 +89,8 @@ struct lane_out {
     uint32_t head_bytes;
     uint32_t payload_bytes;  /* outside of head */
     const uint8_t *payload;
+    uint64_t to;             /* over RDMA: where the payload goes at the far end, with to_key; 0: behind its header */
+    uint32_t to_key;
     void *owner;             /* to be told when it is sent; NULL: nobody (over RDMA never with a payload outside of head) */
 };
 
@@ -95,6 +102,7 @@ struct lane {
     uint32_t rail, index;
     const struct lane_sink *sink;
     void *user;
+    void *watcher; /* sink->gone(), when it is set at the lane's end; NULL: nobody cares */
     char text[LANE_TEXT_BYTES]; /* "rail 0 (eth0) 10.0.0.1:4711 - 10.0.0.2:4712" for messages */
 
     /* Out. */
@@ -142,6 +150,9 @@ static inline bool lane_out_full(const struct lane *lane) { return lane->out_cou
 /* Queues a frame; the lane must not be full. Payloads up to LANE_INLINE_BYTES are copied; larger ones stay in the
  * owner's memory until sink->sent(owner). Returns whether the owner's memory is in use. */
 bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, void *owner);
+/* Over RDMA, of payloads larger than LANE_INLINE_BYTES: the last frame queued is to be written to `to` in the far end's
+ * memory, which it has registered under `key`, apart from its header. */
+void lane_queue_direct(struct lane *lane, uint64_t to, uint32_t key);
 /* Hands queued frames to the wire. RAIL_OK: some went, RAIL_NOT_YET: none, else the lane is broken. */
 static inline enum rail_result lane_write(struct lane *lane) { return lane->ops->write(lane); }
 /* Closes the connection and drops everything queued, telling the owners. */

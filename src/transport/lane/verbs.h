@@ -33,9 +33,9 @@ enum {
     VERBS_UNIT_BYTES = 64,          /* frames begin at multiples of it in the ring */
     VERBS_RING_BYTES = 1 << 20,     /* eight chunks; 100 Gbit/s x 80 us. Counted in 16 bits of units: < 4 MiB */
     VERBS_RECEIVES = 256,           /* posted receives: each write with immediate takes one */
-    VERBS_RESERVE = 32,             /* of them, for counts alone: at most 20 are out at a time (docs/WIRE.md) */
+    VERBS_RESERVE = 32,             /* of them, for counts alone: at most 12 are out at a time (docs/WIRE.md) */
     VERBS_SENDS = 128,              /* work requests out at a time */
-    VERBS_SIGNAL_EVERY = 4,         /* one in so many asks for a completion */
+    VERBS_SIGNAL_EVERY = 5,         /* one in so many asks for a completion; with those after stalls, one in four */
     VERBS_INLINE_BYTES = 128,       /* copied into the work request, where the device can: a small frame */
     VERBS_HEAD_BYTES = (FRAME_BYTES + LANE_INLINE_BYTES + VERBS_UNIT_BYTES - 1) / VERBS_UNIT_BYTES * VERBS_UNIT_BYTES,
     VERBS_TOKEN_BYTES = 16,
@@ -131,7 +131,8 @@ void verbs_reaper_fork_child(void);
 
 enum { VERBS_PLACES = 16 }; /* = NET_MAX_RAILS (asserted there) */
 
-/* Of one owner: frames' payloads lie in it. Registered with each port on first use. All zero: nothing is registered. */
+/* Of one owner: frames' payloads lie in it, or come into it. Registered with each port on first use. All zero: nothing is
+ * registered. */
 struct lane_memory {
     void *base;
     size_t bytes;
@@ -141,6 +142,12 @@ struct lane_memory {
 /* Before the memory is unmapped or given back: no frame that lies in it may be on its way. The registrations end a
  * little later, and keep the pages until then: nothing is read or written through them any more. */
 void lane_memory_forget(struct lane_memory *memory);
+/* The same, and the mapping goes with it (munmap), when no device can reach it any more; at once if none ever could. Where
+ * a device does not let go of it, it stays until the process ends. */
+void lane_memory_unmap(struct lane_memory *memory);
+/* The far end of lanes by that port may write into it, with *key, until it is forgotten. False, with errno, when the device
+ * does not register it. */
+bool lane_memory_offer(struct lane_memory *memory, struct verbs_port *port, uint32_t *key);
 
 /* ---- connections ---- */
 
@@ -203,6 +210,8 @@ bool verbs_manager_is_late(const struct verbs_connection *connection, uint64_t n
  * destroys it: afterwards nothing of it can touch memory, and verbs_port_collect() tells the owners of what was out.
  * Memory that the device may still reach because it refused is never given back. NULL is nothing. */
 void verbs_connection_free(struct verbs_connection *connection);
+/* Before that, of one that is no lane's: sink->gone(watcher) when it is gone (lane.h). */
+void verbs_connection_watch(struct verbs_connection *connection, const struct lane_sink *sink, void *watcher);
 /* In a forked child: the descriptors are closed, everything else is the parent's. */
 void verbs_port_abandon(struct verbs_port *port);
 void verbs_connection_abandon(struct verbs_connection *connection);

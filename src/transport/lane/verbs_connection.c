@@ -420,6 +420,12 @@ void verbs_connection_free(struct verbs_connection *c)
     verbs_reaper_give(c->port, &c->leaving);
 }
 
+void verbs_connection_watch(struct verbs_connection *c, const struct lane_sink *sink, void *watcher)
+{
+    c->sink = sink;
+    c->watcher = watcher;
+}
+
 const char *verbs_connection_text(const struct verbs_connection *c) { return c->text; }
 int verbs_connection_event_fd(const struct verbs_connection *c) { return c->channel->fd; }
 void verbs_connection_abandon(struct verbs_connection *c) { close(c->channel->fd); }
@@ -445,6 +451,11 @@ bool verbs_connection_finish(struct verbs_connection *connection, const struct v
 }
 
 void verbs_connection_free(struct verbs_connection *connection) { (void)connection; }
+
+void verbs_connection_watch(struct verbs_connection *connection, const struct lane_sink *sink, void *watcher)
+{
+    (void)connection, (void)sink, (void)watcher;
+}
 
 const char *verbs_connection_text(const struct verbs_connection *connection)
 {

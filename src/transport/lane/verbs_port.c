@@ -98,6 +98,17 @@ struct ibv_mr *verbs_port_register(struct verbs_port *p, void *base, size_t byte
     return mr;
 }
 
+bool lane_memory_offer(struct lane_memory *m, struct verbs_port *p, uint32_t *key)
+{
+    if (!m->at[p->place]) {
+        m->at[p->place] = verbs_port_register(p, m->base, m->bytes, IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE);
+        m->port[p->place] = p;
+        p->n_registrations++;
+    }
+    if (m->at[p->place]) *key = m->at[p->place]->rkey;
+    return m->at[p->place] != NULL;
+}
+
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why)
 {

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -24,6 +25,14 @@
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct verbs_port *all_kept; /* closed, and not given back: its device is still at it */
 
+/* One user less. */
+static void unmap(struct verbs_mapping *mapping)
+{
+    if (!mapping || atomic_fetch_sub(&mapping->users, 1) > 1) return;
+    munmap(mapping->base, mapping->bytes);
+    free(mapping);
+}
+
 static void let_go(struct verbs_port *p, struct verbs_leaving *item)
 {
     if (item->connection) {
@@ -34,14 +43,16 @@ static void let_go(struct verbs_port *p, struct verbs_leaving *item)
         verbs_manager_let_go(p, &item->id); /* where it is refused, it is left */
         return;
     }
-    if (p->f->dereg_mr(item->mr) != 0)
+    if (p->f->dereg_mr(item->mr) != 0) /* the device may still reach the memory: it stays mapped */
         RAIL_WARN("ibv_dereg_mr(%s) of %zu bytes: %s", p->name, item->bytes, strerror(errno));
+    else
+        unmap(item->mapping);
 }
 
 /* Lock held. What nobody waits for is over with that. */
 static void finished(struct verbs_port *p, struct verbs_leaving *item)
 {
-    if (item->connection && item->connection->n_lent > 0) {
+    if (item->connection && (item->connection->n_lent > 0 || item->connection->watcher)) {
         item->next = p->gone;
         p->gone = item;
     } else if (item->connection) {
@@ -85,17 +96,29 @@ void verbs_reaper_give(struct verbs_port *p, struct verbs_leaving *item)
     if (start && rail_thread_start("closing a lane by RDMA", reap, p, NULL) != RAIL_OK) (void)reap(p);
 }
 
-void lane_memory_forget(struct lane_memory *memory)
+static void forget(struct lane_memory *memory, struct verbs_mapping *mapping)
 {
     for (uint32_t i = 0; i < VERBS_PLACES; i++) {
         struct verbs_port *p = memory->port[i];
         if (!memory->at[i]) continue;
         struct verbs_leaving *item = calloc(1, sizeof *item);
-        struct verbs_leaving here = {.mr = memory->at[i], .bytes = memory->bytes};
+        struct verbs_leaving here = {.mr = memory->at[i], .bytes = memory->bytes, .mapping = mapping};
         memory->at[i] = NULL;
+        if (mapping) atomic_fetch_add(&mapping->users, 1);
         if (item) *item = here, verbs_reaper_give(p, item);
         else let_go(p, &here);
     }
+}
+
+void lane_memory_forget(struct lane_memory *memory) { forget(memory, NULL); }
+
+void lane_memory_unmap(struct lane_memory *memory)
+{
+    struct verbs_mapping *mapping = memory->base ? calloc(1, sizeof *mapping) : NULL;
+    if (mapping) *mapping = (struct verbs_mapping){.users = 1, .base = memory->base, .bytes = memory->bytes};
+    forget(memory, mapping);
+    unmap(mapping);
+    memory->base = NULL;
 }
 
 uint64_t verbs_port_at_it_ns(struct verbs_port *p)
@@ -116,6 +139,7 @@ void verbs_port_collect(struct verbs_port *p)
         struct verbs_connection *c = item->connection;
         item = item->next;
         for (uint32_t i = 0; i < c->n_lent; i++) c->sink->sent(NULL, c->lent[i]);
+        if (c->watcher && !c->held) c->sink->gone(c->watcher);
         verbs_connection_forget(c);
     }
 }
@@ -155,6 +179,18 @@ void verbs_reaper_abandon(struct verbs_port *p)
 #else
 
 void lane_memory_forget(struct lane_memory *memory) { (void)memory; }
+
+void lane_memory_unmap(struct lane_memory *memory)
+{
+    if (memory->base) munmap(memory->base, memory->bytes);
+    memory->base = NULL;
+}
+
+bool lane_memory_offer(struct lane_memory *memory, struct verbs_port *port, uint32_t *key)
+{
+    (void)memory, (void)port, (void)key;
+    return false;
+}
 
 uint64_t verbs_port_at_it_ns(struct verbs_port *port)
 {

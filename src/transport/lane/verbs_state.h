@@ -23,7 +23,9 @@ struct verbs_leaving {
     struct rdma_cm_id *id;               /* NULL: */
     struct ibv_mr *mr;
     size_t bytes;
+    struct verbs_mapping *mapping;       /* of mr: unmapped with the last registration of it; NULL: somebody else's */
 };
+struct verbs_mapping { _Atomic uint32_t users; void *base; size_t bytes; };
 
 /* verbs_cm.c. The connecter goes from ADDRESS on, the accepter from AWAITED on. */
 enum verbs_manager_state {
@@ -73,6 +75,7 @@ struct verbs_connection {
     const struct lane_sink *sink;       /* of the lane that it was, once that has closed it, */
     void *lent[VERBS_SENDS];            /* and whose payloads were out then */
     uint32_t n_lent;
+    void *watcher;                      /* lane.h; NULL: nobody asks whether it is gone */
     bool held;                          /* the device does not let go of it */
     struct verbs_connection *next_held;
     char broken[VERBS_WHY_BYTES]; /* why it is of no use any more; "": it is */
@@ -92,6 +95,7 @@ struct verbs_connection {
     /* In. */
     uint64_t in_units, in_messages;       /* consumed here */
     uint64_t told_units, told_messages;   /* as we told */
+    uint64_t untold_bytes;                /* in frames consumed since */
     uint32_t n_repost;                    /* receives consumed and not posted anew */
     bool armed;                           /* the channel tells of the next completion */
     uint64_t came_ns;                     /* something, last */

@@ -2,12 +2,14 @@
  *
  * Out: a frame is one RDMA write with immediate to the next free place of their ring: { header, small payload } from a
  *      registered header, or inline, and a large payload straight from the memory that it lies in. A frame that would go
- *      over the ring's end begins at its start again, and the immediate says so. Where a payload goes apart it goes
- *      first: what is written later is complete later, whichever way its packets took.
- * In:  the receive completion says that a frame is in the ring; its payload is copied to where it belongs.
+ *      over the ring's end begins at its start again, and the immediate says so. Where a payload goes apart, behind its
+ *      header's place or straight to where it belongs at the far end, it goes first: what is written later is complete
+ *      later, whichever way its packets took.
+ * In:  the receive completion says that a frame is in the ring; its payload is copied to where it belongs, if it is not
+ *      there already.
  *
  * The immediate of every write tells what this end has consumed of its own ring and receives: that is the sender's room,
- * and the proof that it arrived. It goes alone when 64 KiB, or a quarter of the receives, were consumed and nothing went
+ * and the proof that it arrived. It goes alone when 128 KiB, or a quarter of the receives, were consumed and nothing went
  * the other way, and 20 ms after the last frame in any case. */
 #include "transport/lane/verbs_state.h"
 
@@ -25,6 +27,7 @@ enum {
     IS_FRAME = 1 << 30,           /* else only the counts */
     CREDIT_SENDS = 8,             /* work requests that frames leave free for credits and flushes */
     BATCH = 16,
+    TELL_BYTES = VERBS_RING_BYTES / 8, /* a full chunk is told of at once: what is not acknowledged counts as work */
     REPOST = 16,                  /* receives posted anew at a time */
     LOOK_AT_SOCKET = 1024,        /* reads in vain (some 50 us) between two questions whether the far end has closed; */
     LOOK_ARMED = 8,               /* and when it may have been that what woke us */
@@ -146,6 +149,7 @@ static bool take_counts(struct verbs_connection *c, uint32_t immediate)
 static uint32_t counts(struct verbs_connection *c)
 {
     c->told_units = c->in_units;
+    c->untold_bytes = 0;
     c->told_messages = c->in_messages - c->n_repost;
     return (uint32_t)(c->told_units & UNITS_MASK) | (uint32_t)(c->told_messages & MESSAGES_MASK) << MESSAGES_SHIFT;
 }
@@ -209,9 +213,12 @@ static bool post_empty(struct verbs_connection *c, enum ibv_wr_opcode opcode)
     return post(c, &b);
 }
 
+/* Of the receives that frames leave free there are enough for what the ring and the messages demand (docs/WIRE.md); for
+ * payloads that did not go through the ring counts take what is free beyond these. */
 static void tell_if_due(struct verbs_connection *c)
 {
-    if (c->in_units - c->told_units >= VERBS_RING_BYTES / VERBS_UNIT_BYTES / 16 ||
+    if (c->in_units - c->told_units >= TELL_BYTES / VERBS_UNIT_BYTES ||
+        (c->untold_bytes >= TELL_BYTES && receives_free(c) > VERBS_RESERVE) ||
         c->in_messages - c->n_repost - c->told_messages >= VERBS_RECEIVES / 4)
         (void)post_empty(c, IBV_WR_RDMA_WRITE_WITH_IMM);
 }
@@ -265,14 +272,15 @@ static void look_for_lost(struct verbs_connection *c)
     }
 }
 
-/* Ahead of its header, whose completion is this one's as well. */
+/* Ahead of its header, whose completion is this one's as well; into the ring, or straight to where it belongs. */
 static void put_payload(struct verbs_connection *c, struct batch *b, const struct lane_out *out,
-                        const struct ibv_mr *key, uint64_t to)
+                        const struct ibv_mr *key, uint64_t in_ring)
 {
     struct ibv_send_wr *wr = add(c, b, IBV_WR_RDMA_WRITE, false);
     wr->sg_list[0] = (struct ibv_sge){(uintptr_t)out->payload, out->payload_bytes, key->lkey};
     wr->num_sge = 1;
-    wr->wr.rdma.remote_addr = to;
+    wr->wr.rdma.remote_addr = out->to ? out->to : in_ring;
+    if (out->to) wr->wr.rdma.rkey = out->to_key;
 }
 
 static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
@@ -281,8 +289,9 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
     size_t bytes = out->head_bytes + out->payload_bytes;
     const struct ibv_mr *key = NULL;
     uint64_t at;
-    bool from_start, split = out->payload_bytes > c->port->split_bytes;
-    if (units_of(bytes) > c->their_units / 2) { /* more might never find room at the ring's end */
+    bool from_start, split = out->to || out->payload_bytes > c->port->split_bytes;
+    uint32_t units = units_of(out->to ? out->head_bytes : bytes);
+    if (units > c->their_units / 2) { /* more might never find room at the ring's end */
         snprintf(c->broken, sizeof c->broken, "a frame of %zu bytes is too long for a ring of %u", bytes,
                  c->their_units * VERBS_UNIT_BYTES);
         return false;
@@ -297,7 +306,7 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
         return false;
     }
     if (out->payload_bytes > 0 && !(key = key_of(c, lane->sink->memory(lane, out->owner)))) return false;
-    if (!place(c, units_of(bytes), &at, &from_start)) {
+    if (!place(c, units, &at, &from_start)) {
         if (!c->full_since_ns) c->full_since_ns = rail_now_ns();
         return false;
     }
@@ -358,19 +367,21 @@ static enum rail_result take_frame(struct lane *lane, uint32_t written_bytes, bo
     frame_decode(&lane->in, at);
     /* A copy: what is in the ring may change under us if the far end is not what it should be. */
     uint32_t bytes = lane->in.payload_bytes;
-    size_t whole_bytes = FRAME_BYTES + (size_t)bytes;
+    bool direct = (lane->in.flags & FRAME_DIRECT) != 0; /* the payload is where it belongs, and not in the ring */
+    size_t here_bytes = FRAME_BYTES + (direct ? 0 : (size_t)bytes);
     /* Of one whose payload went apart the header was written last, alone. */
-    if ((written_bytes != whole_bytes && written_bytes != FRAME_BYTES) || units_of(whole_bytes) > ring_units - offset)
+    if ((written_bytes != here_bytes && written_bytes != FRAME_BYTES) || units_of(here_bytes) > ring_units - offset)
         return bad(lane, "a frame that is not as long as what was written");
     if (lane->in.number != lane->in_number) return bad(lane, "a frame with another number than was due");
     lane->in_number++;
     void *to = NULL;
     lane->in_owner = NULL;
     RAIL_TRY(lane->sink->begin(lane, &lane->in, &to));
-    if (to) memcpy(to, at + FRAME_BYTES, bytes);
+    if (to && !direct) memcpy(to, at + FRAME_BYTES, bytes);
     lane->received_frames++;
-    lane->received_bytes += whole_bytes;
-    c->in_units += skip + units_of(whole_bytes);
+    lane->received_bytes += FRAME_BYTES + (size_t)bytes;
+    c->untold_bytes += FRAME_BYTES + (size_t)bytes;
+    c->in_units += skip + units_of(here_bytes);
     lane->owes = true;
     enum rail_result r = lane->sink->end(lane, &lane->in);
     lane->in_owner = NULL;
@@ -541,9 +552,12 @@ static void verbs_close(struct lane *lane)
     /* Their memory is out of the device's hands when the queue pair is gone: they are told then. */
     for (uint64_t i = c->completed; i < c->requests; i++) {
         void *owner = c->sent[i % VERBS_SENDS].owner;
-        if (owner) c->lent[c->n_lent++] = owner;
+        if (!owner) continue;
+        c->lent[c->n_lent++] = owner;
+        lane->sink->left(lane, owner);
     }
     c->sink = lane->sink;
+    c->watcher = lane->watcher;
     shutdown(lane->fd, SHUT_RDWR);
     verbs_connection_free(c);
 }

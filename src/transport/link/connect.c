@@ -310,7 +310,8 @@ static bool is_ring(const struct net *net, const struct frame_hello *hello)
 
 uint64_t net_features(const struct net *net)
 {
-    return (net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0) | (net->config.repairs ? FRAME_FEATURE_REPAIR : 0);
+    return (net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0) | (net->config.repairs ? FRAME_FEATURE_REPAIR : 0) |
+           (net->config.writes_direct ? FRAME_FEATURE_DIRECT : 0);
 }
 
 static bool is_up(const struct net_lane *lane) { return lane && lane->state == NET_LANE_UP; }
@@ -558,6 +559,7 @@ static void try_failed(struct net_lane *lane, enum rail_result result, const cha
         return;
     }
     bool for_good = result == RAIL_E_REMOTE && !lane->handshake->refused;
+    direct_try_ends(lane);
     handshake_close(lane->handshake);
     lane->state = NET_LANE_WAITING;
     uint64_t now = rail_now_ns();
@@ -575,6 +577,7 @@ static void try_failed(struct net_lane *lane, enum rail_result result, const cha
 void net_connect_drop(struct net_lane *lane)
 {
     if (lane->state != NET_LANE_CONNECTING && lane->state != NET_LANE_WAITING) return;
+    direct_try_ends(lane);
     handshake_close(lane->handshake);
     lane->state = NET_LANE_CLOSED;
     lane->newcomer = false;

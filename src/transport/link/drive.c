@@ -355,6 +355,7 @@ static enum net_pace tick_locked(struct net *net, bool driven)
     waiting |= move_tick(net, now_ns);
     waiting |= look_at_tails(net);
     waiting |= net_devices_tick(net, now_ns);
+    waiting |= direct_tick(net, now_ns);
     enum net_pace mend = mend_tick(net, now_ns);
     if (!driven)
         for (int i = 0; i < SERVICE_ROUNDS && poll_all(net); i++) continue;

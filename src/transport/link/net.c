@@ -241,7 +241,7 @@ void net_destroy(struct net *net)
     for (struct net_peer *p = net->peers; p; p = p->next) peer_leave(p);
     net_devices_settle(net);
     net->active = NULL;
-    for (struct net_peer *p = net->peers; p; p = p->next) p->active = false;
+    for (struct net_peer *p = net->peers; p; p = p->next) p->active = false, p->n_ghosts = 0; /* nobody asks any more */
     peer_free_idle(net);
     for (int i = 0; i < NET_KNOCKS_MAX; i++)
         if (net->knocks[i].used) handshake_close(&net->knocks[i].handshake);
@@ -282,7 +282,7 @@ static enum rail_result configure(struct net *net)
     if (net->config.n_rails == 0) {
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
-        config.repairs = rail_param_int(RAIL_PARAM_REPAIR) != 0;
+        config.writes_direct = rail_param_bool(RAIL_PARAM_RDMA_DIRECT);
         config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
         config.repairs = rail_param_bool(RAIL_PARAM_REPAIR);
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);

@@ -94,7 +94,7 @@ static enum rail_result net_wait(struct link *link, const void **slot, size_t *b
         return RAIL_NOT_YET;
     }
     const struct net_slot *s = &l->slots[link->sequence % link->n_slots];
-    *slot = l->memory + (link->sequence % link->n_slots) * l->stride_bytes;
+    *slot = s->at;
     *bytes = s->bytes;
     *signature = s->signature;
     return RAIL_OK;
@@ -119,21 +119,22 @@ static bool net_drained(struct link *link)
 }
 
 /* What a device has registered stays with it, whatever the mapping shows: it must not outlive the pages. */
-static void give_pages_back(struct net_link *l)
+void link_give_pages_back(struct net_link *l)
 {
     lane_memory_forget(&l->registered);
     madvise(l->memory, l->stride_bytes * l->base.n_slots, MADV_DONTNEED);
 }
 
-/* The mapping stays, so that neither owner nor driver needs to know. */
+/* The mapping stays, so that neither owner nor driver needs to know. What devices of the far end may write into is asked
+ * back first, and goes when they have answered. */
 static void net_trim(struct link *link)
 {
     struct net_link *l = of(link);
     if (is_abandoned(l)) return;
     pthread_mutex_lock(&l->net->lock);
     bool idle = l->sender ? atomic_load(&l->credited) == link->sequence && l->frames_out == 0
-                          : atomic_load(&l->arrived) == link->sequence;
-    if (l->memory && idle) give_pages_back(l);
+                          : atomic_load(&l->arrived) == link->sequence && direct_trims(l);
+    if (l->memory && idle) link_give_pages_back(l);
     net_unlock(l->net);
 }
 
@@ -150,6 +151,7 @@ void link_close(struct net_link *l)
     struct net_peer *peer = l->peer;
     l->closed = true;
     l->wake = NULL;
+    direct_closed(l);
     for (uint32_t i = 0; i < peer->n_lanes; i++) {
         struct net_lane *lane = peer->lanes[i];
         if (!lane || lane->lane.in_owner != l) continue;
@@ -163,11 +165,11 @@ void link_close(struct net_link *l)
     l->wants_close = known && (peer->n_up > 0 || peer->repair.alone_ns) && !peer->leaving && l->remote_finished == UINT64_MAX;
     if (l->wants_close) {
         peer_ring(l);
-        net_touch(net);
-        atomic_store(&net->kicked, true); /* send it on the way out */
-    } else {
-        link_free_if_done(l);
+    } else if (link_free_if_done(l)) {
+        return;
     }
+    net_touch(net);
+    atomic_store(&net->kicked, true); /* send it on the way out */
 }
 
 static void net_close(struct link *link)
@@ -213,7 +215,7 @@ void link_look(struct net_link *l)
         if (link_has_data(l)) peer_ring(l);
         return;
     }
-    uint64_t pending = atomic_load_explicit(&l->released, memory_order_acquire) -
+    uint64_t pending = direct_credit(l, atomic_load_explicit(&l->released, memory_order_acquire)) -
                        atomic_load_explicit(&l->credit_sent, memory_order_relaxed);
     if (pending > 0) peer_owe(l, 2 * pending >= l->base.n_slots);
 }
@@ -247,8 +249,8 @@ void link_matched(struct net_link *l, const struct frame_open *open, uint32_t nu
 
 void link_free(struct net_link *l)
 {
-    lane_memory_forget(&l->registered);
-    if (l->memory) munmap(l->memory, l->stride_bytes * l->base.n_slots);
+    lane_memory_unmap(&l->registered);
+    if (l->direct.fresh) munmap(l->direct.fresh, l->stride_bytes * l->base.n_slots);
     free(l->slots);
     free(l->bitmaps);
     free(l->carriers);
@@ -257,7 +259,7 @@ void link_free(struct net_link *l)
 
 bool link_free_if_done(struct net_link *l)
 {
-    if (!l->closed || l->wants_close || l->frames_out > 0) return false;
+    if (!l->closed || l->wants_close || l->frames_out > 0 || l->direct.granted || l->direct.held) return false;
     peer_link_remove(l);
     link_free(l);
     return true;
@@ -331,6 +333,7 @@ struct net_link *link_make(struct net *net, const struct net_link_request *q)
     l->wake = q->wake;
     l->owner = q->owner;
     l->remote_finished = UINT64_MAX;
+    l->direct.credit_most = UINT64_MAX;
     l->words_per_slot = (uint32_t)((q->slot_bytes + NET_GRAIN_BYTES_MIN - 1) / NET_GRAIN_BYTES_MIN + 63) / 64;
     if (l->words_per_slot > NET_GRAINS_MAX / 64) l->words_per_slot = NET_GRAINS_MAX / 64;
     l->slots = calloc(q->n_slots, sizeof *l->slots);

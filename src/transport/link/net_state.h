@@ -64,6 +64,7 @@ struct net_config {
     uint32_t n_rails;
     uint32_t chunk_bytes;
     uint32_t sockets_per_rail;
+    bool writes_direct;          /* over RDMA, into slots (direct.c) */
     bool moves_lanes;            /* off bad routes (move.c) */
     bool repairs;                /* lanes that die (mend.c) */
     struct verbs_settings verbs;
@@ -191,6 +192,8 @@ struct net_peer {
     uint32_t n_rings;         /* and how often it has */
     uint32_t *heard_turns;    /* [n_lanes / NET_BERTHS]: the highest that LANE_DOWN named, + 1; 0: seen to */
     bool torn;                /* out of memory for what had to be said */
+    uint32_t n_ghosts;        /* queue pairs of lanes that ended, and may still write into slots (direct.c) */
+    uint64_t ghosts_since_ns; /* since when there are any */
 
     /* control.c */
     struct net_lane *control; /* carries what must stay in order, until it ends */
@@ -218,9 +221,33 @@ struct net_peer {
 /* A sender's slot (written by the owner before it publishes) and a receiver's (written by the driver). */
 struct net_slot {
     uint64_t signature;
+    uint8_t *at;               /* receiver: where its content is, since its first chunk */
     uint32_t bytes;
     uint32_t received_bytes;
     bool started, complete;
+};
+
+/* A chunk written straight is two work requests instead of one. Of a full chunk (the default) that is 16 per MiB; where
+ * chunks shrink towards the end of a slot it would be more than 40. */
+enum { DIRECT_BYTES_MIN = 131072 };
+/* Of one end of a link over RDMA: direct.c. All under the drive lock. */
+struct net_direct {
+    /* Receiver. */
+    bool granted;              /* they may write, until their RETURN */
+    bool withdrawn;            /* WITHDRAW was said */
+    bool trims;                /* the pages go back with it */
+    bool barred;               /* no more grants: memory cannot be registered, or a device hangs */
+    uint64_t credit_most;      /* slots credited at most while a dead lane may still write; UINT64_MAX: all */
+    uint8_t *fresh;            /* where slots from fresh_from on lie, when `memory` is a hanging device's; NULL: there */
+    uint64_t fresh_from;
+    /* Sender. */
+    bool held;                 /* a grant: number (the receiver's), theirs */
+    bool ended;                /* nothing more goes by it; RETURN when nothing is out */
+    uint32_t number;
+    struct frame_grant theirs;
+    /* Both: nothing was written straight of slots from here on. Of the last grant that was given back. */
+    uint64_t until;
+    bool wants_grant, wants_withdraw, wants_return;
 };
 
 struct net_link {
@@ -232,7 +259,8 @@ struct net_link {
     bool sender;
     uint32_t grain_bytes, n_grains;
     size_t stride_bytes;
-    struct lane_memory registered; /* sender: `memory`, with RDMA devices */
+    struct lane_memory registered; /* `memory`, with RDMA devices */
+    struct net_direct direct;
     uint8_t *memory;           /* sender: the owner's to allocate; receiver: the driver's. See net_link.c */
     struct net_slot *slots;
     uint64_t *bitmaps;         /* receiver: words_per_slot each */
@@ -263,6 +291,7 @@ struct net_link {
     uint32_t assigned_bytes;   /* of the slot being cut */
     uint32_t turn_bytes;       /* sent in its present turn */
     uint32_t frames_out;       /* queued frames that point into memory */
+    uint32_t frames_left;      /* of them with devices, on lanes that are closed */
     uint64_t remote_finished;  /* the far end is closed and finished this many slots; UINT64_MAX: it is open */
     struct net_link *ring_next, *owing_next;
     uint32_t owing_tick;       /* when it began to owe */
@@ -432,6 +461,7 @@ static inline bool net_takes_frames(const struct net_lane *lane)
 
 /* number.c: its links, by the numbers that frames name them by. */
 struct net_link *peer_link(struct net_peer *peer, uint32_t number, bool *late);
+struct net_link *peer_link_or_closed(struct net_peer *peer, uint32_t number, bool *late); /* that lives on */
 enum rail_result peer_link_add(struct net_peer *peer, struct net_link *link);
 void peer_link_remove(struct net_link *link);
 
@@ -483,6 +513,30 @@ enum rail_result mend_heard_bitmaps(struct net_lane *lane, const struct frame *f
 void mend_look(struct net_peer *peer);            /* after reading: LANE_DOWN has come */
 enum net_pace mend_tick(struct net *net, uint64_t now_ns); /* of the next tick that it wants */
 
+/* direct.c: chunks written straight into the receiver's slots. */
+void direct_came(struct net_link *link, const struct net_lane *lane, uint32_t bytes); /* receiver: a chunk, so */
+uint8_t *direct_slot(const struct net_link *link, uint64_t sequence);   /* receiver: where the slot lies */
+bool direct_admits(const struct net_link *link, uint64_t sequence);     /* a chunk of it that says it was written straight */
+uint64_t direct_credit(const struct net_link *link, uint64_t released); /* how many of them may be credited */
+bool direct_trims(struct net_link *link); /* receiver: nobody can write into it; else its pages go when it is so */
+void direct_lane_ends(struct net_lane *lane); /* just before it is closed */
+/* A try is given up, likewise: the far end may have thought it up, and may have written by it. */
+void direct_try_ends(struct net_lane *lane);
+void direct_lane_gone(void *peer);            /* a queue pair of it is */
+bool direct_tick(struct net *net, uint64_t now_ns); /* true: it wants the next tick */
+/* Sender: where a chunk of `bytes` for `offset` of all slots goes by that lane; false: through its ring. */
+bool direct_place(const struct net_link *link, const struct net_lane *lane, uint32_t bytes, uint64_t offset, uint64_t *to,
+                  uint32_t *key);
+void direct_end(struct net_link *link);      /* sender: takes no more chunks for it; RETURN in time */
+void direct_look(struct net_link *link);     /* sender: a frame is not out any more */
+bool direct_wishes(const struct net_link *link);
+void direct_say(struct net_link *link);      /* the first of them */
+void direct_closed(struct net_link *link);   /* by its owner */
+void direct_set_ended(struct net_link *link); /* with the set of lanes every grant is over */
+enum rail_result direct_heard_grant(struct net_lane *lane, const struct frame *frame);
+enum rail_result direct_heard_withdraw(struct net_lane *lane, const struct frame *frame);
+enum rail_result direct_heard_return(struct net_lane *lane, const struct frame *frame);
+
 /* carriage.c: who carried what. All of a link that sends; sequences and grains as frames name them. */
 uint32_t link_grains(const struct net_link *link, uint32_t bytes); /* an empty slot has one */
 void carriage_carries(struct net_link *link, uint64_t sequence, uint32_t first, uint32_t n, const struct net_lane *lane);
@@ -508,6 +562,7 @@ void link_matched(struct net_link *link, const struct frame_open *open, uint32_t
 /* Answers an OPEN for which there will be no receiving end. */
 void link_refuse(struct net_peer *peer, const struct frame_open *open, uint32_t number);
 enum rail_result link_memory(struct net_link *link);
+void link_give_pages_back(struct net_link *link); /* of one whose slots are all empty */
 bool link_free_if_done(struct net_link *link);
 
 struct net_link *link_make(struct net *net, const struct net_link_request *request);

@@ -29,13 +29,19 @@ enum rail_result peer_link_add(struct net_peer *peer, struct net_link *link)
 
 struct net_link *peer_link(struct net_peer *peer, uint32_t number, bool *late)
 {
+    struct net_link *l = peer_link_or_closed(peer, number, late);
+    return *late ? NULL : l;
+}
+
+struct net_link *peer_link_or_closed(struct net_peer *peer, uint32_t number, bool *late)
+{
     uint32_t i = number & INDEX_MASK;
     *late = false;
     if (i == 0 || i >= peer->n_places) return NULL;
     struct net_link *l = peer->places[i].link;
     if (l && l->number == number) {
         *late = l->closed;
-        return l->closed ? NULL : l;
+        return l;
     }
     /* An earlier generation of this place was a link once. */
     uint32_t behind = (peer->places[i].generation - (number >> INDEX_BITS)) % GENERATIONS;

@@ -52,7 +52,7 @@ void peer_free_idle(struct net *net)
 {
     for (struct net_peer **at = &net->peers; *at;) {
         struct net_peer *p = *at;
-        bool busy = p->n_links > 0 || p->n_up > 0 || p->active;
+        bool busy = p->n_links > 0 || p->n_up > 0 || p->active || p->n_ghosts > 0;
         busy |= net->n_comms > 0 && (p->called || p->n_early > 0); /* it wants links */
         for (uint32_t i = 0; i < p->n_lanes && !busy; i++)
             busy = p->lanes[i] && (p->lanes[i]->state == NET_LANE_CONNECTING || p->lanes[i]->state == NET_LANE_WAITING);
@@ -220,6 +220,7 @@ void peer_lane_off(struct net_lane *lane)
         atomic_fetch_sub(&net->n_armed, 1);
         if (net->service_added) net_touch(net); /* devices.c sees whether the device lets go of it */
     }
+    direct_lane_ends(lane);
     lane_close(&lane->lane);
 }
 
@@ -244,6 +245,7 @@ static void links_ended(struct net_peer *peer, enum rail_result result, const ch
     for (uint32_t i = 0; i < peer->n_places; i++) {
         struct net_link *l = peer->places[i].link;
         if (!l) continue;
+        direct_set_ended(l);
         if (l->closed) {
             l->wants_close = false;
             link_free_if_done(l);

@@ -96,11 +96,14 @@ static enum rail_result begin_data(struct lane *lane, const struct frame *f, voi
     }
     if (!l) return violation(lane, "data for link number %#x, which never was", f->link);
     if (l->sender || l->remote == 0) return violation(lane, "data for link number %#x, which takes none", f->link);
+    if (f->payload_bytes > 0) direct_came(l, above(lane), f->payload_bytes);
     if (atomic_load_explicit(&l->failed, memory_order_relaxed) != 0) return RAIL_OK;
     RAIL_TRY(check_chunk(lane, l, f));
     uint64_t sequence;
     struct net_slot *slot = slot_of(l, f, &sequence);
     bool old = (int32_t)(f->sequence - (uint32_t)atomic_load_explicit(&l->arrived, memory_order_relaxed)) < 0;
+    if (!old && (f->flags & FRAME_DIRECT) && !direct_admits(l, sequence))
+        return violation(lane, "a chunk of slot %u was written straight into it, which was not granted", f->sequence);
     uint64_t *bitmap = l->bitmaps + (sequence % l->base.n_slots) * l->words_per_slot;
     if (!old && slot->started) {
         if (slot->bytes != f->slot_bytes || slot->signature != f->signature)
@@ -123,11 +126,12 @@ static enum rail_result begin_data(struct lane *lane, const struct frame *f, voi
         slot->bytes = f->slot_bytes;
         slot->signature = f->signature;
         slot->received_bytes = 0;
+        slot->at = direct_slot(l, sequence);
         memset(bitmap, 0, l->words_per_slot * sizeof *bitmap);
     }
     above(lane)->skip = false;
     lane->in_owner = l;
-    *to = l->memory + (sequence % l->base.n_slots) * l->stride_bytes + (size_t)f->first_grain * l->grain_bytes;
+    *to = slot->at + (size_t)f->first_grain * l->grain_bytes;
     return RAIL_OK;
 }
 
@@ -149,7 +153,7 @@ static void end_data(struct lane *lane, const struct frame *f)
     while (l->slots[arrived % l->base.n_slots].complete) {
         struct net_slot *s = &l->slots[arrived % l->base.n_slots];
         s->started = s->complete = false;
-        if (l->acceptor) accept_deliver(l, s, l->memory + (arrived % l->base.n_slots) * l->stride_bytes);
+        if (l->acceptor) accept_deliver(l, s, s->at);
         arrived++;
     }
     atomic_store_explicit(&l->arrived, arrived, memory_order_release);
@@ -241,6 +245,7 @@ static void far_end_closed(struct net_link *l, const struct frame *f)
             link_fail(l, RAIL_E_REMOTE, "the receiver has closed its end" REMEDY);
         else
             link_fail(l, RAIL_E_REMOTE, "the receiver has closed its end before taking all slots");
+        direct_end(l);
         return;
     }
     uint64_t arrived = atomic_load_explicit(&l->arrived, memory_order_relaxed);
@@ -287,6 +292,9 @@ static const struct { uint32_t least, most; } control_bytes[] = {
     [FRAME_ASK] = {0, 0},
     [FRAME_OPINION] = {0, 0},
     [FRAME_LEAVE] = {0, 0},
+    [FRAME_GRANT] = {sizeof(struct frame_grant), sizeof(struct frame_grant)},
+    [FRAME_WITHDRAW] = {0, 0},
+    [FRAME_RETURN] = {0, 0},
 };
 
 /* What is reserved, or belongs to a feature that is not in force, is as unknown as any other number. */
@@ -294,12 +302,19 @@ static bool is_known(const struct net_peer *peer, uint8_t type)
 {
     if (type >= FRAME_ASK && type <= FRAME_LEAVE) return (peer->features & FRAME_FEATURE_ROUTES) != 0;
     if (type == FRAME_LANE_DOWN || type == FRAME_BITMAPS) return net_mends(peer);
+    if (type >= FRAME_GRANT && type <= FRAME_RETURN) return (peer->features & FRAME_FEATURE_DIRECT) != 0;
     return type >= FRAME_OPEN && type <= FRAME_BYE;
+}
+
+static bool flags_known(const struct lane *lane, const struct frame *f)
+{
+    if (f->flags == 0) return true;
+    return f->flags == FRAME_DIRECT && f->type == FRAME_DATA && lane->ops == &lane_verbs_ops && f->payload_bytes > 0;
 }
 
 static enum rail_result sink_begin(struct lane *lane, const struct frame *f, void **to)
 {
-    if (!is_known(above(lane)->peer, f->type) || f->flags != 0)
+    if (!is_known(above(lane)->peer, f->type) || !flags_known(lane, f))
         return violation(lane, "frame type %u with flags %#x", f->type, f->flags);
     if (above(lane)->heard_leave) return violation(lane, "frame type %u after LEAVE", f->type);
     if (f->payload_bytes < control_bytes[f->type].least || f->payload_bytes > control_bytes[f->type].most)
@@ -321,6 +336,9 @@ static enum rail_result end_control(struct lane *lane, const struct frame *f)
     case FRAME_REFUSE: return end_refuse(lane, f);
     case FRAME_BITMAPS: return mend_heard_bitmaps(above(lane), f);
     case FRAME_LANE_DOWN: return mend_heard_down(above(lane), f);
+    case FRAME_GRANT: return direct_heard_grant(above(lane), f);
+    case FRAME_WITHDRAW: return direct_heard_withdraw(above(lane), f);
+    case FRAME_RETURN: return direct_heard_return(above(lane), f);
     default: return end_close(lane, f);
     }
 }
@@ -342,10 +360,19 @@ static enum rail_result sink_end(struct lane *lane, const struct frame *f)
 
 static void sink_sent(struct lane *lane, void *owner)
 {
-    (void)lane;
     struct net_link *l = owner;
     l->frames_out--;
+    if (!lane) l->frames_left--; /* told to sink_left before */
+    direct_look(l);
     if (l->closed) link_free_if_done(l);
+}
+
+static void sink_left(struct lane *lane, void *owner)
+{
+    (void)lane;
+    struct net_link *l = owner;
+    l->frames_left++;
+    direct_look(l);
 }
 
 static struct lane_memory *sink_memory(struct lane *lane, void *owner)
@@ -355,4 +382,5 @@ static struct lane_memory *sink_memory(struct lane *lane, void *owner)
     return &l->registered;
 }
 
-const struct lane_sink net_sink = {.begin = sink_begin, .end = sink_end, .sent = sink_sent, .memory = sink_memory};
+const struct lane_sink net_sink = {.begin = sink_begin, .end = sink_end, .sent = sink_sent, .left = sink_left,
+                                   .gone = direct_lane_gone, .memory = sink_memory};

@@ -30,7 +30,7 @@ static void say_close(struct net_link *l)
 
 static bool has_wish(const struct net_link *l)
 {
-    return l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close;
+    return l->wants_open || l->wants_accept || l->wants_refuse || l->wants_close || direct_wishes(l);
 }
 
 /* The first of its wishes. Out of memory it keeps it; the peer is given up then (mend.c). */
@@ -46,8 +46,10 @@ static void say_wish(struct net_link *l)
         struct frame frame = {.type = FRAME_REFUSE, .link = l->remote};
         frame.payload_bytes = (uint32_t)strnlen(l->why, FRAME_CONTROL_BYTES_MAX);
         l->wants_refuse = !control_say(l->peer, &frame, l->why);
-    } else {
+    } else if (l->wants_close) {
         say_close(l);
+    } else {
+        direct_say(l);
     }
 }
 
@@ -169,9 +171,13 @@ static void queue_chunk(struct net_link *l, struct net_lane *lane, uint64_t sequ
         .type = FRAME_DATA, .first_grain = (uint16_t)first_grain, .link = l->remote, .sequence = (uint32_t)sequence,
         .payload_bytes = bytes, .slot_bytes = slot->bytes, .signature = slot->signature,
     };
+    uint64_t offset = (sequence % n_slots) * l->stride_bytes + (uint64_t)first_grain * l->grain_bytes, to;
+    uint32_t key;
+    bool direct = direct_place(l, lane, bytes, offset, &to, &key);
+    if (direct) frame.flags = FRAME_DIRECT;
     credit_ride(l->peer, &frame);
-    const uint8_t *payload = l->memory + (sequence % n_slots) * l->stride_bytes + (size_t)first_grain * l->grain_bytes;
-    if (lane_queue(&lane->lane, &frame, payload, l)) l->frames_out++;
+    if (lane_queue(&lane->lane, &frame, l->memory + offset, l)) l->frames_out++;
+    if (direct) lane_queue_direct(&lane->lane, to, key);
     carriage_carries(l, sequence, first_grain, link_grains(l, bytes), lane);
     l->turn_bytes += FRAME_BYTES + bytes;
 }

@@ -96,7 +96,7 @@ void turn_forget(struct net_link *l)
 
 void credit_put(struct net_link *l, struct frame *frame)
 {
-    uint64_t released = atomic_load_explicit(&l->released, memory_order_acquire);
+    uint64_t released = direct_credit(l, atomic_load_explicit(&l->released, memory_order_acquire));
     frame->credit_link = l->remote;
     frame->credit_sequence = (uint32_t)released;
     atomic_store_explicit(&l->credit_sent, released, memory_order_relaxed);
