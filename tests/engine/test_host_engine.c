@@ -142,7 +142,8 @@ static void *rank_main(void *arg)
     const struct setup *s = &world->s;
     size_t bytes = s->count * rail_type_bytes(s->type);
     struct host_node node = {.self = me->rank, .ranks = world->shape.order};
-    struct shm_request request = {.geometry = {s->n, 4, s->window_bytes, s->slot_bytes, s->n_channels, 0, s->express},
+    struct shm_request request = {.geometry = {.n_peers = s->n, .n_slots = 4, .window_bytes = s->window_bytes, .slot_bytes = s->slot_bytes,
+                                               .window_channels = s->n_channels, .express = s->express},
                                   .leader = me->rank == 0, .first_of_process = me->rank == 0, .n_processes = 1,
                                   .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     memcpy(request.key, world->key, 32);
@@ -294,7 +295,9 @@ static void a_channel_without_windows_is_refused(void **state)
     uint64_t keys[2] = {0};
     assert_int_equal(shape_build(&shape, 2, keys, 1), 0);
     struct host_node node = {.ranks = shape.order};
-    struct shm_request request = {.geometry = {2, 4, s.window_bytes, s.slot_bytes, 1, 0, 0}, .leader = true, .first_of_process = true,
+    struct shm_request request = {.geometry = {.n_peers = 2, .n_slots = 4, .window_bytes = s.window_bytes, .slot_bytes = s.slot_bytes,
+                                               .window_channels = 1},
+                                  .leader = true, .first_of_process = true,
                                   .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     assert_int_equal(shm_segment_open(&request, &node.segment), RAIL_OK);
     struct wires wires = {.shape = &shape, .node = &node};
@@ -318,7 +321,8 @@ static void withdrawing_waits_only_so_long_for_a_peer_of_another_process(void **
     (void)state;
     struct host_shares shares = {.n = 1}; /* and nobody near */
     struct host_node node = {.shares = &shares};
-    struct shm_request request = {.geometry = {2, 4, 1024, 1024, 1, 0, 0}, .leader = true, .first_of_process = true,
+    struct shm_request request = {.geometry = {.n_peers = 2, .n_slots = 4, .window_bytes = 1024, .slot_bytes = 1024, .window_channels = 1},
+                                  .leader = true, .first_of_process = true,
                                   .n_processes = 1, .deadline = rail_deadline_in_ns(20 * RAIL_NS_PER_S)};
     assert_int_equal(shm_segment_open(&request, &node.segment), RAIL_OK);
     atomic_store(&node.segment.controls[1].touching, 1);
