@@ -332,7 +332,8 @@ static void an_iwarp_port_without_the_manager_does_not_open(void **state)
 /* ---- whole lanes ---- */
 
 /* What each of two processes wants and has. */
-struct ends { bool wants[2], without[2]; }; /* connecter, accepter */
+/* Connecter, accepter; how long both wait for a lane, 0: as the fixture has it. */
+struct ends { bool wants[2], without[2]; uint64_t gives_up_ns; };
 struct outcome { uint32_t rdma, managed; };
 
 struct run {
@@ -346,6 +347,7 @@ static void run_begin(struct run *r, const struct ends *ends)
 {
     struct net_config config = fixture_config(RAILS, 1);
     config.alone_timeout_ns = SECONDS(20);
+    if (ends->gives_up_ns) config.alone_timeout_ns = config.connect_timeout_ns = ends->gives_up_ns;
     memset(r, 0, sizeof *r);
     for (int i = 0; i < 2; i++) r->pair.net[i] = fixture_net(&config, KEY, 1);
     if (memcmp(r->pair.net[0]->process, r->pair.net[1]->process, NET_PROCESS_ID_BYTES) > 0) {
@@ -476,7 +478,7 @@ static void iwarp_devices_without_immediate_data_are_left_for_tcp(void **state)
     struct run r;
     install();
     for (int i = 0; i < RAILS; i++) fault_verbs_iwarp(i, true);
-    run_begin(&r, &(struct ends){{false, false}, {false, false}});
+    run_begin(&r, &(struct ends){.gives_up_ns = 0});
     fault_verbs_fail("post_send", 0, 1 << 30, EOPNOTSUPP);
     run_more(&r, MESSAGES);
     assert_int_equal(look(&r).rdma, 0);
@@ -673,7 +675,9 @@ static void a_peer_that_ends_while_lanes_are_made_is_missed(void **state)
         struct run r;
         void *slot;
         install();
-        run_begin(&r, &both_want);
+        struct ends impatient = both_want;
+        impatient.gives_up_ns = RAIL_NS_PER_S / 2; /* nobody comes back */
+        run_begin(&r, &impatient);
         for (int i = 0; i < rounds; i++) drive(&r.pair);
         r.in->ops->close(r.in);
         net_comm_remove_on(r.pair.net[1], KEY);
