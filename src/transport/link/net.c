@@ -233,6 +233,8 @@ enum rail_result net_create(const struct net_config *config, struct net **out)
 void net_destroy(struct net *net)
 {
     net_service_stop(net);
+    /* What devices still bring below would set the timer again, and the service thread find it in freed memory. */
+    atomic_store(&net->ticking, NET_PACE_FAST);
     pthread_mutex_lock(&all_lock);
     struct net **at = &all;
     while (*at && *at != net) at = &(*at)->next;
