@@ -52,23 +52,15 @@ static const char help[] =
     "  -t        threads that do it (the cores that this process may use)\n"
     "  -b -e -f  sizes from -b to -e, times -f (64K 64M 4)\n";
 
-static bool whole(const char *text, int least, int most, int *out)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    *out = (int)value;
-    return end != text && !*end && value >= least && value <= most;
-}
-
 static bool option(struct options *o, int which, char *text)
 {
     int factor;
     switch (which) {
-    case 'n': return whole(text, 2, RANKS_MAX, &o->ranks);
-    case 't': return whole(text, 1, THREADS_MAX, &o->threads);
+    case 'n': return perf_whole_parse(text, 2, RANKS_MAX, &o->ranks);
+    case 't': return perf_whole_parse(text, 1, THREADS_MAX, &o->threads);
     case 'b': return perf_size_parse(text, &o->min_bytes) && o->min_bytes > 0;
     case 'e': return perf_size_parse(text, &o->max_bytes);
-    case 'f': return whole(text, 2, 1 << 20, &factor) && (o->factor = (size_t)factor);
+    case 'f': return perf_whole_parse(text, 2, 1 << 20, &factor) && (o->factor = (size_t)factor);
     case 'c':
         for (int w = 0; w < WHATS; w++)
             if (!strcmp(text, names[w])) return o->what = (enum what)w, true;

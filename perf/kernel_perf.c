@@ -67,22 +67,13 @@ static const char help[] =
     "  -c        checked launches per row (1)\n"
     "  --break   spoil an element of the result before it is checked: it must be found\n";
 
-static bool whole(const char *text, long least, long most, int *out)
-{
-    char *end;
-    long value = strtol(text, &end, 10);
-    if (end == text || *end || value < least || value > most) return false;
-    *out = (int)value;
-    return true;
-}
-
 static bool list_parse(char *text, unsigned most, bool all, struct list *out)
 {
     char *rest = NULL;
     out->n = 0;
     for (char *word = strtok_r(text, ",", &rest); word; word = strtok_r(NULL, ",", &rest)) {
         int value = ALL_BLOCKS;
-        if (out->n == MOST || (!(all && !strcmp(word, "all")) && !whole(word, 1, most, &value))) return false;
+        if (out->n == MOST || (!(all && !strcmp(word, "all")) && !perf_whole_parse(word, 1, most, &value))) return false;
         out->value[out->n++] = (unsigned)value;
     }
     return out->n > 0;
@@ -94,13 +85,13 @@ static bool option(struct options *o, int which, char *text)
     switch (which) {
     case 'b': return perf_size_parse(text, &o->min_bytes) && o->min_bytes > 0;
     case 'e': return perf_size_parse(text, &o->max_bytes);
-    case 'f': return whole(text, 2, 1 << 20, &factor) && (o->factor = (size_t)factor);
+    case 'f': return perf_whole_parse(text, 2, 1 << 20, &factor) && (o->factor = (size_t)factor);
     case 'd': return (o->type = perf_type_find(text)) >= 0;
     case 'o': return (o->op = perf_op_find(text)) >= 0 && o->op <= PERF_MIN;
     case 's': return list_parse(text, 64, false, &o->sources);
     case 'B': return list_parse(text, 65535, true, &o->blocks);
-    case 'n': return whole(text, 1, 1 << 20, &o->iterations);
-    case 'c': return whole(text, 0, 1000, &o->checks);
+    case 'n': return perf_whole_parse(text, 1, 1 << 20, &o->iterations);
+    case 'c': return perf_whole_parse(text, 0, 1000, &o->checks);
     case 'x': return o->spoil = true;
     default: return false;
     }

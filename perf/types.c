@@ -2,6 +2,7 @@
 #include "types.h"
 
 #include <ctype.h>
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -123,5 +124,15 @@ bool perf_size_parse(const char *text, size_t *bytes)
     if (tolower((unsigned char)*end) == 'b') end++;
     if (*end || !(value * unit < 9e15)) return false; /* 2^53: beyond it a double skips whole numbers */
     *bytes = (size_t)(value * unit);
+    return true;
+}
+
+bool perf_whole_parse(const char *text, int least, int most, int *out)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end || errno || value < least || value > most) return false;
+    *out = (int)value;
     return true;
 }

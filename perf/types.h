@@ -37,5 +37,7 @@ double perf_decode(int type, uint64_t bits);
 
 /* "128", "4K", "1.5M", "2G" in bytes (powers of 1024); false when it is something else, negative, or too large. */
 bool perf_size_parse(const char *text, size_t *bytes);
+/* A whole number from `least` to `most`; false when it is something else. */
+bool perf_whole_parse(const char *text, int least, int most, int *out);
 
 #endif
