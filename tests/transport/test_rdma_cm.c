@@ -422,6 +422,23 @@ static struct outcome carry(const struct ends *ends)
 
 static const struct ends both_want = {.wants = {true, true}};
 
+/* Two processes that want the manager, and have come together by it. */
+static void get_going(struct run *r)
+{
+    install();
+    run_begin(r, &both_want);
+    run_more(r, MESSAGES);
+}
+
+/* Until so many lanes are the manager's, and somebody has connected again since `connected` calls (-1: or not). */
+static void assert_managed_soon(struct run *r, uint32_t wanted, int connected)
+{
+    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
+    while ((fault_rdmacm_calls("connect") == connected || look(r).managed != wanted) && !rail_deadline_passed(deadline))
+        run_more(r, 1);
+    assert_int_equal(look(r).managed, wanted);
+}
+
 static void lanes_are_made_by_the_manager_where_one_end_wants_it(void **state)
 {
     (void)state;
@@ -565,9 +582,7 @@ static void events_that_say_nothing_change_nothing(void **state)
                                                     RDMA_CM_EVENT_DISCONNECTED, RDMA_CM_EVENT_ADDR_RESOLVED};
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     int connected = fault_rdmacm_calls("connect");
     for (size_t i = 0; i < sizeof types / sizeof *types; i++) {
         for (int k = 0; k < RAILS; k++) fault_rdmacm_event(k, types[i]);
@@ -582,9 +597,7 @@ static void a_device_that_is_removed_is_replaced_by_tcp(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     fault_rdmacm_event(0, RDMA_CM_EVENT_DEVICE_REMOVAL);
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(10));
     while (look(&r).rdma == RAILS && !rail_deadline_passed(deadline)) run_more(&r, 1);
@@ -597,16 +610,11 @@ static void lanes_that_die_come_back_by_the_manager(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     for (int k = 0; k < 3; k++) {
         int connected = fault_rdmacm_calls("connect");
         fault_verbs_give_up(k % RAILS);
-        struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
-        while ((fault_rdmacm_calls("connect") == connected || look(&r).managed < RAILS) && !rail_deadline_passed(deadline))
-            run_more(&r, 1);
-        assert_int_equal(look(&r).managed, RAILS);
+        assert_managed_soon(&r, RAILS, connected);
     }
     run_end(&r);
 }
@@ -617,16 +625,11 @@ static void a_lane_that_came_back_over_tcp_for_want_of_time_gets_rdma_later(void
     (void)state;
     for (int end = 0; end < 2; end++) {
         struct run r;
-        install();
-        run_begin(&r, &both_want);
-        run_more(&r, MESSAGES);
+        get_going(&r);
         fault_rdmacm_lose(end ? RDMA_CM_EVENT_ESTABLISHED : RDMA_CM_EVENT_CONNECT_RESPONSE, 1);
         int connected = fault_rdmacm_calls("connect");
         fault_verbs_give_up(0);
-        struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
-        while ((fault_rdmacm_calls("connect") == connected || look(&r).managed < RAILS) && !rail_deadline_passed(deadline))
-            run_more(&r, 1);
-        assert_int_equal(look(&r).managed, RAILS);
+        assert_managed_soon(&r, RAILS, connected);
         run_end(&r);
     }
 }
@@ -635,17 +638,12 @@ static void a_port_that_was_down_gets_its_lane_back_by_the_manager(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     fault_verbs_port(0, false);
-    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
-    while (look(&r).managed == RAILS && !rail_deadline_passed(deadline)) run_more(&r, 1);
+    assert_managed_soon(&r, RAILS - 1, -1);
     run_more(&r, MESSAGES);
-    assert_int_equal(look(&r).managed, RAILS - 1);
     fault_verbs_port(0, true);
-    while (look(&r).managed < RAILS && !rail_deadline_passed(deadline)) run_more(&r, 1);
-    assert_int_equal(look(&r).managed, RAILS);
+    assert_managed_soon(&r, RAILS, -1);
     run_end(&r);
 }
 
@@ -701,9 +699,7 @@ static void a_manager_that_hangs_while_it_lets_go_holds_nobody_up(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     fault_rdmacm_hang("destroy_id");
     uint64_t before_ns = rail_now_ns();
     fault_verbs_give_up(0);
@@ -718,9 +714,7 @@ static void a_manager_that_does_not_let_go_keeps_its_connection(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     fault_rdmacm_fail("destroy_id", 0, 1, EIO);
     fault_verbs_give_up(0);
     run_more(&r, MESSAGES);
@@ -738,9 +732,7 @@ static void a_forked_child_lets_go_of_the_manager(void **state)
 {
     (void)state;
     struct run r;
-    install();
-    run_begin(&r, &both_want);
-    run_more(&r, MESSAGES);
+    get_going(&r);
     int fd = r.pair.net[0]->rails[0].device_of.port->manager_fd;
     pid_t child = fork();
     if (child == 0) {

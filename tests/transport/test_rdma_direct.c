@@ -66,61 +66,63 @@ static void slots_are_written_straight_where_both_ends_want_it(void **state)
     }
 }
 
-static void an_end_that_does_not_want_it_is_written_to_through_its_rings(void **state)
+/* One link between two processes, driven by one thread. */
+struct one_link { struct run r; struct link *out, *in; };
+
+static void one_link_begin(struct one_link *o, bool receiver_wants)
 {
-    struct run r;
     struct net_config config = fixture_config(1, 1);
-    (void)state;
     fault_verbs_install();
-    memset(&r, 0, sizeof r);
-    pair_make(&r.pair, &config);
-    r.pair.net[1]->config.writes_direct = false; /* before its first connection */
-    struct link *out = open_end(&r.pair, 0, 0, true), *in = open_end(&r.pair, 1, 0, false);
-    struct flow flows[2] = {{.link = out, .sender = true}, {.link = in}};
-    struct side sides[2] = {{.net = r.pair.net[0]}, {.net = r.pair.net[1]}};
+    memset(o, 0, sizeof *o);
+    pair_make(&o->r.pair, &config);
+    o->r.pair.net[1]->config.writes_direct = receiver_wants; /* before its first connection */
+    o->out = open_end(&o->r.pair, 0, 0, true), o->in = open_end(&o->r.pair, 1, 0, false);
+}
+
+/* ROUNDS messages arrive, and none of them straight in a slot. */
+static void one_link_carries_by_rings(struct one_link *o)
+{
+    struct flow flows[2] = {{.link = o->out, .sender = true}, {.link = o->in}};
+    struct side sides[2] = {{.net = o->r.pair.net[0]}, {.net = o->r.pair.net[1]}};
     struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
     while (flows[1].done < ROUNDS && !rail_deadline_passed(deadline)) {
         bool moved;
         for (int k = 0; k < 2; k++)
             if (flows[k].done < ROUNDS) assert_null(flow_step(&sides[k], &flows[k], &moved));
-        drive(&r.pair);
+        drive(&o->r.pair);
     }
     assert_int_equal(flows[1].done, ROUNDS);
     assert_int_equal(fault_verbs_figures().plain, 0);
-    out->ops->close(out);
-    in->ops->close(in);
-    pair_end(&r.pair);
+}
+
+static void one_link_end(struct one_link *o)
+{
+    o->out->ops->close(o->out);
+    o->in->ops->close(o->in);
+    pair_end(&o->r.pair);
     assert_int_equal(fault_verbs_figures().objects, 0);
+}
+
+static void an_end_that_does_not_want_it_is_written_to_through_its_rings(void **state)
+{
+    (void)state;
+    struct one_link o;
+    one_link_begin(&o, false);
+    one_link_carries_by_rings(&o);
+    one_link_end(&o);
 }
 
 /* The sender's memory is registered before: its device is no worse for what comes after. */
 static void where_the_receiver_cannot_register_its_slots_rings_do(void **state)
 {
-    struct run r;
-    struct net_config config = fixture_config(1, 1);
     (void)state;
-    fault_verbs_install();
-    memset(&r, 0, sizeof r);
-    pair_make(&r.pair, &config);
-    struct link *out = open_end(&r.pair, 0, 0, true), *in = open_end(&r.pair, 1, 0, false);
-    struct flow flows[2] = {{.link = out, .sender = true}, {.link = in}};
-    struct side sides[2] = {{.net = r.pair.net[0]}, {.net = r.pair.net[1]}};
-    assert_true(drive_until_ready(&r.pair, out));
+    struct one_link o;
+    one_link_begin(&o, true);
+    assert_true(drive_until_ready(&o.r.pair, o.out));
     fault_verbs_fail("reg_mr", 1, 1 << 30, ENOMEM);
-    struct rail_deadline deadline = rail_deadline_in_ns(SECONDS(20));
-    while (flows[1].done < ROUNDS && !rail_deadline_passed(deadline)) {
-        bool moved;
-        for (int k = 0; k < 2; k++)
-            if (flows[k].done < ROUNDS) assert_null(flow_step(&sides[k], &flows[k], &moved));
-        drive(&r.pair);
-    }
-    assert_int_equal(flows[1].done, ROUNDS);
-    assert_int_equal(fault_verbs_figures().plain, 0);
-    assert_int_equal(connections(&r, 0), 2); /* the lane is the first */
-    out->ops->close(out);
-    in->ops->close(in);
-    pair_end(&r.pair);
-    assert_int_equal(fault_verbs_figures().objects, 0);
+    one_link_carries_by_rings(&o);
+    assert_int_equal(connections(&o.r, 0), 2); /* the lane is the first */
+    one_link_end(&o);
 }
 
 /* ---- lanes that die with something on the wire ---- */
