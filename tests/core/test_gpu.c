@@ -21,6 +21,7 @@
 #include "base/params.h"
 #include "device/cuda/cuda.h"
 #include "support/gpu.h"
+#include "support/gpu_graphs.h"
 #include "support/job.h"
 
 enum { N = 4, COUNT = 5000 };
@@ -184,32 +185,7 @@ static void a_group_waits_for_all_its_streams_and_they_for_it(void **state)
     gang_close(&g);
 }
 
-/* ---- graphs: the driver's calls that the library does not need ---- */
-
-typedef struct CUgraphExec_st *graph_exec;
-static struct {
-    cu_result (*begin)(cu_stream, int mode);
-    cu_result (*end)(cu_stream, cu_graph *);
-    cu_result (*make)(graph_exec *, cu_graph, unsigned long long flags);
-    cu_result (*launch)(graph_exec, cu_stream);
-    cu_result (*exec_destroy)(graph_exec);
-    cu_result (*destroy)(cu_graph);
-} graphs;
-
-static void graphs_find(void)
-{
-    gpu_driver();
-    const char *path = rail_param_str(RAIL_PARAM_CUDA_LIBRARY);
-    void *library = dlopen(path ? path : "libcuda.so.1", RTLD_NOW);
-    assert_non_null(library);
-    *(void **)&graphs.begin = dlsym(library, "cuStreamBeginCapture_v2");
-    *(void **)&graphs.end = dlsym(library, "cuStreamEndCapture");
-    *(void **)&graphs.make = dlsym(library, "cuGraphInstantiateWithFlags");
-    *(void **)&graphs.launch = dlsym(library, "cuGraphLaunch");
-    *(void **)&graphs.exec_destroy = dlsym(library, "cuGraphExecDestroy");
-    *(void **)&graphs.destroy = dlsym(library, "cuGraphDestroy");
-    assert_non_null(graphs.make);
-}
+/* ---- graphs ---- */
 
 static void a_captured_call_is_replayed_a_thousand_times(void **state)
 {

@@ -17,6 +17,11 @@ tap_case() {
     fi
 }
 
+# For what the script has run itself: its status, and the files that hold what it printed.
+tap_result() { # STATUS NAME FILE...
+    tap_case "$2" eval "cat ${*:3}; [ $1 -eq 0 ]"
+}
+
 tap_skip() {
     tap_number=$((tap_number + 1))
     echo "ok $tap_number - $1 # SKIP $2"

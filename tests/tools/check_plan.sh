@@ -8,18 +8,9 @@ cd "$(dirname "$0")/../.." || exit 1
 tool=${BUILD:-build}/bin/railccl
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-cases=0 bad=0
-result() { # STATUS NAME
-    cases=$((cases + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $cases - $2"
-        return
-    fi
-    echo "not ok $cases - $2"
-    bad=$((bad + 1))
-    sed 's/^/# /' "$work/out" "$work/err" | head -20
-}
-echo "1..19"
+. tests/support/tap.sh
+result() { tap_result "$1" "$2" "$work/out" "$work/err"; } # STATUS NAME
+tap_plan 19
 
 plan() { timeout 250 "$tool" plan "$@" >"$work/out" 2>"$work/err"; }
 # The field of the only case, or of case N.
@@ -202,4 +193,4 @@ result $? "tune's settings are better than the chooser's, and on 1024 ranks the 
 
 plan --help && grep -q "^Usage: railccl plan" "$work/out" && "$tool" help | grep -q "^  plan "
 result $? "help helps"
-exit $((bad > 0))
+tap_end

@@ -11,18 +11,9 @@ trap 'rm -rf "$work"' EXIT
 unset RAILCCL_ALGO NCCL_ALGO RAILCCL_TUNING_FILE XDG_CACHE_HOME
 export HOME=$work/home TMPDIR=$work/tmp NCCL_DEBUG=
 mkdir "$work/home" "$work/tmp"
-cases=0 bad=0
-result() { # STATUS NAME
-    cases=$((cases + 1))
-    if [ "$1" -eq 0 ]; then
-        echo "ok $cases - $2"
-        return
-    fi
-    echo "not ok $cases - $2"
-    bad=$((bad + 1))
-    sed 's/^/# /' "$work/out" "$work/err" | head -30
-}
-echo "1..15"
+. tests/support/tap.sh
+result() { tap_result "$1" "$2" "$work/out" "$work/err"; } # STATUS NAME
+tap_plan 15
 
 tune() { timeout 250 "$tool" tune --measure "$@" >"$work/out" 2>"$work/err"; }
 refused() { # WORDS ARGUMENTS...
@@ -158,4 +149,4 @@ timeout -s INT -k 20 4 "$tool" tune --measure -n 2 --sizes 8:1G --rounds 9 --tim
 sleep 1
 [ -z "$(ls -A "$work/tmp")" ] && ! pgrep -f "$perf -b 4 -e 1073741824" >/dev/null
 result $? "an interrupt ends all ranks and leaves nothing"
-exit $((bad > 0))
+tap_end
