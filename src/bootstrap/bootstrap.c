@@ -127,6 +127,14 @@ void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank,
     pthread_mutex_unlock(&b->lock);
 }
 
+void bootstrap_hear(struct bootstrap *b, uint64_t (*heard)(void *owner, uint32_t rank), void *owner)
+{
+    pthread_mutex_lock(&b->lock);
+    b->heard = heard;
+    b->heard_owner = owner;
+    pthread_mutex_unlock(&b->lock);
+}
+
 void bootstrap_accuse(struct bootstrap *b, uint32_t culprit, enum bootstrap_finding kind, const char *text)
 {
     if (b->pid != getpid()) return;

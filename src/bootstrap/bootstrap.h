@@ -114,6 +114,11 @@ enum rail_result bootstrap_watch(struct bootstrap *b, struct bootstrap_watch wat
 void bootstrap_know(struct bootstrap *b, bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out),
                     void *owner);
 
+/* When anything of this rank's host was heard of last by other ways than the tree, on the monotonic clock; 0: not known. Asked of
+ * neighbours that do not answer, on the service thread, no lock held, until closing. A wire that is left alone with all the traffic
+ * may be slower than the tree's patience. */
+void bootstrap_hear(struct bootstrap *b, uint64_t (*heard)(void *owner, uint32_t rank), void *owner);
+
 /* What this rank found about another, to be weighed against what others find: `lost` is then called everywhere with
  * one and the same verdict, some 100 ms (somebody died), 450 ms (cannot be reached) or 1 s (a link failed) later. */
 enum bootstrap_finding { BOOTSTRAP_LINK_FAILED = 1, BOOTSTRAP_UNREACHABLE = 2 };

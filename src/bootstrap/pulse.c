@@ -2,7 +2,8 @@
  *
  *   heard --no acknowledgement for 700 ms--> suspected: dialed at all its addresses (redial.c) --answer--> heard
  *                                               |
- *                                               +--none for BOOTSTRAP_LOST_MS in all--> lost: verdict.c
+ *                                               +--none for BOOTSTRAP_LOST_MS in all, nor anything of its host by
+ *                                                  other ways (bootstrap_hear)--> lost: verdict.c
  *
  * Every 300 ms a BEAT of 24 bytes goes to each of them. What counts is that the far KERNEL acknowledges it: a process
  * that is stopped, swapped out or starved is never missed. To one that says nothing itself for QUIET_NS no more beats
@@ -115,10 +116,35 @@ static void look_after(struct bootstrap *b, struct tree_peer *peer, uint64_t now
     }
 }
 
+/* Of those that do not answer: whether other ways are open. b's lock is not held meanwhile, for what is asked has locks of its
+ * own. */
+static void ask_elsewhere(struct bootstrap *b)
+{
+    uint32_t ranks[PEERS_MAX];
+    uint64_t at_ns[PEERS_MAX] = {0};
+    bool any = false;
+    uint64_t (*heard)(void *, uint32_t) = b->heard;
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        ranks[i] = heard && b->peers[i].redial ? b->peers[i].person.rank : UINT32_MAX;
+        any |= ranks[i] != UINT32_MAX;
+    }
+    if (!any) return;
+    pthread_mutex_unlock(&b->lock);
+    for (uint32_t i = 0; i < PEERS_MAX; i++)
+        if (ranks[i] != UINT32_MAX) at_ns[i] = heard(b->heard_owner, ranks[i]);
+    pthread_mutex_lock(&b->lock);
+    for (uint32_t i = 0; i < PEERS_MAX; i++) {
+        struct tree_peer *peer = &b->peers[i];
+        if (!peer->redial || peer->person.rank != ranks[i] || at_ns[i] <= peer->heard_ns) continue;
+        peer->heard_ns = peer->elsewhere_ns = at_ns[i];
+    }
+}
+
 static void look(struct service_timer *timer)
 {
     struct bootstrap *b = (struct bootstrap *)(void *)((char *)timer - offsetof(struct bootstrap, pulse));
     pthread_mutex_lock(&b->lock);
+    ask_elsewhere(b);
     uint64_t now = rail_now_ns();
     bool late = now > b->pulse_due_ns + LATE_NS;
     b->pulses++;

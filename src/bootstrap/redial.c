@@ -17,6 +17,9 @@
 enum { CALLS_MAX = 32 };
 /* A call without an answer begins anew: a lost SYN is sent again after a second only. Three calls before the end. */
 #define AGAIN_NS (350 * RAIL_NS_PER_MS)
+/* Where its host is heard of by other ways: an answer may stand in a queue for long (1 MiB at 5 Mbit/s: 1.6 s each way, and the
+ * handshake needs three). */
+#define AGAIN_PATIENT_NS (12 * RAIL_NS_PER_S)
 #define REFUSED_NS (300 * RAIL_NS_PER_MS)
 
 struct call {
@@ -247,8 +250,9 @@ bool redial_look(struct bootstrap *b, struct tree_peer *peer, uint64_t now)
     bool all_over = true;
     for (uint32_t i = 0; i < r->n_calls; i++) all_over &= r->calls[i].over;
     if (r->refused_ns && (all_over || now - r->refused_ns >= REFUSED_NS)) return false;
+    uint64_t again_ns = now - peer->elsewhere_ns < PULSE_IDLE_NS ? AGAIN_PATIENT_NS : AGAIN_NS;
     for (uint32_t i = 0; i < r->n_calls; i++)
-        if (now - r->calls[i].began_ns >= AGAIN_NS) call_begin(&r->calls[i]);
+        if (now - r->calls[i].began_ns >= again_ns) call_begin(&r->calls[i]);
     return true;
 }
 

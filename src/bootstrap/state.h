@@ -55,6 +55,7 @@ struct tree_peer {
     bool quiet;        /* it has said nothing for long: not beaten at */
     uint64_t spoke_ns; /* its last frame */
     uint64_t heard_ns;
+    uint64_t elsewhere_ns; /* suspected: its host was heard of by other ways than the tree (bootstrap_hear) */
     int unacked_bytes; /* at the last look, as the next one */
     uint64_t acked_bytes;
     struct redial *redial; /* NULL: not */
@@ -119,6 +120,8 @@ struct bootstrap {
     struct wire_place place;    /* this process's */
     bool (*who)(void *owner, uint32_t rank, struct bootstrap_who *out);
     void *who_owner;
+    uint64_t (*heard)(void *owner, uint32_t rank);
+    void *heard_owner;
     struct court *court;        /* verdict.c; NULL: nothing was found yet */
     struct tree_peer *strays;   /* orphans that appealed to this rank */
 

@@ -282,6 +282,19 @@ static bool who_is(void *owner, uint32_t rank, struct bootstrap_who *out)
     return true;
 }
 
+/* By the lanes to any rank of that host. */
+static uint64_t heard_of(void *owner, uint32_t rank)
+{
+    const struct comm *comm = owner;
+    uint64_t at_ns = 0;
+    for (uint32_t r = 0; r < comm->n_ranks; r++) {
+        if (comm->members[r].host != comm->members[rank].host) continue;
+        uint64_t ns = net_answered_ns(comm->members[r].process);
+        if (ns > at_ns) at_ns = ns;
+    }
+    return at_ns;
+}
+
 /* At rank 0: what another rank called, and whether it waits. */
 static void on_report(void *owner, const uint8_t report[BOOTSTRAP_REPORT_BYTES])
 {
@@ -386,6 +399,7 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     RAIL_TRY(bootstrap_watch(comm->bootstrap, watch));
     RAIL_TRY(meet(comm, deadline));
     bootstrap_know(comm->bootstrap, who_is, comm);
+    bootstrap_hear(comm->bootstrap, heard_of, comm);
     if (!request->id) bootstrap_refresh(comm->bootstrap, comm->members[0].fresh, sizeof comm->members[0].fresh);
     RAIL_TRY(shape_of(comm));
     struct tuning tuning;

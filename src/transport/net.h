@@ -127,6 +127,10 @@ struct net_trouble {
  * `room`, returns how many there are. Any thread; waits for the drive lock, some microseconds. */
 uint32_t net_troubles(uint64_t comm_key, struct net_trouble *out, uint32_t room);
 
+/* When the kernel of this process's host last acknowledged anything on a lane that is up, on the monotonic clock; 0: there is no such
+ * lane, or nobody knows (RDMA). Any thread; waits for the drive lock. */
+uint64_t net_answered_ns(const uint8_t process[NET_PROCESS_ID_BYTES]);
+
 /* All ends to `process` fail with RAIL_E_REMOTE and `why` from now on (bootstrap learned that it died). */
 void net_peer_lost(const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
 

@@ -146,6 +146,15 @@ on_off_small() {
 }
 on_off_inside() { on_off 10 least "${RAIL_ON_OFF_NS:-10}" -n 2 "$bin/all_reduce_perf" -b 8 -e 8 -n 300000 -w 1000 -c 0; }
 
+# On 2 hosts x 2 rails. Lanes that are new fill the queue of 1 MiB, 1.6 s at 5 Mbit/s, before they know their rate; the ranks' own
+# connections, which were on the other rail, stand behind it.
+slow_queue() {
+    local rig
+    rig=$(rig_name)q
+    rigs+=("$rig")
+    rig_up "$rig" 2 2 200 && fault "ready: readdress 0 0; +0: cut 1 0; stalled: slow 0 1 5; +0: more 1" 1 4M ""
+}
+
 # ---- random ---------------------------------------------------------------------------------------------------------
 
 random_rigs() { # how many of each shape
@@ -210,6 +219,7 @@ add "carrier lost in the last chunk"                       at call,3,98 cut "$to
 add "silent cut in the last chunk"                         at call,3,98 silent "$untold" last
 add "carrier lost before lanes are connected"              unconnected cut "$told"
 add "silent cut before lanes are connected"                unconnected silent "$untold"
+add "the only rail left is slow, with seconds of queue"     slow_queue
 if [ "${RAIL_FAULTS:-200}" -ge 200 ]; then # what takes long
     add "carrier lost for 36 s on the bootstrap's rail"    for_long cut 0 "$told"
     add "silent cut for 36 s on the bootstrap's rail"      for_long silent 0 "$untold"

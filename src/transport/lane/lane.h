@@ -58,6 +58,7 @@ struct lane_figures {
     uint32_t unsent_bytes;        /* now; in_flight and unsent make up what is unacknowledged */
     uint32_t round_trip_us;       /* smoothed */
     bool closed;                  /* the far end has no room at all (its window is 0); false before 5.4 */
+    uint64_t answered_ns;         /* the far kernel acknowledged something so long ago; UINT64_MAX: not known */
 };
 
 /* A wire. None of these blocks, logs or calls the sink but where it says so. */

@@ -16,6 +16,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "base/clock.h"
+
 /* From this size on a payload is followed by the next header only, not by a stage full of the next payload. */
 enum { BULK_BYTES = 32768 };
 
@@ -32,6 +34,8 @@ enum rail_result lane_socket_prepare(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &notsent_bytes, sizeof notsent_bytes);
     return RAIL_OK;
 }
+
+#include "base/clock.h"
 
 /* Not glibc's functions of these names: they are points of cancellation, whose entry and exit are measurable in a process
  * with threads (1 % of an 8-byte exchange), and nobody wants a thread to end here, where it holds the links' lock. */
@@ -244,7 +248,7 @@ static bool tcp_figures(const struct lane *lane, struct lane_figures *out)
         .delivered_segments = info.tcpi_delivered, .repeated_segments = info.tcpi_total_retrans,
         .closed = bytes >= offsetof(struct tcp_info, tcpi_snd_wnd) + sizeof info.tcpi_snd_wnd && info.tcpi_snd_wnd == 0,
         .in_flight_segments = info.tcpi_unacked, .unsent_bytes = info.tcpi_notsent_bytes,
-            .round_trip_us = info.tcpi_rtt,
+            .round_trip_us = info.tcpi_rtt, .answered_ns = info.tcpi_last_ack_recv * RAIL_NS_PER_MS,
     };
     return true;
 }

@@ -530,6 +530,7 @@ static bool verbs_figures(const struct lane *lane, struct lane_figures *out)
         .round_trip_us = (uint32_t)(c->round_trip_ns / 1000),
         /* Everything has arrived, only its ring is full: it is not read. */
         .closed = c->full_since_ns != 0 && c->completed == c->requests,
+        .answered_ns = UINT64_MAX,
     };
     return true;
 }

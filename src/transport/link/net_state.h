@@ -403,6 +403,7 @@ bool net_progress_on(struct net *net);
 bool net_comm_gone(const struct net *net, uint64_t comm_key);
 void net_peer_lost_on(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES], const char *why);
 
+uint64_t net_answered_on(struct net *net, const uint8_t process[NET_PROCESS_ID_BYTES]);
 uint32_t net_troubles_on(struct net *net, uint64_t comm_key, struct net_trouble *out, uint32_t room);
 
 /* drive.c: who works when. */
