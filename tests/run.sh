@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Runs tests one after another, each under a time limit, and counts their cases exactly.
+# Runs tests, each under a time limit, and counts their cases exactly. They run one after another, in two queues side by side: what
+# mostly waits (tests/waiting.txt) beside the rest, for it leaves its core idle.
 #
 #   BUILD=build tests/run.sh [--all] [LAYER/NAME ...]
 #
@@ -25,6 +26,7 @@ export RAILCCL_TUNING_FILE=${RAILCCL_TUNING_FILE:-off}
 # Tests of host memory stay there on a machine with GPUs; those of GPUs ask for them (tests/support/gpu.h).
 [ ! -e /dev/nvidiactl ] || export RAILCCL_DEVICE=${RAILCCL_DEVICE:-host}
 passed=0 failed=0 skipped=0
+waiting=${TEST_WAITING:-tests/waiting.txt}
 unsteady="" # tests that passed only when run again
 
 # Prints "passed failed skipped announced" of the TAP in a file. Text without a newline may stand before a result
@@ -94,13 +96,48 @@ if [ $# -eq 0 ] || [ "$1" = --all ]; then
     set -- $( (find "$build/tests" -type f -name 'test_*' ! -name '*.*' -printf '%P\n'
                find tests -name 'check_*.sh' ! -path 'tests/house/*' ! -path 'tests/rdma_vm/*' -printf '%P\n') 2>/dev/null | sort) "$@"
 fi
-for t in "$@"; do
-    case $t in
-    house/*) limit=$house_limit run "$t" bash "tests/$t" ;;
-    *.sh) run "$t" bash "tests/$t" ;;
-    *) run "$t" ${TEST_RUNNER:-} "$build/tests/$t" ;; # TEST_RUNNER: e.g. qemu-aarch64
-    esac
-done
+queue() { # NAME...
+    local t
+    for t in "$@"; do
+        case $t in
+        house/*) limit=$house_limit run "$t" bash "tests/$t" ;;
+        *.sh) run "$t" bash "tests/$t" ;;
+        *) run "$t" ${TEST_RUNNER:-} "$build/tests/$t" ;; # TEST_RUNNER: e.g. qemu-aarch64
+        esac
+    done
+}
+
+# The other queue, whose results are in the files $beside/*.
+queue_beside() { # NAME...
+    TEST_FAILURES=${TEST_FAILURES:+$beside/failures}
+    queue "$@" >"$beside/output" 2>&1
+    printf '%s' "$unsteady" >"$beside/unsteady"
+    echo "$passed $failed $skipped" >"$beside/counts"
+}
+take_beside() {
+    local p=0 f=1 s=0 # a queue that left nothing is a failure
+    cat "$beside/output"
+    read -r p f s <"$beside/counts" || echo "the tests that wait ended without a count"
+    passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
+    unsteady=$unsteady$(cat "$beside/unsteady" && echo .)
+    unsteady=${unsteady%.}
+    [ ! -s "$beside/failures" ] || cat "$beside/failures" >>"$TEST_FAILURES"
+}
+
+mapfile -t busy < <(printf '%s\n' "$@" | grep -vxFf "$waiting")
+mapfile -t idle < <(printf '%s\n' "$@" | grep -xFf "$waiting")
+if [ ${#busy[@]} -gt 0 ] && [ ${#idle[@]} -gt 0 ]; then
+    beside=$(mktemp -d)
+    queue_beside "${idle[@]}" &
+    other=$! # process substitutions change it
+    trap 'kill $other 2>/dev/null; rm -rf "$beside"' EXIT
+    trap 'exit 130' INT TERM
+    queue "${busy[@]}"
+    wait $other
+    take_beside
+else
+    queue "$@"
+fi
 printf '%s' "$unsteady"
 [ -z "$unsteady" ] || [ -z "${TEST_FAILURES:-}" ] || printf '%s' "$unsteady" >>"$TEST_FAILURES"
 echo "$passed passed, $failed failed, $skipped skipped"

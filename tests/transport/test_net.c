@@ -154,14 +154,14 @@ static uint64_t share_of_home(bool when_busy, uint64_t home)
 }
 
 /* Dealt out: half each. But where one slot at a time trickles through, a delayed acknowledgement (40 ms in Linux) counts as
- * work of its lane, and can make that look a fifth as fast as the other for 2 s. So not every try is even; where a rail is
- * preferred, none is. */
+ * work of its lane, and can make that look a fifth as fast as the other for 2 s, so that it gets a sixth; and that for ten tries on
+ * end. Where a rail is preferred, it has 95 % and more in every try. */
 static bool both_rails_carry(bool when_busy, uint64_t home)
 {
     enum { TRIES = 10 };
     for (int i = 0; i < TRIES; i++) {
         uint64_t percent = share_of_home(when_busy, home);
-        if (percent >= 30 && percent <= 70) return true;
+        if (percent >= 12 && percent <= 88) return true;
         print_message("# try %d: %d %%\n", i, (int)percent);
     }
     return false;
