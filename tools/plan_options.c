@@ -60,6 +60,9 @@ static int usage(FILE *out)
     return out == stdout ? 0 : 2;
 }
 
+#define LEAST_GBIT 1e-6 /* 1 kbit/s */
+#define MOST_GBIT 1e6
+
 enum {
     O_FABRIC = 256,
     O_HOSTS,
@@ -235,8 +238,8 @@ static bool read_over(struct plan_wish *w, char *text)
 {
     char *comma = strchr(text, ',');
     if (comma) *comma++ = '\0';
-    return read_number(text, &w->network.oversubscription[0]) &&
-           (!comma || read_number(comma, &w->network.oversubscription[1]));
+    double *ratio = w->network.oversubscription; /* 0 would be the default */
+    return read_number(text, &ratio[0]) && ratio[0] > 0 && (!comma || (read_number(comma, &ratio[1]) && ratio[1] > 0));
 }
 
 static bool read_fault(struct plan_wish *w, char *text, bool down)
@@ -339,8 +342,11 @@ static const char *take_named(struct plan_wish *w, int option, char *text)
 {
     switch (option) {
     case O_KIND: return read_kind(w, text) ? NULL : "rail, fat-tree, dual-plane or dual-tor";
-    case O_RATE: return read_number(text, &w->network.nic_gbit) ? NULL : "Gbit/s, each way";
-    case O_OVER: return read_over(w, text) ? NULL : "one number, or two with a comma: 2 is 2:1";
+    case O_RATE:
+        return read_number(text, &w->network.nic_gbit) && w->network.nic_gbit >= LEAST_GBIT && w->network.nic_gbit <= MOST_GBIT
+                   ? NULL
+                   : "Gbit/s, each way, 0.000001 to 1000000; what has no rate is --down";
+    case O_OVER: return read_over(w, text) ? NULL : "one number above 0, or two with a comma: 2 is 2:1";
     case O_DOWN: return read_fault(w, text, true) ? NULL : "at most 64 parts";
     case O_SLOW:
         return read_fault(w, text, false) ? NULL
@@ -372,7 +378,7 @@ static const char *take(struct plan_wish *w, int option, char *text)
     uint64_t bytes;
     uint32_t *count = counted(w, option);
     w->gpus_asked |= option == O_GPUS;
-    if (count) return read_count(text, count) ? NULL : "a whole number above 0";
+    if (count) return read_count(text, count) ? NULL : "a whole number above 0, at most 4294967295";
     switch (option) {
     case O_FABRIC: w->fabric_file = text; return NULL;
     case O_SVG: w->svg = text; return NULL;

@@ -151,6 +151,9 @@ refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2
     refused "rate of zero is --down" --slow leaf:0=0 && refused "the fabric has 8 of these" --down leaf:8 &&
     refused "hosts; 1 to" --hosts 99999999 &&
     refused "whole number above 0" --hosts 0 && refused "whole number above 0" --gpus -3 &&
+    refused "at most 4294967295" --hosts 99999999999 && refused "what has no rate is --down" --rate 0 &&
+    refused "0.000001 to" --rate -5 && refused "0.000001 to" --rate 1e-300 && refused "0.000001 to" --rate inf &&
+    refused "above 0, or two" --oversubscription 0 && refused "above 0, or two" --oversubscription 2,0 &&
     refused "does not reach" --hosts 64 --tiers 1 --algo ring &&
     refused "does not reach" $(printf -- "--down leaf:%d " 0 1 2 3 4 5 6 7) &&
     refused "--memory-limit" --hosts 16384 --memory-limit 0.1 &&
