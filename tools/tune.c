@@ -2,9 +2,11 @@
  * costs, and the settings by which it would take the fastest. Predicted, as `railccl plan` does; with --measure measured
  * on this machine (tune.h). */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "plan.h"
 #include "tool.h"
@@ -170,6 +172,17 @@ static int write_file(const char *path, const struct tune_view *v, int (*write)(
     return bad ? fprintf(stderr, "railccl tune: %s: cannot be written: %s\n", path, strerror(errno)), 2 : 0;
 }
 
+/* Known before minutes are spent on what could then not be kept. */
+static bool can_be_written(const char *path)
+{
+    bool there = access(path, F_OK) == 0;
+    int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+    if (fd < 0) return fprintf(stderr, "railccl tune: %s: cannot be written: %s\n", path, strerror(errno)), false;
+    close(fd);
+    if (!there) unlink(path);
+    return true;
+}
+
 /* 1: at some size the chooser is too far off. */
 static int verdict(const struct tune_view *v)
 {
@@ -188,6 +201,7 @@ int tune_measured(int argc, char **argv)
     int status = tune_read_options(&v.wish, argc, argv);
     if (status >= 0) return status;
     if (v.wish.save && !tune_may_save()) return 2;
+    if ((v.wish.json && !can_be_written(v.wish.json)) || (v.wish.plot && !can_be_written(v.wish.plot))) return 2;
     machine_cpu_name(v.cpu);
     v.cores = machine_cores();
     status = v.wish.from ? tune_from(&v) : 0;
@@ -209,7 +223,8 @@ int tune_measured(int argc, char **argv)
 static int run(int argc, char **argv)
 {
     for (int k = 1; k < argc; k++)
-        if (strcmp(argv[k], "--measure") == 0) return tune_measured(argc, argv);
+        if (strcmp(argv[k], "--measure") == 0 || strcmp(argv[k], "--from") == 0 || strcmp(argv[k], "--save") == 0)
+            return tune_measured(argc, argv);
     struct plan_wish w = plan_wish_default();
     if (argc > 1 && strcmp(argv[1], "--help") == 0) {
         printf("Usage: railccl tune [options of `railccl plan`]\n"

@@ -138,7 +138,9 @@ result $? "--save says what stands in its way"
 RAILCCL_ALGO=ring refused "RAILCCL_ALGO is set" -n 2 && refused "from 2 to 1024" -n 1 && refused "8 <= A <= B" --sizes 1M:1K &&
     refused "a rank a host" -n 2 --hosts-emulate 3 && refused "names out of" --collective allreduce && refused "no such option" --frm x &&
     refused "No such file" --from "$work/none" && refused "not what" --from <(echo '{"ranks": 2}') &&
-    refused "from:" --from <(echo '{') && TMPDIR=$work/none refused "TMPDIR names another" -n 2 --sizes 8:8
+    refused "from:" --from <(echo '{') && TMPDIR=$work/none refused "TMPDIR names another" -n 2 --sizes 8:8 &&
+    TMPDIR=$work/none refused "$work/none/x: cannot be written" -n 2 --sizes 8:8 --json "$work/none/x" &&
+    TMPDIR=$work/none refused "$work/none/x: cannot be written" -n 2 --sizes 8:8 --plot "$work/none/x"
 result $? "what cannot be is refused in one line"
 
 tune -n 2 --sizes 64M:4G --timeout 1 --rounds 1
