@@ -125,7 +125,7 @@ take_beside() {
 }
 
 mapfile -t busy < <(printf '%s\n' "$@" | grep -vxFf "$waiting")
-mapfile -t idle < <(printf '%s\n' "$@" | grep -xFf "$waiting")
+mapfile -t idle < <(printf '%s\n' "$@" | grep -xFf - "$waiting") # in the order of that list
 if [ ${#busy[@]} -gt 0 ] && [ ${#idle[@]} -gt 0 ]; then
     beside=$(mktemp -d)
     queue_beside "${idle[@]}" &
