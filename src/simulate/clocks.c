@@ -187,8 +187,10 @@ enum rail_result clocks_run(struct job *job, const struct network *network, cons
     bool few = (uint64_t)job->shape.n_ranks * job->pieces[0].n <= STEPS_OF_ALL_MAX;
     memset(out, 0, sizeof *out);
     if (!few && !(circle && even))
-        return rail_fail(RAIL_E_ARGUMENT, "clocks: %s on %u ranks of uneven nodes is too much to run step by step",
-                         plan_algorithm_names[job->choice.algorithm], job->shape.n_ranks);
+        return rail_fail(RAIL_E_ARGUMENT, "%s of %u ranks on hosts of %u to %u ranks is too much to time step by step; ring and rails "
+                         "are timed in any number where all hosts have equally many ranks, 64 at most: ask for fewer",
+                         plan_algorithm_names[job->choice.algorithm], job->shape.n_ranks, job->shape.node_least,
+                         job->shape.node_most);
     bool all = few && job->ask.method != JOB_CLASSES;
     enum rail_result r = calls ? messages_clock(job, network, loads, out) : all ? prepare_all(&c) : prepare_circle(&c);
     if (r == RAIL_OK && !calls) r = run_both(&c, out);

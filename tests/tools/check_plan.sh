@@ -153,6 +153,7 @@ refused "99 hosts; the fabric has 16" --job-hosts 99 && refused "1 PiB" --size 2
     refused "whole number above 0" --hosts 0 && refused "whole number above 0" --gpus -3 &&
     refused "at most 4294967295" --hosts 99999999999 && refused "what has no rate is --down" --rate 0 &&
     refused "0.000001 to" --rate -5 && refused "0.000001 to" --rate 1e-300 && refused "0.000001 to" --rate inf &&
+    refused "64 at most: ask for fewer" --hosts 4 --gpus 1000 &&
     refused "above 0, or two" --oversubscription 0 && refused "above 0, or two" --oversubscription 2,0 &&
     refused "does not reach" --hosts 64 --tiers 1 --algo ring &&
     refused "does not reach" $(printf -- "--down leaf:%d " 0 1 2 3 4 5 6 7) &&
