@@ -20,11 +20,11 @@
 . tests/rails/rig.sh
 . tests/rails/share.sh
 tries=${RAIL_TRIES:-3} told=${RAIL_GAP:-200} untold=${RAIL_GAP_SILENT:-1000} left=${RAIL_LEFT:-95} back=${RAIL_BACK:-95}
-large=${RAIL_BYTES:-256M} bin=${BUILD:-build}/bin rig="" rigs=()
+large=${RAIL_BYTES:-256M} bin=${BUILD:-build}/bin rig="" second="" rigs=()
 work=/tmp/railccl-faults-$$
 finish() {
     local one
-    for one in "$rig" "${rigs[@]}"; do [ -z "$one" ] || rig_down "$one"; done
+    for one in "$rig" "$second" "${rigs[@]}"; do [ -z "$one" ] || rig_down "$one"; done
     [ "$(ls -A $work 2>/dev/null)" ] || rm -rf $work
 }
 trap finish EXIT
@@ -149,9 +149,8 @@ on_off_inside() { on_off 10 least "${RAIL_ON_OFF_NS:-10}" -n 2 "$bin/all_reduce_
 # On 2 hosts x 2 rails. Lanes that are new fill the queue of 1 MiB, 1.6 s at 5 Mbit/s, before they know their rate; the ranks' own
 # connections, which were on the other rail, stand behind it.
 slow_queue() {
-    local rig
-    rig=$(rig_name)q
-    rigs+=("$rig")
+    second=$(rig_name)q
+    local rig=$second
     rig_up "$rig" 2 2 200 && fault "ready: readdress 0 0; +0: cut 1 0; stalled: slow 0 1 5; +0: more 1" 1 4M ""
 }
 
