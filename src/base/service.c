@@ -296,7 +296,7 @@ static enum rail_result add(struct service_source *source, uint32_t epoll_events
     if (epoll_ctl(service.epoll_fd, EPOLL_CTL_ADD, source->fd, &event) != 0)
         return rail_fail(RAIL_E_SYSTEM, "epoll_ctl(ADD, descriptor %d): %s", source->fd, strerror(errno));
     source->id = id;
-    source->added = source->watched = true;
+    source->added = true;
     service.sources[place] = source;
     return RAIL_OK;
 }
@@ -309,24 +309,15 @@ enum rail_result service_add(struct service_source *source, uint32_t epoll_event
     return result;
 }
 
-static enum rail_result modify(struct service_source *source, uint32_t epoll_events)
-{
-    struct epoll_event event = {.events = epoll_events, .data.u64 = source->id};
-    if (!source->added || find(source->id) != source)
-        return rail_fail(RAIL_E_INTERNAL, "service_modify(descriptor %d): not added", source->fd);
-    if (epoll_events == 0 && !source->watched) return RAIL_OK;
-    int how = epoll_events == 0 ? EPOLL_CTL_DEL : source->watched ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
-    if (epoll_ctl(service.epoll_fd, how, source->fd, &event) != 0)
-        return rail_fail(RAIL_E_SYSTEM, "epoll_ctl(%s, descriptor %d): %s", how == EPOLL_CTL_ADD ? "ADD" : how == EPOLL_CTL_MOD ?
-                         "MOD" : "DEL", source->fd, strerror(errno));
-    source->watched = epoll_events != 0;
-    return RAIL_OK;
-}
-
 enum rail_result service_modify(struct service_source *source, uint32_t epoll_events)
 {
+    enum rail_result result = RAIL_OK;
     pthread_mutex_lock(&service.lock);
-    enum rail_result result = modify(source, epoll_events);
+    struct epoll_event event = {.events = epoll_events, .data.u64 = source->id};
+    if (!source->added || find(source->id) != source)
+        result = rail_fail(RAIL_E_INTERNAL, "service_modify(descriptor %d): not added", source->fd);
+    else if (epoll_ctl(service.epoll_fd, EPOLL_CTL_MOD, source->fd, &event) != 0)
+        result = rail_fail(RAIL_E_SYSTEM, "epoll_ctl(MOD, descriptor %d): %s", source->fd, strerror(errno));
     pthread_mutex_unlock(&service.lock);
     return result;
 }

@@ -19,12 +19,11 @@
 struct service_source {
     int fd;
     void (*ready)(struct service_source *source, uint32_t epoll_events);
-    bool added, watched; /* the service's own */
+    bool added; /* the service's own */
     uint64_t id; /* the service's own: tells a late event from one for a reused address */
 };
 
-/* Events are epoll's bits (EPOLLIN, EPOLLOUT, EPOLLONESHOT ...); none: the descriptor is out of the epoll until it is modified
- * again, and what happens to it costs whoever makes it happen nothing. Any thread. */
+/* Events are epoll's bits (EPOLLIN, EPOLLOUT, EPOLLONESHOT ...). Any thread. */
 enum rail_result service_add(struct service_source *source, uint32_t epoll_events);
 enum rail_result service_modify(struct service_source *source, uint32_t epoll_events);
 /* When it returns, ready() is not running and will not run again (called from inside ready() itself: will not run

@@ -280,41 +280,6 @@ static void one_shot_sources_are_armed_again_by_modify(void **state)
     close(s.fd);
 }
 
-static bool is_in_an_epoll(int fd)
-{
-    char name[64], line[128], wanted[32];
-    bool found = false;
-    snprintf(wanted, sizeof wanted, "tfd: %8d ", fd);
-    for (int epoll = 0; epoll < 64 && !found; epoll++) {
-        snprintf(name, sizeof name, "/proc/self/fdinfo/%d", epoll);
-        FILE *f = fopen(name, "r");
-        while (f && fgets(line, sizeof line, f)) found |= strncmp(line, wanted, strlen(wanted)) == 0;
-        if (f) fclose(f);
-    }
-    return found;
-}
-
-static void a_source_of_no_events_is_out_of_the_epoll_until_it_is_modified(void **state)
-{
-    (void)state;
-    struct service_source s = {.fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK), .ready = count_and_clear};
-    n_ready = 0;
-    assert_int_equal(service_add(&s, EPOLLIN | EPOLLONESHOT), RAIL_OK);
-    assert_true(is_in_an_epoll(s.fd));
-    assert_int_equal(service_modify(&s, 0), RAIL_OK);
-    assert_int_equal(service_modify(&s, 0), RAIL_OK);
-    assert_false(is_in_an_epoll(s.fd));
-    eventfd_write(s.fd, 1);
-    usleep(10000);
-    assert_int_equal(n_ready, 0);
-    assert_int_equal(service_modify(&s, EPOLLIN | EPOLLONESHOT), RAIL_OK);
-    wait_until(&n_ready, 1);
-    assert_int_equal(service_modify(&s, 0), RAIL_OK);
-    service_remove(&s);
-    assert_int_equal(service_modify(&s, EPOLLIN), RAIL_E_INTERNAL);
-    close(s.fd);
-}
-
 static void a_bad_descriptor_is_refused_and_a_closed_one_can_be_removed(void **state)
 {
     (void)state;
@@ -530,7 +495,6 @@ int main(void)
         cmocka_unit_test(the_thread_has_its_name_and_takes_no_signals),
         cmocka_unit_test(events_come_until_removed_and_again_after_adding_again),
         cmocka_unit_test(one_shot_sources_are_armed_again_by_modify),
-        cmocka_unit_test(a_source_of_no_events_is_out_of_the_epoll_until_it_is_modified),
         cmocka_unit_test(a_bad_descriptor_is_refused_and_a_closed_one_can_be_removed),
         cmocka_unit_test(a_source_may_remove_and_free_itself),
         cmocka_unit_test(a_source_removed_by_another_callback_does_not_run_from_the_same_batch),

@@ -12,9 +12,7 @@
 #include <netinet/in.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 
@@ -33,27 +31,6 @@ enum rail_result lane_socket_prepare(int fd)
     /* Without it lanes work, with a deeper buffer. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &notsent_bytes, sizeof notsent_bytes);
     return RAIL_OK;
-}
-
-#include "base/clock.h"
-
-/* Not glibc's functions of these names: they are points of cancellation, whose entry and exit are measurable in a process
- * with threads (1 % of an 8-byte exchange), and nobody wants a thread to end here, where it holds the links' lock. */
-static ssize_t receive_now(int fd, void *to, size_t bytes)
-{
-    return syscall(SYS_recvfrom, fd, to, bytes, MSG_DONTWAIT, NULL, NULL);
-}
-
-static ssize_t send_now(int fd, const void *from, size_t bytes)
-{
-    return syscall(SYS_sendto, fd, from, bytes, MSG_NOSIGNAL | MSG_DONTWAIT, NULL, 0);
-}
-
-static ssize_t receive_both(int fd, const struct iovec v[2]) { return syscall(SYS_readv, fd, v, 2); }
-
-static ssize_t send_all_of(int fd, const struct msghdr *message)
-{
-    return syscall(SYS_sendmsg, fd, message, MSG_NOSIGNAL | MSG_DONTWAIT);
 }
 
 /* ---- in ---- */
@@ -114,10 +91,10 @@ static ssize_t receive_once(struct lane *lane, size_t *asked_bytes)
             {lane->stage, bulk ? FRAME_BYTES : LANE_STAGE_BYTES},
         };
         *asked_bytes = v[0].iov_len + v[1].iov_len;
-        return receive_both(lane->fd, v);
+        return readv(lane->fd, v, 2);
     }
     *asked_bytes = LANE_STAGE_BYTES - lane->stage_end;
-    return receive_now(lane->fd, lane->stage + lane->stage_end, *asked_bytes);
+    return recv(lane->fd, lane->stage + lane->stage_end, *asked_bytes, MSG_DONTWAIT);
 }
 
 static void account_received(struct lane *lane, size_t got)
@@ -207,7 +184,8 @@ static enum rail_result tcp_write(struct lane *lane)
         size_t offered_bytes;
         int n = gather(lane, v, &offered_bytes);
         struct msghdr message = {.msg_iov = v, .msg_iovlen = (size_t)n};
-        ssize_t sent = n == 1 ? send_now(lane->fd, v[0].iov_base, v[0].iov_len) : send_all_of(lane->fd, &message);
+        ssize_t sent = n == 1 ? send(lane->fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL | MSG_DONTWAIT)
+                              : sendmsg(lane->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
         if (sent < 0) {
             if (errno == EINTR) continue;
             if (errno != EAGAIN && errno != EWOULDBLOCK)

@@ -278,15 +278,6 @@ static bool callers_drive(struct net *net)
            atomic_load_explicit(&net->seen_drives, memory_order_relaxed);
 }
 
-/* Out of the service's epoll until somebody hands the lanes over, for an epoll within an epoll costs every packet that
- * arrives half a microsecond. Whoever hands over says so before arming: if that was just before this, it is undone. */
-static void leave_to_callers(struct net *net)
-{
-    (void)service_modify(&net->source, 0);
-    if (!callers_drive(net)) (void)service_modify(&net->source, EPOLLIN | EPOLLONESHOT);
-    net_touch(net);
-}
-
 static void forget_drives(struct net *net)
 {
     atomic_store_explicit(&net->seen_drives, atomic_load_explicit(&net->caller_drives, memory_order_relaxed),
@@ -304,11 +295,7 @@ static void source_ready(struct service_source *source, uint32_t events)
     (void)events;
     struct net *net = (struct net *)(void *)((char *)source - offsetof(struct net, source));
     /* One-shot: silent from here on until armed again, by us or by the tick. */
-    if (callers_drive(net)) {
-        leave_to_callers(net);
-        return;
-    }
-    if (pthread_mutex_trylock(&net->lock) != 0) {
+    if (callers_drive(net) || pthread_mutex_trylock(&net->lock) != 0) {
         net_touch(net);
         return;
     }
