@@ -184,6 +184,8 @@ while [ $# -gt 0 ]; do
 done
 refused=$(rig_refused)
 command -v python3 >/dev/null || refused="python3 is not installed"
+meter=${BUILD:-build}/tests/rails/fault_meter
+[ -x "$meter" ] || { echo "faults.sh: $meter is not built: make $meter, or make check-faults" >&2; exit 1; }
 if [ -n "$n" ]; then
     [ -z "$refused" ] || { echo "faults.sh: $refused" >&2; exit 1; }
     random_schedules "$n" "$seed" ${only:+--only "$only"} ${kinds:+--kinds "$kinds"}
