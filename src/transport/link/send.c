@@ -86,41 +86,6 @@ static bool rates_known(const struct net_peer *peer)
     return true;
 }
 
-/* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known. A newcomer
- * of unknown rate always gets a chunk when it is empty, for it is there to be tried. */
-static uint64_t wait_of(const struct net_lane *lane, size_t bytes, bool timed)
-{
-    uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
-    if (!timed) return waiting;
-    if (!lane->route.known || lane->route.rate_bytes_per_s == 0) return waiting == 0 ? 0 : UINT64_MAX - 1;
-    return (waiting + bytes) * 1000000 / lane->route.rate_bytes_per_s;
-}
-
-/* The lane that will have delivered `bytes` first; NULL: none has room. When the work is bounded by slots that wait for
- * their last chunk, a lane that is three times as fast must hold three times as much. What a lane has acknowledged since it
- * was last looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything
- * up to its bound, one lane after the other instead of all at once. */
-static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
-{
-    struct net_lane *best = NULL;
-    uint64_t best_wait = UINT64_MAX;
-    bool timed = peer->n_up > 1 && bytes >= LOOK_BYTES && rates_known(peer);
-    bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
-    for (uint32_t i = 0; i < peer->n_lanes; i++) {
-        struct net_lane *lane = peer->lanes[i];
-        if (!net_takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
-        if (look) lane_look(&lane->lane);
-        if (wait_of(lane, bytes, timed) >= best_wait || !lane_has_room(&lane->lane, bytes)) continue;
-        best = lane;
-        best_wait = wait_of(lane, bytes, timed);
-    }
-    return best;
-}
-
-/* A lane with less than this many per cent of the rate of the fastest does not keep up, however little it holds. Rates of
- * equal lanes differ by some 10 % from one window to the next; a NIC at half rate must not pass. */
-enum { KEEPS_UP_PERCENT = 67 };
-
 static uint64_t fastest(const struct net_peer *peer)
 {
     uint64_t rate = 0;
@@ -131,6 +96,45 @@ static uint64_t fastest(const struct net_peer *peer)
     }
     return rate;
 }
+
+/* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known (fastest 0). A
+ * lane's rate is taken a third of the way up to the fastest one's: what a lane gets of a NIC that several processes share
+ * is in proportion to what it holds, so a lane that was once taken for slower holds less, and is slower. The third undoes
+ * that within some windows; a NIC at half rate is counted as two thirds, and its lanes hold a third too much. A newcomer
+ * of unknown rate always gets a chunk when it is empty, for it is there to be tried. */
+static uint64_t wait_of(const struct net_lane *lane, size_t bytes, uint64_t fastest_bytes_per_s)
+{
+    uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
+    if (fastest_bytes_per_s == 0) return waiting;
+    if (!lane->route.known || lane->route.rate_bytes_per_s == 0) return waiting == 0 ? 0 : UINT64_MAX - 1;
+    return (waiting + bytes) * 1000000 / (lane->route.rate_bytes_per_s / 3 * 2 + fastest_bytes_per_s / 3);
+}
+
+/* The lane that will have delivered `bytes` first; NULL: none has room. When the work is bounded by slots that wait for
+ * their last chunk, a lane that is three times as fast must hold three times as much. What a lane has acknowledged since it
+ * was last looked at must be asked for: with old numbers the lane that was asked last looks emptiest and takes everything
+ * up to its bound, one lane after the other instead of all at once. */
+static struct net_lane *pick_lane(struct net_peer *peer, size_t bytes)
+{
+    struct net_lane *best = NULL;
+    uint64_t best_wait = UINT64_MAX;
+    bool look = peer->n_up > 1 && bytes >= LOOK_BYTES;
+    uint64_t fastest_bytes_per_s = look && rates_known(peer) ? fastest(peer) : 0;
+    for (uint32_t i = 0; i < peer->n_lanes; i++) {
+        struct net_lane *lane = peer->lanes[i];
+        if (!net_takes_frames(lane) || lane_out_full(&lane->lane) || lane->lane.blocked) continue;
+        if (look) lane_look(&lane->lane);
+        uint64_t wait = wait_of(lane, bytes, fastest_bytes_per_s);
+        if (wait >= best_wait || !lane_has_room(&lane->lane, bytes)) continue;
+        best = lane;
+        best_wait = wait;
+    }
+    return best;
+}
+
+/* A lane with less than this many per cent of the rate of the fastest does not keep up, however little it holds. Rates of
+ * equal lanes differ by some 10 % from one window to the next; a NIC at half rate must not pass. */
+enum { KEEPS_UP_PERCENT = 67 };
 
 static bool keeps_up(const struct net_lane *lane, uint64_t fastest_bytes_per_s)
 {
