@@ -351,6 +351,75 @@ static void nobody_moves_on_a_balanced_rail(void **state)
     }
 }
 
+/* ---- dealing by rates (route_wait_us) ---- */
+
+/* Two NICs that two processes share, a lane each on both. A process deals chunks to the lane that would have them delivered
+ * first, so that in the long run what its lanes hold is in proportion to the rates that the rule gives them; a NIC serves
+ * what lies in its queue in turn, so that a lane gets of it in proportion to what it holds. percent: rate of the second NIC.
+ * Returns what the first process's second lane delivers in `windows` windows, in per cent of its two lanes. */
+static uint32_t dealt(struct route_lane lane[2][2], uint32_t percent, uint32_t windows)
+{
+    enum { HELD_BYTES = 1 << 20 };
+    uint64_t rate[2] = {ROUTE_RATE, (uint64_t)ROUTE_RATE * percent / 100};
+    for (uint32_t w = 0; w < windows; w++) {
+        uint64_t held[2][2];
+        for (uint32_t p = 0; p < 2; p++) {
+            uint64_t fastest = lane[p][0].rate_bytes_per_s > lane[p][1].rate_bytes_per_s ? lane[p][0].rate_bytes_per_s
+                                                                                         : lane[p][1].rate_bytes_per_s;
+            uint64_t wait[2] = {route_wait_us(&lane[p][0], HELD_BYTES, fastest), route_wait_us(&lane[p][1], HELD_BYTES, fastest)};
+            held[p][0] = HELD_BYTES * wait[1] / (wait[0] + wait[1]);
+            held[p][1] = HELD_BYTES - held[p][0];
+        }
+        for (uint32_t p = 0; p < 2; p++)
+            for (uint32_t nic = 0; nic < 2; nic++) {
+                struct route_work work = {.window_us = WINDOW_US, .busy_us = WINDOW_US};
+                work.bytes = rate[nic] / 1000000 * WINDOW_US * held[p][nic] / (held[0][nic] + held[1][nic]);
+                route_work(&lane[p][nic], &work, CHUNK_BYTES);
+            }
+    }
+    uint64_t sum = lane[0][0].rate_bytes_per_s + lane[0][1].rate_bytes_per_s;
+    return (uint32_t)(lane[0][1].rate_bytes_per_s * 100 / sum);
+}
+
+static void lanes_at(struct route_lane lane[2][2], uint64_t first, uint64_t second)
+{
+    for (uint32_t p = 0; p < 2; p++) {
+        lane[p][0] = (struct route_lane){.known = true, .rate_bytes_per_s = first};
+        lane[p][1] = (struct route_lane){.known = true, .rate_bytes_per_s = second};
+    }
+}
+
+static void a_lane_that_was_once_slow_for_no_reason_gets_its_part_of_the_nic_again(void **state)
+{
+    (void)state;
+    struct route_lane lane[2][2];
+    lanes_at(lane, ROUTE_RATE / 2, ROUTE_RATE / 2);
+    lane[0][1].rate_bytes_per_s = ROUTE_RATE / 8; /* one process's, by a pause of that process */
+    assert_in_range(dealt(lane, 100, 3), 20, 45);
+    assert_in_range(dealt(lane, 100, 30), 48, 52);
+}
+
+static void a_nic_at_half_rate_goes_on_getting_less(void **state)
+{
+    (void)state;
+    struct route_lane lane[2][2];
+    lanes_at(lane, ROUTE_RATE / 2, ROUTE_RATE / 2);
+    assert_in_range(dealt(lane, 50, 30), 31, 35);
+    uint64_t full = route_wait_us(&lane[0][0], CHUNK_BYTES, lane[0][0].rate_bytes_per_s);
+    uint64_t half = route_wait_us(&lane[0][1], CHUNK_BYTES, lane[0][0].rate_bytes_per_s);
+    assert_in_range(half * 100 / full, 145, 155); /* of 200; in what it holds, two thirds of its part instead of half */
+}
+
+static void lanes_that_hardly_move_can_be_compared(void **state)
+{
+    (void)state;
+    for (uint64_t rate = 1; rate < 8; rate++)
+        for (uint64_t fastest = rate; fastest < 8; fastest++) {
+            struct route_lane lane = {.known = true, .rate_bytes_per_s = rate};
+            assert_true(route_wait_us(&lane, CHUNK_BYTES, fastest) >= CHUNK_BYTES * 1000000ull / fastest);
+        }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -369,6 +438,9 @@ int main(void)
         cmocka_unit_test(what_has_carried_nothing_is_not_judged),
         cmocka_unit_test(eight_lanes_find_four_routes_and_then_rest),
         cmocka_unit_test(nobody_moves_on_a_balanced_rail),
+        cmocka_unit_test(a_lane_that_was_once_slow_for_no_reason_gets_its_part_of_the_nic_again),
+        cmocka_unit_test(a_nic_at_half_rate_goes_on_getting_less),
+        cmocka_unit_test(lanes_that_hardly_move_can_be_compared),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

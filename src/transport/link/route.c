@@ -51,6 +51,12 @@ void route_work(struct route_lane *lane, const struct route_work *work, uint32_t
     }
 }
 
+uint64_t route_wait_us(const struct route_lane *lane, uint64_t bytes, uint64_t fastest_bytes_per_s)
+{
+    /* not thirds of each: rates of 1 and 2 bytes per second, of lanes that are stuck, would become 0 */
+    return bytes * 1000000 / ((2 * lane->rate_bytes_per_s + fastest_bytes_per_s) / 3);
+}
+
 static bool counts(const struct route_lane *lane) { return lane->known && !lane->leaving; }
 
 /* Of all that count but `without`; 0: there are none. */

@@ -81,6 +81,12 @@ uint32_t route_moves_max(uint32_t n_lanes);
 enum route_opinion route_judge(struct route_lane *const lanes[], uint32_t n_lanes, const struct route_lane *newcomer,
                                const struct route_lane *old);
 
+/* How long the lane takes for so many bytes, for comparing it with its peer's other lanes: its rate (known, above 0) is taken
+ * a third of the way up to the fastest one's. What a lane gets of a NIC that several processes share is in proportion to what
+ * it holds, so a lane that was once taken for slower holds less, and is slower. The third undoes that within some windows; a
+ * NIC at half rate counts as two thirds, and its lanes hold a third too much. */
+uint64_t route_wait_us(const struct route_lane *lane, uint64_t bytes, uint64_t fastest_bytes_per_s);
+
 /* A newcomer was no better: the lane waits. It was: the one that stays begins anew. */
 void route_vain(struct route_lane *lane, uint64_t now_ns, uint64_t random);
 /* A round of tries is over. */

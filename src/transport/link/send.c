@@ -98,16 +98,13 @@ static uint64_t fastest(const struct net_peer *peer)
 }
 
 /* How long until a lane has delivered what it holds and `bytes` more; bytes alone where rates are not known (fastest 0). A
- * lane's rate is taken a third of the way up to the fastest one's: what a lane gets of a NIC that several processes share
- * is in proportion to what it holds, so a lane that was once taken for slower holds less, and is slower. The third undoes
- * that within some windows; a NIC at half rate is counted as two thirds, and its lanes hold a third too much. A newcomer
- * of unknown rate always gets a chunk when it is empty, for it is there to be tried. */
+ * newcomer of unknown rate always gets a chunk when it is empty, for it is there to be tried. */
 static uint64_t wait_of(const struct net_lane *lane, size_t bytes, uint64_t fastest_bytes_per_s)
 {
     uint64_t waiting = lane->lane.unacked_bytes + lane->lane.queued_bytes;
     if (fastest_bytes_per_s == 0) return waiting;
     if (!lane->route.known || lane->route.rate_bytes_per_s == 0) return waiting == 0 ? 0 : UINT64_MAX - 1;
-    return (waiting + bytes) * 1000000 / (lane->route.rate_bytes_per_s / 3 * 2 + fastest_bytes_per_s / 3);
+    return route_wait_us(&lane->route, waiting + bytes, fastest_bytes_per_s);
 }
 
 /* The lane that will have delivered `bytes` first; NULL: none has room. When the work is bounded by slots that wait for
