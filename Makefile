@@ -203,7 +203,9 @@ $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): | $(KERNEL_HOST)
 
 # What check scripts run in network namespaces and in the virtual machine.
 RIGGED   := $(BUILD)/tests/rails/tree_rank $(BUILD)/tests/rdma_vm/flows
-$(RIGGED): %: %.o $(ARCHIVE) | $(BUILD)/libjansson.a
+# Links beside plain sockets: what tests/transport/bench_net.sh and perf/tcp_latency.sh run.
+BENCH    := $(BUILD)/tests/transport/bench_net
+$(RIGGED) $(BENCH): %: %.o $(ARCHIVE) | $(BUILD)/libjansson.a
 	$(call say,LD,$@)
 	$(Q)$(CC) $(OPT) $(SAN) -pthread -o $@ $< $(ARCHIVE) $(STATIC) -lm -ldl $(LDFLAGS)
 

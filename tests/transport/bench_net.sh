@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Makes two namespaces joined by one rate-limited wire and measures links against plain TCP there, then on loopback.
-#   tests/transport/bench_net.sh [RATE_MBIT=500]      needs root, ip, tc, and a built library (make BUILD=...)
+#   tests/transport/bench_net.sh [RATE_MBIT=500]      needs root, ip, tc; from the root of the repository
 # RUN="chrt -r 1" in front makes figures bearable on a busy machine. Everything it makes is named rnet*, and removed.
 set -eu
-rate=${1:-500} build=${BUILD:-build} here=$(dirname "$0") run=${RUN:-}
+rate=${1:-500} build=${BUILD:-build} run=${RUN:-}
 bench=$build/tests/transport/bench_net
-${CC:-gcc} -std=c11 -D_GNU_SOURCE -O2 -pthread -Iinclude -Isrc -Itests -o "$bench" "$here/bench_net.c" ${OBJECTS:-"$build/librail.a"} \
-    "$(${CC:-gcc} -print-file-name=libsodium.a)" "$build/libjansson.a" -lm -ldl
+make --no-print-directory -s BUILD="$build" "$bench"
 a=rnet$$a b=rnet$$b
 trap 'ip netns del $a 2>/dev/null; ip netns del $b 2>/dev/null || true' EXIT
 ip netns add $a; ip netns add $b
