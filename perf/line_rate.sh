@@ -11,17 +11,13 @@ set -eu
 cd "$(dirname "$0")/.."
 rate=${1:-500} first=${2:-16M} last=${3:-64M} bin=${BUILD:-build}/bin
 a=rail-line-$$-a b=rail-line-$$-b
-cleanup() { ip netns del "$a" 2>/dev/null || true; ip netns del "$b" 2>/dev/null || true; }
-trap cleanup EXIT
-ip netns add "$a"; ip netns add "$b"
-ip link add eth0 netns "$a" mtu 9000 type veth peer name eth0 netns "$b" mtu 9000
-ip -n "$a" addr add 10.0.0.1/24 dev eth0; ip -n "$b" addr add 10.0.0.2/24 dev eth0
+. scripts/two_namespaces.sh
+trap 'namespaces_gone "$a" "$b"' EXIT
+two_namespaces "$a" "$b"
 for n in "$a" "$b"; do
-    ip -n "$n" link set lo up; ip -n "$n" link set eth0 up
     tc -n "$n" qdisc add dev eth0 root tbf rate "${rate}mbit" burst 131072 limit 1048576
     ip netns exec "$n" sysctl -qw net.ipv4.tcp_congestion_control=reno
 done
-sleep 1
 "$bin/railccl" run -n 2 --netns "$a,$b" --no-prefix --timeout 300 "$bin/all_reduce_perf" -b "$first" -e "$last" -f 2 -n 5 -w 1 |
     awk -v rate="$rate" '
         /^#/ { next }

@@ -12,19 +12,15 @@ cd "$(dirname "$0")/.."
 pairs=${1:-20} build=${BUILD:-build} a=rail-lat-$$-a b=rail-lat-$$-b
 [[ $pairs =~ ^[1-9][0-9]*$ ]] || { echo "perf/tcp_latency.sh: PAIRS is '$pairs'; wanted: a number from 1 on" >&2; exit 2; }
 make --no-print-directory -s BUILD="$build" all "$build/tests/transport/bench_net"
-cleanup() { ip netns del "$a" 2>/dev/null || true; ip netns del "$b" 2>/dev/null || true; }
-trap cleanup EXIT
-ip netns add "$a"; ip netns add "$b"
-ip link add eth0 netns "$a" mtu 9000 type veth peer name eth0 netns "$b" mtu 9000
-ip -n "$a" addr add 10.0.0.1/24 dev eth0; ip -n "$b" addr add 10.0.0.2/24 dev eth0
-for n in "$a" "$b"; do ip -n "$n" link set lo up; ip -n "$n" link set eth0 up; done
-sleep 1
+. scripts/two_namespaces.sh
+trap 'namespaces_gone "$a" "$b"' EXIT
+two_namespaces "$a" "$b"
 echo "half a ping-pong, AllReduce of 8 B out of place, in place (us)"
 for ((i = 0; i < pairs; i++)); do
     half=$(timeout 60 "$build/tests/transport/bench_net" pingpong 10.0.0.1 10.0.0.2 "$a" "$b" |
-        sed -n 's/^plain ping-pong, half .*median *\([0-9.]*\) us$/\1/p')
+        sed -n 's/^plain ping-pong, half .*median *\([0-9.]*\) us$/\1/p') || half=
     ours=$("$build/bin/railccl" run -n 2 --netns "$a,$b" --no-prefix --timeout 60 "$build/bin/all_reduce_perf" -b 8 -e 8 -w 2000 -n 100000 |
-        awk '$1 == "8" { if ($9 + $13) exit 1; print $6, $10 }')
+        awk '$1 == "8" { if ($9 + $13) exit 1; print $6, $10 }') || ours=
     [ -n "$half" ] && [ -n "$ours" ] || { echo "a measurement failed: '$half' '$ours'" >&2; exit 1; }
     echo "$half $ours"
 done | tee "$build/tcp_latency.txt"

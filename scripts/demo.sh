@@ -9,40 +9,21 @@
 set -u
 export RAILCCL_DEVICE=host # two hosts in one machine: its GPUs are nobody's
 cd "$(dirname "$0")/.." || exit 1
+. scripts/two_namespaces.sh
 bin=${BUILD:-build}/bin
 start=$(date +%s)
 work=$(mktemp -d)
 a=rail-demo-$$-a b=rail-demo-$$-b
 
 cleanup() {
-    ip netns del "$a" 2>/dev/null
-    ip netns del "$b" 2>/dev/null
+    namespaces_gone "$a" "$b"
     rm -rf "$work"
 }
 trap cleanup EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM HUP
 
-# Two namespaces, one cable of MTU 9000, no rate limit. The addresses exist only in there.
-namespaces() {
-    [ "$(id -u)" = 0 ] && command -v ip >/dev/null || return 1
-    ip netns add "$a" && ip netns add "$b" &&
-        ip link add eth0 netns "$a" mtu 9000 type veth peer name eth0 netns "$b" mtu 9000 &&
-        ip -n "$a" addr add 10.0.0.1/24 dev eth0 && ip -n "$b" addr add 10.0.0.2/24 dev eth0 &&
-        ip -n "$a" link set lo up && ip -n "$b" link set lo up &&
-        ip -n "$a" link set eth0 up && ip -n "$b" link set eth0 up && carrier "$a" && carrier "$b"
-}
-# The kernel needs a moment until a cable that was plugged in at both ends carries.
-carrier() {
-    for _ in $(seq 50); do
-        case $(ip -n "$1" -o link show eth0) in *"state UP"*) return 0 ;; esac
-        sleep 0.1
-    done
-    echo "eth0 of namespace $1 does not come up" >&2
-    return 1
-}
-
-if [ "${1:-}" != --loopback ] && namespaces 2>"$work/why"; then
+if [ "${1:-}" != --loopback ] && two_namespaces "$a" "$b" 2>"$work/why"; then
     hosts=(--netns "$a,$b") how="2 network namespaces joined by a virtual cable, MTU 9000"
 else
     hosts=(--hosts-emulate 2) how="2 pretended hosts on this machine, over loopback"

@@ -366,6 +366,8 @@ int main(int argc, char **argv)
     if (pipe(pipes.to) < 0 || pipe(pipes.from) < 0) return 1;
     pid_t child = fork();
     side = child == 0;
+    close(side == 0 ? pipes.to[0] : pipes.to[1]); /* so that a read ends when the other side does */
+    close(side == 0 ? pipes.from[1] : pipes.from[0]);
     run_side(argc, argv);
     int status = 0;
     if (child > 0) waitpid(child, &status, 0);

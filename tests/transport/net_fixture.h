@@ -96,14 +96,20 @@ static inline struct net *fixture_net(const struct net_config *config, uint64_t 
     struct net *net = NULL;
     uint8_t secret[32];
     memset(secret, secret_byte, sizeof secret);
-    if (net_create(config, &net) != RAIL_OK || net_comm_add_on(net, comm_key, secret) != RAIL_OK) abort();
+    if (net_create(config, &net) != RAIL_OK || net_comm_add_on(net, comm_key, secret) != RAIL_OK) {
+        fprintf(stderr, "fixture_net: %s\n", rail_last_error());
+        abort();
+    }
     return net;
 }
 
 static inline struct net_address fixture_address(struct net *net)
 {
     struct net_address a;
-    if (net_describe_on(net, &a) != RAIL_OK) abort();
+    if (net_describe_on(net, &a) != RAIL_OK) {
+        fprintf(stderr, "fixture_address: %s\n", rail_last_error());
+        abort();
+    }
     return a;
 }
 
