@@ -188,8 +188,8 @@ static void combine_blocks(const struct rail_combine_job *whole, rail_combine_ke
     }
 }
 
-void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
-                     uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores)
+static void combine(const struct rail_combine *how, bool as_tree, void *const *dst, int n_dst, const void *const *src,
+                    int n_src, uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores)
 {
     const uint64_t used = n_src >= 64 ? UINT64_MAX : (1ull << n_src) - 1;
     struct rail_combine_job job = {
@@ -211,11 +211,34 @@ void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst
     }
     if (job.scale_mask) job.scale = scale_bits(how);
     const struct rail_combine_path *path = path_get();
+    rail_combine_kernel *kernel = (as_tree ? path->tree : path->kernel)[how->type][how->op];
     bool any_private = (~stores.shared & (n_dst >= 64 ? UINT64_MAX : (1ull << n_dst) - 1)) != 0;
     uint64_t settings = float_settings_enter();
-    if (stores.shared && any_private && !stores.streamed) combine_blocks(&job, path->kernel[how->type][how->op], stores.shared);
-    else path->kernel[how->type][how->op](&job);
+    if (stores.shared && any_private && !stores.streamed) combine_blocks(&job, kernel, stores.shared);
+    else kernel(&job);
     float_settings_leave(settings);
+}
+
+void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                     uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores)
+{
+    combine(how, false, dst, n_dst, src, n_src, scale_mask, finish, count, stores);
+}
+
+/* Integers wrap, and the least and the greatest are one of the sources: by any order the same. */
+static bool order_matters(const struct rail_combine *how)
+{
+    return type_is_float(how->type) && (how->op == RAIL_SUM || how->op == RAIL_PROD);
+}
+
+void rail_combine_balanced(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                           uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores)
+{
+    bool as_tree = n_src > 2 && order_matters(how);
+    if (as_tree && !path_get()->tree[how->type][how->op])
+        rail_combine_rounded(how, dst, n_dst, src, n_src, scale_mask, count, stores);
+    else
+        combine(how, as_tree, dst, n_dst, src, n_src, scale_mask, finish, count, stores);
 }
 
 void rail_combine(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,

@@ -60,10 +60,9 @@ void rail_combine_to(const struct rail_combine *how, void *const *dst, int n_dst
  *
  *     ((0 1) (2 3)) ((4 5) 6)          for 7 sources
  *
- * Made of rail_combine of two sources over small blocks, so every path gives the same bits; one or two sources are
- * rail_combine itself. Slower than left to right by what the blocks cost (docs/PERFORMANCE.md). */
+ * One or two sources, integers, min and max are the same by either order. */
 void rail_combine_balanced(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
-                           uint64_t scale_mask, bool finish, size_t count);
+                           uint64_t scale_mask, bool finish, size_t count, struct rail_stores stores);
 
 /* memcpy that uses streaming stores from a size on where the data is not read again soon. */
 void rail_copy(void *dst, const void *src, size_t bytes);

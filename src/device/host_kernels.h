@@ -177,58 +177,142 @@ INLINE void source_load(const enum rail_type type, const enum rail_op op, const 
     widen(type, op, raw, part);
 }
 
-/* Combines `vectors` vectors at byte `at` of every source into every destination; `partial` > 0: the last bytes, fewer
- * than one vector. `streamed`: destinations that are written past the caches, a bit each. */
-INLINE void chunk_combine(const enum rail_type type, const enum rail_op op, const bool plain,
-                          const struct rail_combine_job *job, vu32 scale, const uint8_t *const *src, const int n_src,
-                          uint8_t *const *dst, const int n_dst, const uint64_t streamed, const int vectors, size_t at,
-                          size_t partial)
+/* What one pass over the sources has at hand: so many vectors at byte `at` of each; `partial` > 0: the last bytes, fewer
+ * than one vector. */
+struct place {
+    const struct rail_combine_job *job;
+    const uint8_t *const *src;
+    vu32 scale;
+    size_t at, partial;
+};
+
+INLINE void leaf(const enum rail_type type, const enum rail_op op, const bool plain, const struct place *p, const int source,
+                 const int vectors, vu32 *part)
 {
     const int per = parts_per_vector(type, op);
-    vu32 sum[MOST_PARTS], part[MOST_PARTS], raw[MOST_PARTS];
     for (int v = 0; v < vectors; v++)
-        source_load(type, op, plain, job, scale, src[0], 0, at + (size_t)v * VECTOR_BYTES, partial, sum + v * per);
-    for (int s = 1; s < n_src; s++) {
-        for (int v = 0; v < vectors; v++)
-            source_load(type, op, plain, job, scale, src[s], s, at + (size_t)v * VECTOR_BYTES, partial, part + v * per);
-        for (int k = 0; k < vectors * per; k++) sum[k] = apply(type, op, sum[k], part[k]);
+        source_load(type, op, plain, p->job, p->scale, p->src[source], source, p->at + (size_t)v * VECTOR_BYTES, p->partial,
+                    part + v * per);
+}
+
+/* left := left op right. */
+INLINE void join(const enum rail_type type, const enum rail_op op, const int vectors, vu32 *left, const vu32 *right)
+{
+    const int parts = vectors * parts_per_vector(type, op);
+    for (int k = 0; k < parts; k++) left[k] = apply(type, op, left[k], right[k]);
+}
+
+INLINE void left_to_right(const enum rail_type type, const enum rail_op op, const bool plain, const struct place *p,
+                          const int first, const int n, const int vectors, vu32 *sum)
+{
+    vu32 part[MOST_PARTS];
+    leaf(type, op, plain, p, first, vectors, sum);
+    for (int s = 1; s < n; s++) {
+        leaf(type, op, plain, p, first + s, vectors, part);
+        join(type, op, vectors, sum, part);
     }
+}
+
+/* (0 1) (2 3), in registers. */
+INLINE void four(const enum rail_type type, const enum rail_op op, const bool plain, const struct place *p, const int first,
+                 const int vectors, vu32 *sum)
+{
+    vu32 right[MOST_PARTS];
+    left_to_right(type, op, plain, p, first, 2, vectors, sum);
+    left_to_right(type, op, plain, p, first + 2, 2, vectors, right);
+    join(type, op, vectors, sum, right);
+}
+
+INLINE void eight(const enum rail_type type, const enum rail_op op, const bool plain, const struct place *p, const int first,
+                  const int vectors, vu32 *sum)
+{
+    vu32 right[MOST_PARTS];
+    four(type, op, plain, p, first, vectors, sum);
+    four(type, op, plain, p, first + 4, vectors, right);
+    join(type, op, vectors, sum, right);
+}
+
+/* As a balanced tree split at the largest power of two, for types that need no rounding in between: a NaN is made canonical
+ * at the top, where all that hold one end. By fours: what waits at level l are 4 * 2^l sources that are a whole subtree, as the
+ * bits of a counter that carries; then the one, two or three left over, and what still waits, from right to left. n >= 3. */
+INLINE void balanced(const enum rail_type type, const enum rail_op op, const bool plain, const struct place *p, const int n,
+                     const int vectors, vu32 *sum)
+{
+    enum { LEVELS = 5 }; /* 64 sources are 16 fours */
+    const int fours = n / 4, rest = n % 4;
+    const size_t bytes = (size_t)vectors * sizeof *sum;
+    vu32 waiting[LEVELS][MOST_PARTS];
+    if (fours == 0) {
+        left_to_right(type, op, plain, p, 0, rest, vectors, sum);
+        return;
+    }
+    int f = 0;
+    do {
+        int level = 0;
+        four(type, op, plain, p, f * 4, vectors, sum);
+        for (; f >> level & 1; level++) {
+            join(type, op, vectors, waiting[level], sum);
+            memcpy(sum, waiting[level], bytes);
+        }
+        memcpy(waiting[level], sum, bytes);
+    } while (++f < fours);
+    int level = 0;
+    if (rest) left_to_right(type, op, plain, p, fours * 4, rest, vectors, sum);
+    else level = __builtin_ctz((unsigned)fours) + 1; /* that subtree is in sum */
+    for (; fours >> level; level++) {
+        if (!(fours >> level & 1)) continue;
+        join(type, op, vectors, waiting[level], sum);
+        memcpy(sum, waiting[level], bytes);
+    }
+}
+
+/* Combines `vectors` vectors of every source into every destination. `streamed`: destinations that are written past the
+ * caches, a bit each. */
+INLINE void chunk_combine(const enum rail_type type, const enum rail_op op, const bool plain, const bool as_tree,
+                          const struct place *p, const int n_src, uint8_t *const *dst, const int n_dst, const uint64_t streamed,
+                          const int vectors)
+{
+    vu32 sum[MOST_PARTS], raw[MOST_PARTS];
+    if (!as_tree) left_to_right(type, op, plain, p, 0, n_src, vectors, sum);
+    else if (n_src == 4) four(type, op, plain, p, 0, vectors, sum);
+    else if (n_src == 8) eight(type, op, plain, p, 0, vectors, sum);
+    else balanced(type, op, plain, p, n_src, vectors, sum);
     narrow(type, op, sum, vectors, raw);
-    if (!plain && !is_float(type) && job->divide)
-        for (int v = 0; v < vectors; v++) raw[v] = raw_divide(type, raw[v], job);
+    if (!plain && !is_float(type) && p->job->divide)
+        for (int v = 0; v < vectors; v++) raw[v] = raw_divide(type, raw[v], p->job);
     for (int d = 0; d < n_dst; d++) {
-        uint8_t *to = dst[d] + at;
+        uint8_t *to = dst[d] + p->at;
         if (streamed >> d & 1)
             for (int v = 0; v < vectors; v++) vector_stream(to + (size_t)v * VECTOR_BYTES, raw[v]);
         else
-            for (int v = 0; v < vectors; v++) chunk_store(to + (size_t)v * VECTOR_BYTES, raw[v], partial);
+            for (int v = 0; v < vectors; v++) chunk_store(to + (size_t)v * VECTOR_BYTES, raw[v], p->partial);
     }
 }
 
 /* Whole chunks of four vectors of parts; returns the bytes done. n_src and n_dst are constants where the shape is worth
  * it, and streamed where nothing is. */
-INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, const struct rail_combine_job *job,
-                             const int n_src, const int n_dst, const uint64_t streamed)
+INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, const bool as_tree,
+                             const struct rail_combine_job *job, const int n_src, const int n_dst, const uint64_t streamed)
 {
     const int vectors = MOST_PARTS / parts_per_vector(type, op);
     const size_t chunk_bytes = (size_t)vectors * VECTOR_BYTES, bytes = job->bytes;
-    const uint8_t *const *src = job->src;
+    struct place p = {.job = job, .src = job->src};
     uint8_t *const *dst = job->dst;
-    size_t at = 0;
-    for (; bytes - at >= chunk_bytes; at += chunk_bytes)
-        chunk_combine(type, op, true, job, splat(0), src, n_src, dst, n_dst, streamed, vectors, at, 0);
-    return at;
+    for (; bytes - p.at >= chunk_bytes; p.at += chunk_bytes)
+        chunk_combine(type, op, true, as_tree, &p, n_src, dst, n_dst, streamed, vectors);
+    return p.at;
 }
 
 /* What chunks leave over, or everything that is scaled or divided: vector by vector. */
-INLINE void combine_rest(const enum rail_type type, const enum rail_op op, const struct rail_combine_job *job, size_t at)
+INLINE void combine_rest(const enum rail_type type, const enum rail_op op, const bool as_tree,
+                         const struct rail_combine_job *job, size_t at)
 {
-    const vu32 scale = scale_splat(type, job->scale);
-    while (at < job->bytes) {
-        const size_t left = job->bytes - at, partial = left < VECTOR_BYTES ? left : 0;
-        chunk_combine(type, op, false, job, scale, job->src, job->n_src, job->dst, job->n_dst, 0, 1, at,
-                      partial);
-        at += partial ? partial : VECTOR_BYTES;
+    struct place p = {.job = job, .src = job->src, .scale = scale_splat(type, job->scale), .at = at};
+    while (p.at < job->bytes) {
+        const size_t left = job->bytes - p.at;
+        p.partial = left < VECTOR_BYTES ? left : 0;
+        chunk_combine(type, op, false, as_tree, &p, job->n_src, job->dst, job->n_dst, 0, 1);
+        p.at += p.partial ? p.partial : VECTOR_BYTES;
     }
 }
 
@@ -241,24 +325,27 @@ INLINE uint64_t streamable(const struct rail_combine_job *job)
     return streamed;
 }
 
-INLINE void combine_any(const enum rail_type type, const enum rail_op op, const struct rail_combine_job *job)
+INLINE void combine_any(const enum rail_type type, const enum rail_op op, const bool as_tree,
+                        const struct rail_combine_job *job)
 {
     size_t done = 0;
     if (!job->scale_mask && !job->divide) {
         if (job->streamed) {
-            done = combine_chunks(type, op, job, job->n_src, job->n_dst, streamable(job));
+            done = combine_chunks(type, op, as_tree, job, job->n_src, job->n_dst, streamable(job));
             stream_fence();
-        } else if (job->n_src == 2 && job->n_dst == 1) {
-            done = combine_chunks(type, op, job, 2, 1, 0);
+        } else if (!as_tree && job->n_src == 2 && job->n_dst == 1) {
+            done = combine_chunks(type, op, as_tree, job, 2, 1, 0);
         } else {
-            done = combine_chunks(type, op, job, job->n_src, job->n_dst, 0);
+            done = combine_chunks(type, op, as_tree, job, job->n_src, job->n_dst, 0);
         }
     }
-    combine_rest(type, op, job, done);
+    combine_rest(type, op, as_tree, job, done);
 }
 
 #define KERNEL(type, op)                                                                                               \
-    static void type##_##op(const struct rail_combine_job *job) { combine_any(RAIL_##type, RAIL_##op, job); }
+    static void type##_##op(const struct rail_combine_job *job) { combine_any(RAIL_##type, RAIL_##op, false, job); }
+#define TREE_KERNEL(type, op)                                                                                          \
+    static void type##_##op##_TREE(const struct rail_combine_job *job) { combine_any(RAIL_##type, RAIL_##op, true, job); }
 #define KERNELS(type) KERNEL(type, SUM) KERNEL(type, PROD) KERNEL(type, MAX) KERNEL(type, MIN)
 #define SORTING_KERNELS(type) KERNEL(type, MAX) KERNEL(type, MIN)
 
@@ -275,6 +362,10 @@ KERNELS(F64)
 KERNELS(BF16)
 KERNELS(F8E4M3)
 KERNELS(F8E5M2)
+TREE_KERNEL(F32, SUM)
+TREE_KERNEL(F32, PROD)
+TREE_KERNEL(F64, SUM)
+TREE_KERNEL(F64, PROD)
 
 #define ROW(type, arithmetic) [RAIL_##type] = {arithmetic##_SUM, arithmetic##_PROD, type##_MAX, type##_MIN}
 #define JOINED_(a, b) a##b
@@ -286,4 +377,5 @@ const struct rail_combine_path JOINED(rail_combine_path_, PATH) = {
     .name = TEXT(PATH),
     .kernel = {ROW(I8, U8), ROW(U8, U8), ROW(I32, U32), ROW(U32, U32), ROW(I64, U64), ROW(U64, U64), ROW(F16, F16),
                ROW(F32, F32), ROW(F64, F64), ROW(BF16, BF16), ROW(F8E4M3, F8E4M3), ROW(F8E5M2, F8E5M2)},
+    .tree = {[RAIL_F32] = {F32_SUM_TREE, F32_PROD_TREE}, [RAIL_F64] = {F64_SUM_TREE, F64_PROD_TREE}},
 };

@@ -24,6 +24,7 @@ typedef void rail_combine_kernel(const struct rail_combine_job *job);
 struct rail_combine_path {
     const char *name;
     rail_combine_kernel *kernel[RAIL_TYPES][RAIL_OPS];
+    rail_combine_kernel *tree[RAIL_TYPES][RAIL_OPS]; /* as a balanced tree: f32 and f64, whose nodes are rounded as they are */
 };
 
 extern const struct rail_combine_path rail_combine_path_portable;
@@ -31,5 +32,9 @@ extern const struct rail_combine_path rail_combine_path_portable;
 extern const struct rail_combine_path rail_combine_path_avx2;
 extern const struct rail_combine_path rail_combine_path_avx512;
 #endif
+
+/* Sums and products of the floats of 16 and 8 bits as a balanced tree of n_src >= 3, each node rounded: host_balanced.c. */
+void rail_combine_rounded(const struct rail_combine *how, void *const *dst, int n_dst, const void *const *src, int n_src,
+                          uint64_t scale_mask, size_t count, struct rail_stores stores);
 
 #endif

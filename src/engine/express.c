@@ -155,7 +155,8 @@ static inline void get(const struct host_node *node, const struct express_call *
     for (uint32_t p = 0; p < n; p++) src[p] = data_of(node, p, round, bytes) + mine;
     if (call->kind.reduces) {
         if (combine_two_floats(&call->how, src, (int)n, call->output, call->count)) return;
-        (call->balanced ? rail_combine_balanced : rail_combine)(&call->how, dst, 1, src, (int)n, 0, true, call->count);
+        (call->balanced ? rail_combine_balanced : rail_combine_to)(&call->how, dst, 1, src, (int)n, 0, true, call->count,
+                                                                   (struct rail_stores){0, 0});
         return;
     }
     for (uint32_t p = 0; p < n; p++)

@@ -277,10 +277,9 @@ static void combine(const struct host_op *op, const struct plan_step *step, stru
     const struct rail_combine *how = &op->call.how;
     uint64_t scaled = how->scaled ? m->scale_mask : 0;
     bool final = (step->flags & PLAN_FINAL) != 0;
-    if (step->flags & PLAN_BALANCED)
-        rail_combine_balanced(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count);
-    else
-        rail_combine_to(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final, (size_t)m->count, m->stores);
+    bool balanced = (step->flags & PLAN_BALANCED) != 0;
+    (balanced ? rail_combine_balanced : rail_combine_to)(how, m->dst, m->n_dst, m->src, m->n_src, scaled, final,
+                                                         (size_t)m->count, m->stores);
 }
 
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)

@@ -292,7 +292,8 @@ static uint64_t balanced_expect(const struct rail_combine *how, const uint64_t *
 static void balanced_combinations_round_at_every_inner_node(void **state)
 {
     (void)state;
-    static const int sources[] = {2, 3, 4, 5, 7, 8, 13, 16, 33, 64};
+    static const int sources[] = {2, 3, 4, 5, 7, 8, 8, 13, 16, 33, 64, 4};
+    static const struct rail_stores ways[] = {{0, 0}, {.streamed = 1}, {.shared = 2}, {.streamed = 2, .shared = 1}};
     enum { COUNT = 1100 }; /* several blocks, the last one short */
     for (int type = 0; type < RAIL_TYPES; type++) {
         size_t size = rail_type_bytes((enum rail_type)type);
@@ -318,7 +319,7 @@ static void balanced_combinations_round_at_every_inner_node(void **state)
                     dst[2] = fixture.source[(n - 1) % 8][n - 1] + (n - 1) % 8; /* in place of the last source */
                     uint8_t kept[ROOM];
                     memcpy(kept, dst[2], COUNT * size);
-                    rail_combine_balanced(&how, (void *const *)dst, 3, src, n, mask, true, COUNT);
+                    rail_combine_balanced(&how, (void *const *)dst, 3, src, n, mask, true, COUNT, ways[k / 2 % 4]);
                     for (int d = 0; d < 3; d++) check(!memcmp(dst[d], fixture.expected, COUNT * size), &how, *path, n, d + 1, COUNT);
                     memcpy(dst[2], kept, COUNT * size);
                     for (int d = 0; d < 2; d++) check(all_are(dst[d] - GUARD, 0xa5, GUARD) && all_are(dst[d] + COUNT * size, 0xa5, GUARD - 1), &how, *path, n, d + 1, COUNT);

@@ -69,7 +69,8 @@ static void compare(const struct shape_of_job *s)
         job.dst[k] = got[k] + offset;
         dst[k] = want[k] + offset;
     }
-    (s->balanced ? rail_combine_balanced : rail_combine)(&s->how, dst, s->n_dst, src, s->n_src, s->scale_mask, true, s->count);
+    (s->balanced ? rail_combine_balanced : rail_combine_to)(&s->how, dst, s->n_dst, src, s->n_src, s->scale_mask, true, s->count,
+                                                            (struct rail_stores){0, 0});
     if (s->in_place) job.dst[0] = source[s->n_src - 1] + ((const unsigned char *)src[s->n_src - 1] - source[s->n_src - 1]);
     job.n_src = (uint32_t)s->n_src;
     job.n_dst = (uint32_t)s->n_dst;
