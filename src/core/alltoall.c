@@ -9,7 +9,7 @@ static enum rail_result open_at_first(struct alltoall *a, struct wires *wires, c
 {
     uint32_t n = wires->shape->n_ranks;
     if (a->blocks) return RAIL_OK;
-    RAIL_TRY(messages_open(&a->messages, wires->node, wires->rank, n, PAIRWISE_AHEAD, call->direct));
+    RAIL_TRY(messages_open(&a->messages, wires->node, wires->rank, n, PAIRWISE_AHEAD, call->offers));
     a->blocks = calloc((size_t)2 * n, sizeof *a->blocks);
     return a->blocks ? RAIL_OK : rail_fail(RAIL_E_SYSTEM, "AlltoAll among %u ranks: out of memory", n);
 }
@@ -32,6 +32,7 @@ enum rail_result alltoall_start(struct alltoall *a, struct wires *wires, const s
 {
     uint64_t bytes = call->block_bytes, mine = bytes * wires->rank;
     RAIL_TRY(open_at_first(a, wires, call));
+    a->messages.offer_least = call->offer_least;
     for (uint32_t d = 1; d < wires->shape->n_ranks; d++) {
         struct pairwise_step step = pairwise_step(wires->shape, wires->rank, d);
         struct message block = {.bytes = bytes, .signature = call->signature};

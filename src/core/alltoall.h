@@ -20,12 +20,13 @@ struct alltoall_call {
     unsigned char *output;      /* n_ranks blocks */
     uint64_t block_bytes;
     uint64_t signature;
-    bool direct;                /* the node's ranks are in this process; the same in every call */
+    enum messages_offers offers; /* the same in every call */
+    uint64_t offer_least;        /* bytes of a block */
 };
 
 /* Opens what is not open yet, copies the block to oneself, begins the steps. */
 enum rail_result alltoall_start(struct alltoall *a, struct wires *wires, const struct alltoall_call *call);
-/* RAIL_OK: the output is final, the input is in slots. */
+/* RAIL_OK: the output is final, the input is in slots or was read. */
 enum rail_result alltoall_progress(struct alltoall *a);
 /* After a failure, before the buffers are the caller's again. */
 void alltoall_drop(struct alltoall *a);

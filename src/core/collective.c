@@ -244,7 +244,7 @@ static enum rail_result start(struct comm *comm, const struct collective *a, con
     if (!instances)
         return alltoall_start(&comm->alltoall, &comm->wires,
                               &(struct alltoall_call){a->input, a->output, collective_extent(comm, a).block, call.signature,
-                                                      comm->direct});
+                                                      comm->offers, comm->offer_least});
     if (instances[0]->plan.n_scratch) RAIL_TRY(provide_scratch(comm, &call, &instances[0]->plan));
     return host_op_start(op, &comm->node, &call, instances);
 }

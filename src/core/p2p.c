@@ -58,7 +58,7 @@ static enum rail_result flow_open(struct comm *comm, enum message_direction dire
 enum rail_result p2p_open(struct comm *comm)
 {
     if (__builtin_expect(comm->p2p.flows != NULL, 1)) return RAIL_OK;
-    return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX, comm->direct);
+    return messages_open(&comm->p2p, &comm->node, comm->rank, comm->n_ranks, UINT32_MAX, comm->offers);
 }
 
 enum rail_result p2p_flow_open(struct comm *comm, enum message_direction direction, uint32_t peer)
@@ -145,12 +145,20 @@ static enum rail_result drive(struct comm *comm)
     return result;
 }
 
+/* Outside of a group what fits all slots does not wait for its receiver, who may call something else first. */
+static uint64_t offer_least_alone(const struct comm *comm, const struct link *link)
+{
+    uint64_t slots_bytes = (uint64_t)link->slot_bytes * link->n_slots;
+    return comm->offer_least > slots_bytes ? comm->offer_least : slots_bytes + 1;
+}
+
 static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct message *message)
 {
     uint32_t peer = (uint32_t)a->peer;
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(p2p_open(comm));
     RAIL_TRY(flow_open(comm, a->direction, peer));
+    comm->p2p.offer_least = offer_least_alone(comm, messages_flow(&comm->p2p, a->direction, peer)->link);
     messages_append(&comm->p2p, a->direction, peer, message);
     messages_begin(&comm->p2p, a->direction, peer);
     enum rail_result result = drive(comm);
@@ -268,6 +276,7 @@ static enum rail_result start(struct comm *comm, struct p2p_batch *batch)
         for (uint32_t k = 0; k < b->n; k++)
             if (b->posts[k].peer != comm->rank)
                 messages_append(&comm->p2p, b->posts[k].direction, b->posts[k].peer, &b->posts[k].message);
+    comm->p2p.offer_least = comm->offer_least;
     begin_all(comm);
     copy_to_oneself(comm, batch);
     return RAIL_OK;

@@ -1,10 +1,14 @@
 /* messages.c - moves pieces: copy into the next slot, copy out of the next slot. */
 #include "engine/messages.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/log.h"
+#include "base/memory.h"
 #include "engine/calls.h"
 #include "engine/signature.h"
 #include "engine/wait.h"
@@ -22,16 +26,20 @@
 /* What is copied of an offer at a time: bounds how long others wait, and an abort. */
 #define OFFER_PIECE_BYTES (256u << 10)
 
-enum offer_state { OFFER_OPEN, OFFER_READ, OFFER_WITHDRAWN };
+/* By address OPEN <-> READ by the receiver; by the kernel OPEN -> TAKEN or REFUSED; OPEN -> WITHDRAWN by the sender. */
+enum offer_state { OFFER_OPEN, OFFER_READ, OFFER_TAKEN, OFFER_REFUSED, OFFER_WITHDRAWN };
 struct message_offer {
-    const unsigned char *address;
-    _Atomic uint32_t state; /* enum offer_state; OPEN <-> READ by the receiver, OPEN -> WITHDRAWN by the sender */
+    uint64_t address;
+    struct peer_memory_owner owner;
+    _Atomic uint32_t state;
 };
 
 enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
-                               uint32_t ahead, bool direct)
+                               uint32_t ahead, enum messages_offers offers)
 {
-    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .direct = direct, .ahead = ahead};
+    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .offers = offers, .offer_least = UINT64_MAX,
+                             .ahead = ahead};
+    rail_random(out->cookie, sizeof out->cookie);
     out->flows = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->flows);
     out->busy = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->busy);
     if (out->flows && out->busy) return RAIL_OK;
@@ -66,7 +74,7 @@ void messages_begin(struct messages *m, enum message_direction direction, uint32
 static void withdraw(struct message_offer *offer)
 {
     uint32_t state = OFFER_OPEN;
-    while (!atomic_compare_exchange_weak(&offer->state, &state, OFFER_WITHDRAWN)) {
+    while (!atomic_compare_exchange_strong(&offer->state, &state, OFFER_WITHDRAWN) && state == OFFER_READ) {
         state = OFFER_OPEN;
         wait_relax();
     }
@@ -128,10 +136,9 @@ static enum rail_result send_piece(struct messages *m, struct message_flow *f, b
     return RAIL_OK;
 }
 
-/* Longer than all slots: its sender would wait in any case. */
 static bool to_be_offered(const struct messages *m, const struct message_flow *f)
 {
-    return m->direct && f->first->bytes > f->link->slot_bytes * f->link->n_slots && shm_link_is(f->link);
+    return f->first->bytes >= m->offer_least && m->offers != MESSAGES_NO_OFFERS && !f->refused && shm_link_is(f->link);
 }
 
 static enum rail_result send_offer(struct messages *m, struct message_flow *f, bool *through)
@@ -140,27 +147,60 @@ static enum rail_result send_offer(struct messages *m, struct message_flow *f, b
         void *slot;
         RAIL_TRY(f->link->ops->acquire(f->link, &slot));
         f->offer = slot;
-        f->offer->address = f->first->buffer;
+        f->offer->address = (uintptr_t)f->first->buffer;
+        f->offer->owner = (struct peer_memory_owner){.pid = getpid(), .cookie_address = (uintptr_t)m->cookie};
+        memcpy(f->offer->owner.cookie, m->cookie, sizeof m->cookie);
         atomic_store_explicit(&f->offer->state, OFFER_OPEN, memory_order_relaxed);
         f->link->ops->publish(f->link, sizeof *f->offer, f->first->signature | OFFERED_BIT);
         m->moved++;
     }
     if (!shm_link_taken(f->link)) return RAIL_NOT_YET;
+    f->refused = atomic_load_explicit(&f->offer->state, memory_order_relaxed) == OFFER_REFUSED;
     f->offer = NULL;
-    *through = advance(m, f, f->first->bytes);
+    if (!f->refused) *through = advance(m, f, f->first->bytes);
     return RAIL_OK;
 }
 
-static enum rail_result take_offer(struct messages *m, struct message_flow *f, struct message_offer *offer,
-                                   bool *through)
+static bool offer_turns(struct message_offer *offer, enum offer_state to)
+{
+    uint32_t state = OFFER_OPEN;
+    return atomic_compare_exchange_strong(&offer->state, &state, to); /* else it was withdrawn: we shall hear why */
+}
+
+static size_t offered_bytes(const struct message_flow *f)
 {
     uint64_t left = f->first->bytes - f->done_bytes;
-    size_t bytes = (size_t)(left < OFFER_PIECE_BYTES ? left : OFFER_PIECE_BYTES);
-    uint32_t state = OFFER_OPEN;
-    if (!atomic_compare_exchange_strong(&offer->state, &state, OFFER_READ)) return RAIL_NOT_YET; /* we shall hear why */
-    rail_copy(f->first->buffer + f->done_bytes, offer->address + f->done_bytes, bytes);
+    return (size_t)(left < OFFER_PIECE_BYTES ? left : OFFER_PIECE_BYTES);
+}
+
+static enum rail_result take_by_address(struct messages *m, struct message_flow *f, struct message_offer *offer, bool *through)
+{
+    size_t bytes = offered_bytes(f);
+    bool last = bytes == f->first->bytes - f->done_bytes;
+    if (!offer_turns(offer, OFFER_READ)) return RAIL_NOT_YET;
+    rail_copy(f->first->buffer + f->done_bytes, (const unsigned char *)(uintptr_t)offer->address + f->done_bytes, bytes);
     atomic_store_explicit(&offer->state, OFFER_OPEN, memory_order_release);
-    if (bytes == left) f->link->ops->release(f->link);
+    if (last) f->link->ops->release(f->link);
+    *through = advance(m, f, bytes);
+    return RAIL_OK;
+}
+
+/* What is read of a sender that withdraws meanwhile may be anything, but is read of its memory and into our buffer. */
+static enum rail_result take_by_kernel(struct messages *m, struct message_flow *f, struct message_offer *offer, bool *through)
+{
+    size_t bytes = offered_bytes(f);
+    bool last = bytes == f->first->bytes - f->done_bytes;
+    if (atomic_load_explicit(&offer->state, memory_order_relaxed) != OFFER_OPEN) return RAIL_NOT_YET;
+    if (!peer_memory_read(&offer->owner, f->first->buffer + f->done_bytes, offer->address + f->done_bytes, bytes)) {
+        if (!offer_turns(offer, OFFER_REFUSED)) return RAIL_NOT_YET;
+        RAIL_INFO(RAIL_P2P, "rank %u: what rank %u sends cannot be read where it lies (process_vm_readv of pid %d: %s), so it is "
+                  "copied twice", m->rank, f->link->from, offer->owner.pid, strerror(errno));
+        f->done_bytes = 0;
+        f->link->ops->release(f->link);
+        return RAIL_OK;
+    }
+    if (last && !offer_turns(offer, OFFER_TAKEN)) return RAIL_NOT_YET;
+    if (last) f->link->ops->release(f->link);
     *through = advance(m, f, bytes);
     return RAIL_OK;
 }
@@ -193,7 +233,8 @@ static enum rail_result receive_piece(struct messages *m, struct message_flow *f
     bool offered = signature & OFFERED_BIT;
     signature &= ~OFFERED_BIT;
     if (__builtin_expect(signature != f->first->signature, 0)) return differ(m, f, signature);
-    if (__builtin_expect(offered, 0)) return take_offer(m, f, (void *)(uintptr_t)slot, through);
+    if (__builtin_expect(offered, 0))
+        return (m->offers == MESSAGES_BY_ADDRESS ? take_by_address : take_by_kernel)(m, f, (void *)(uintptr_t)slot, through);
     expected = piece_bytes(f);
     if (bytes != expected)
         return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: a piece of %zu bytes, %zu were expected", f->link->from,

@@ -8,9 +8,11 @@
  * carries the message's signature (type and count, hence bytes): a receiver that expects another learns of it at the
  * first. A message is finished here when its last byte is in a slot (sending) or in its buffer (receiving).
  *
- * Between threads of one process a message longer than all slots together is not copied twice: the sender offers its
- * address in a slot, the receiver copies from there and releases the slot. A sender that gives up first (a failure, an
- * abort) withdraws the offer; while the receiver is reading it waits, for a piece's copying at most.
+ * Inside a host a message of `offer_least` bytes and more is not copied twice: the sender offers its address in a slot, the
+ * receiver copies from there and releases the slot, and the send is finished then. A receiver of another process has the kernel
+ * copy (peer_memory.h); where it may not it refuses, and that sender offers nothing on that link any more. A sender that gives
+ * up first (a failure, an abort) withdraws the offer. While a receiver of its process is reading it waits, for a piece's
+ * copying at most; one of another process finds out at the end, and drops what it has read.
  *
  * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all
  * of them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
@@ -21,6 +23,7 @@
 #define RAIL_ENGINE_MESSAGES_H
 
 #include "engine/host.h"
+#include "transport/shm/peer_memory.h"
 
 enum message_direction { MESSAGE_SEND, MESSAGE_RECEIVE, MESSAGE_DIRECTIONS };
 
@@ -33,18 +36,24 @@ struct message {
 
 struct message_offer;
 
+/* How a receiver of the sender's node gets at what is offered. */
+enum messages_offers { MESSAGES_NO_OFFERS, MESSAGES_BY_ADDRESS /* one process */, MESSAGES_BY_KERNEL /* several */ };
+
 struct message_flow {
     struct link *link;      /* set by the owner before the flow's first message; not ours to close */
     struct message *first, *last;
     uint64_t done_bytes;    /* of the first */
     uint64_t finished;      /* messages, over the life of the link */
     struct message_offer *offer; /* of the first, which is sent by its address and was not taken yet; in a slot */
+    bool refused;           /* the receiver cannot read our memory */
 };
 
 struct messages {
     const struct host_node *node;
     uint32_t rank, n_ranks;
-    bool direct;                  /* all of the node's ranks are in this process: messages may be offered by address */
+    enum messages_offers offers;
+    uint64_t offer_least;         /* bytes; the owner's, between two messages */
+    uint8_t cookie[PEER_COOKIE_BYTES]; /* tells a reader that this is us */
     uint32_t ahead;               /* busy flows of each direction that progress side by side */
     struct message_flow *flows;   /* [MESSAGE_DIRECTIONS][n_ranks] */
     uint32_t *busy;               /* [MESSAGE_DIRECTIONS][n_ranks] peers */
@@ -54,7 +63,7 @@ struct messages {
 
 /* RAIL_E_SYSTEM: out of memory, and *out is as messages_close leaves it. */
 enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
-                               uint32_t ahead, bool direct);
+                               uint32_t ahead, enum messages_offers offers);
 /* Accepts one that was never opened (zeroed). */
 void messages_close(struct messages *m);
 

@@ -661,7 +661,7 @@ static void exchange_by_host(struct lone_rank *me, const struct exchange *x)
 {
     struct messages messages;
     struct message all[2][RANKS_MAX][PER_FLOW];
-    assert_int_equal(messages_open(&messages, &me->k.node, me->rank, me->world->n, UINT32_MAX, false), RAIL_OK);
+    assert_int_equal(messages_open(&messages, &me->k.node, me->rank, me->world->n, UINT32_MAX, MESSAGES_NO_OFFERS), RAIL_OK);
     for (uint32_t p = 0; p < me->world->n; p++)
         for (int d = 0; d < MESSAGE_DIRECTIONS && p != me->rank; d++) {
             assert_int_equal(wires_pair(&me->k.wires, p, d == MESSAGE_SEND ? PLAN_LINK_OUT : PLAN_LINK_IN, LINK_CHANNEL_P2P,

@@ -64,6 +64,18 @@ bool peer_memory_writable(const struct peer_memory_offer *offer)
     return memcmp(seen, offer->cookie, sizeof seen) == 0;
 }
 
+/* The cookie comes in the same call: what was read is the owner's, or nobody's. */
+bool peer_memory_read(const struct peer_memory_owner *owner, void *to, uint64_t from, size_t bytes)
+{
+    uint8_t seen[PEER_COOKIE_BYTES] = {0};
+    struct iovec here[2] = {{seen, sizeof seen}, {to, bytes}};
+    struct iovec there[2] = {{at(owner->cookie_address), sizeof seen}, {at(from), bytes}};
+    ssize_t n = process_vm_readv(owner->pid, here, 2, there, 2, 0);
+    if (n < 0) return false;
+    errno = memcmp(seen, owner->cookie, sizeof seen) != 0 ? ESRCH : EFAULT;
+    return (size_t)n == sizeof seen + bytes && errno == EFAULT;
+}
+
 enum rail_result peer_memory_write(int pid, uint64_t to, const void *from, size_t bytes)
 {
     while (bytes > 0) {
