@@ -40,10 +40,10 @@ ncclResult_t railLaunchUniqueId(const railLaunch_t *launch, ncclUniqueId *id);
 /* Who is to be left out by ncclCommShrink: writes the numbers of those ranks of `comm` whose processes are no more,
  * ascending, to ranks[0 ..], which has room for ncclCommCount of them, and how many they are to *n. For a communicator that
  * has failed, is revoked, or is well. Local: asks the other processes' listeners, which takes a round trip, and 25 ms for
- * 64 ranks of which some do not answer; up to 0.2 s where the failure was no death. A rank that is late or stopped is not
- * gone, nor is one that aborted its communicator and lives on. Of a host that does not answer at all the rank is gone that
- * the failure names. Ranks that die meanwhile may be in one survivor's list and not in another's: the shrink then fails
- * and says so. ncclInvalidArgument: NULL, or no communicator. */
+ * 64 ranks of which some do not answer; up to 0.2 s where the failure was no death. Whom the failure calls dead is gone, whoever
+ * has got its ports since. A rank that is late or stopped is not gone, nor is one that aborted its communicator and lives on.
+ * Of a host that does not answer at all the rank is gone that the failure names. Ranks that die meanwhile may be in one
+ * survivor's list and not in another's: the shrink then fails and says so. ncclInvalidArgument: NULL, or no communicator. */
 ncclResult_t railCommGone(ncclComm_t comm, int *ranks, int *n);
 
 /* Communicators that the calling thread makes from now on have host memory, on a machine with GPUs, too (on != 0), or what

@@ -47,8 +47,9 @@ static void collect(struct alive_asked *asked, struct pollfd *polls, uint32_t n)
             if (polls[i].fd < 0) continue;
             pending += polls[i].revents == 0;
             if (!polls[i].revents) continue;
-            asked[i].gone = socket_error(polls[i].fd) == ECONNREFUSED;
-            asked[i].silent = false;
+            int error = socket_error(polls[i].fd);
+            asked[i].gone = error == ECONNREFUSED;
+            asked[i].silent = error != 0 && !asked[i].gone; /* a router's word that nobody is there */
             socket_close(polls[i].fd);
             polls[i].fd = -1;
         }

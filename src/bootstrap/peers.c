@@ -146,18 +146,25 @@ static void handle(struct bootstrap *b, struct tree_peer *peer, struct frame *fr
     frame->payload = NULL;
 }
 
-static void lose(struct bootstrap *b, struct tree_peer *peer, enum finding_kind kind)
+static void lose(struct bootstrap *b, struct tree_peer *peer, enum finding_kind kind, const char *text)
 {
     if (peer->lost || b->failed || b->closing) return;
     redial_end(peer);
     conn_close(&peer->conn);
     peer->lost = true;
-    verdict_found(b, kind, peer->person.rank, peer, "");
+    verdict_found(b, kind, peer->person.rank, peer, text);
     if (peer == &b->peers[PARENT]) verdict_orphaned(b);
 }
 
-void peer_died(struct bootstrap *b, struct tree_peer *peer) { lose(b, peer, FINDING_DEAD); }
-void peer_unreachable(struct bootstrap *b, struct tree_peer *peer) { lose(b, peer, FINDING_UNREACHABLE); }
+void peer_died(struct bootstrap *b, struct tree_peer *peer) { lose(b, peer, FINDING_DEAD, ""); }
+void peer_unreachable(struct bootstrap *b, struct tree_peer *peer) { lose(b, peer, FINDING_UNREACHABLE, ""); }
+
+void peer_cut_off(struct bootstrap *b, struct tree_peer *peer, const char *why)
+{
+    char text[128];
+    snprintf(text, sizeof text, "rank %u cannot take up its new connection to it: %s", b->rank, why);
+    lose(b, peer, FINDING_LINK, text);
+}
 
 /* It breaks off what it promised: nobody needs to weigh that. */
 static void peer_talks_nonsense(struct bootstrap *b, const struct tree_peer *peer, const struct frame_head *head)

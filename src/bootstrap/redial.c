@@ -82,11 +82,14 @@ static void adopted_again(struct redial *r, const struct frame *frame)
     peer->switching = peer->suspected = false;
     if (peer_open(b, peer, fd) != RAIL_OK) {
         socket_close(fd);
-        peer_died(b, peer); /* without descriptors or memory this rank is as good as alone */
+        peer_cut_off(b, peer, "out of descriptors or memory");
         return;
     }
     session_beat(peer);
-    if (!session_resume(peer, adopted.received)) peer_died(b, peer);
+    if (!session_resume(peer, adopted.received)) {
+        peer_cut_off(b, peer, "their counts of messages differ, or out of memory");
+        return;
+    }
     atomic_fetch_add_explicit(&resumed, 1, memory_order_relaxed);
     RAIL_INFO(RAIL_BOOTSTRAP, "bootstrap: rank %u has a new connection to its parent, rank %u (host %s, pid %u)",
               b->rank, peer->person.rank, peer->person.host, peer->person.pid);

@@ -155,6 +155,8 @@ enum rail_result peer_open(struct bootstrap *b, struct tree_peer *peer, int fd);
 void peer_died(struct bootstrap *b, struct tree_peer *peer);
 /* Nothing of its host answered for BOOTSTRAP_LOST_MS. */
 void peer_unreachable(struct bootstrap *b, struct tree_peer *peer);
+/* It lives, and the new connection to it is of no use: `why` in some words. */
+void peer_cut_off(struct bootstrap *b, struct tree_peer *peer, const char *why);
 
 /* session.c, lock held: counted frames. RAIL_E_SYSTEM when out of memory. */
 enum rail_result peer_queue(struct tree_peer *peer, enum frame_type type, uint32_t sequence, struct blob *payload);

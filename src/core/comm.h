@@ -102,6 +102,7 @@ struct comm {
     _Atomic uint32_t revoking; /* threads that are in comm_revoke: freeing waits for them */
     uint64_t n_splits;   /* so far; the same on all ranks */
     _Atomic uint32_t blamed; /* rank + 1 that the first news named; 0: nobody */
+    _Atomic uint32_t dead;   /* the same, where the news is that its process is no more: that is certain */
     _Atomic bool joined; /* the doorbell is there: news may ring it */
     uint64_t next_reach_ns;  /* when it may look for peers that it cannot reach again */
     struct notes notes;

@@ -6,6 +6,7 @@
 #include "core/gone.h"
 
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "bootstrap/alive.h"
@@ -48,6 +49,14 @@ enum rail_result gone_ask(void *owner)
 enum { LOOKS = 6 };
 #define PAUSE_NS (20 * RAIL_NS_PER_MS)
 
+/* Of the process that the news calls dead. Its ports tell nothing: they may be another process's by now. */
+static bool is_told(const struct comm *comm, uint32_t rank)
+{
+    uint32_t dead = atomic_load(&comm->dead);
+    const struct member *m = comm->members;
+    return dead && memcmp(m[rank].process, m[dead - 1].process, sizeof m->process) == 0;
+}
+
 /* One stretch of members. Who does not answer, and is named by the news, is gone with its host. */
 static uint32_t look(const struct comm *comm, uint32_t first, uint32_t n, int *out)
 {
@@ -59,8 +68,9 @@ static uint32_t look(const struct comm *comm, uint32_t first, uint32_t n, int *o
     }
     alive_ask(asked, n);
     for (uint32_t i = 0; i < n; i++) {
-        bool with_host = asked[i].silent && first + i + 1 == blamed;
-        if (first + i != comm->rank && (asked[i].gone || with_host)) out[found++] = (int)(first + i);
+        uint32_t rank = first + i;
+        bool with_host = asked[i].silent && rank + 1 == blamed;
+        if (rank != comm->rank && (asked[i].gone || with_host || is_told(comm, rank))) out[found++] = (int)rank;
     }
     return found;
 }

@@ -270,6 +270,7 @@ static void on_lost(void *owner, uint32_t culprit, enum rail_result result, cons
 static void on_gone(void *owner, uint32_t rank, const char *text)
 {
     struct comm *comm = owner;
+    if (rank < comm->n_ranks) atomic_store(&comm->dead, rank + 1);
     if (!atomic_load_explicit(&comm->joined, memory_order_acquire) || !comm->networked || rank >= comm->n_ranks) return;
     if (!same_process(comm, rank, comm->rank)) net_peer_lost(comm->members[rank].process, text);
 }

@@ -1,7 +1,7 @@
 /* A job outlives its ranks, in the same processes: a rank dies, the survivors hear who it was, abort or revoke, shrink
  * around it, add up right, grow by a new process to the old size, and add up right again; many times over, and hold
  * nothing afterwards that they did not hold before. Several may die at once, rank 0 too, a whole host, and one more
- * while the others are shrinking. */
+ * while the others are shrinking; and other processes get the ports of the dead. */
 #include <malloc.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -392,6 +393,70 @@ static void another_dies_while_they_shrink(void **state)
     }
 }
 
+/* ---- and another process has got its ports ---- */
+
+enum { FDS = 256, KEPT_S = 30 };
+
+static bool listens(int fd)
+{
+    int does = 0;
+    socklen_t bytes = sizeof does;
+    return getsockopt(fd, SOL_SOCKET, SO_ACCEPTCONN, &does, &bytes) == 0 && does;
+}
+
+/* A process that has nothing of ours but our listeners, and never says a word. */
+static pid_t leave_listeners_behind(void)
+{
+    int kept[FDS], n = 0;
+    for (int fd = 3; fd < FDS; fd++)
+        if (listens(fd) && n < FDS) kept[n++] = dup(fd); /* the library closes its own in a child */
+    pid_t pid = fork();
+    if (pid != 0) return pid;
+    alarm(KEPT_S);
+    for (int fd = 3; fd < 2 * FDS; fd++) {
+        bool is_kept = false;
+        for (int i = 0; i < n; i++) is_kept |= kept[i] == fd;
+        if (!is_kept) close(fd);
+    }
+    for (;;) pause();
+}
+
+static void dies_and_its_ports_are_taken(struct job_rank *rank)
+{
+    _Atomic int *taker = rank->arg;
+    ncclComm_t fewer = NULL;
+    int dead[] = {1}, gone[MOST], n_gone = -1, n = rank->n_ranks;
+    JOB_TRY(ncclCommInitRank(&rank->comm, n, rank->id, rank->rank));
+    JOB_TRY(trouble_allreduce(rank->comm, n, 2000));
+    if (rank->rank == dead[0]) {
+        atomic_store(taker, (int)leave_listeners_behind());
+        raise(SIGKILL);
+    }
+    ncclResult_t result = ncclSuccess;
+    while (result == ncclSuccess) result = trouble_allreduce(rank->comm, n, 2000);
+    JOB_EXPECT(result == ncclRemoteError, "the death: %d: %s", result, ncclGetLastError(NULL));
+    JOB_TRY(railCommGone(rank->comm, gone, &n_gone));
+    JOB_EXPECT(n_gone == 1 && gone[0] == dead[0], "knows of %d dead", n_gone);
+    JOB_TRY(ncclCommShrink(rank->comm, dead, 1, &fewer, NULL, NCCL_SHRINK_ABORT));
+    JOB_TRY(trouble_allreduce(fewer, n - 1, 2000));
+    JOB_TRY(ncclCommDestroy(fewer));
+    JOB_TRY(ncclCommAbort(rank->comm));
+}
+
+static void the_ports_of_the_dead_are_taken(void **state)
+{
+    (void)state;
+    skip_where_forking_is_not_allowed();
+    _Atomic int *taker = trouble_shared(sizeof *taker);
+    for (int hosts = 1; hosts <= 3; hosts += 2) {
+        struct job job = {.n_ranks = 3, .ranks_per_process = 1, .n_hosts = hosts, .bare = true, .may_die = true,
+                          .limit_s = 20};
+        const char *why = job_run(&job, dies_and_its_ports_are_taken, taker);
+        kill(atomic_load(taker), SIGKILL);
+        if (why) fail_msg("%d hosts: %s", hosts, why);
+    }
+}
+
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
@@ -401,6 +466,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(two_deaths_at_once),
         cmocka_unit_test(a_whole_host_dies),
         cmocka_unit_test(another_dies_while_they_shrink),
+        cmocka_unit_test(the_ports_of_the_dead_are_taken),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
