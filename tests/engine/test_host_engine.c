@@ -339,6 +339,9 @@ static void the_express_path_gives_what_the_plans_give(void **state)
     for (uint32_t n = 2; n <= EXPRESS_MAX_PEERS; n++)
         for (int type = 0; type < RAIL_TYPES; type++)
             for (int op = 0; op < RAIL_OPS; op++) {
+#if defined(__SANITIZE_THREAD__)
+                if (op != (type + (int)n) % RAIL_OPS) continue; /* threads meet in the same way whatever the operator */
+#endif
                 struct setup s = usual(n, PLAN_ONE_SHOT);
                 s.express = true;
                 s.type = (enum rail_type)type;
@@ -355,7 +358,11 @@ static void thousands_of_rounds_reuse_windows_and_slots(void **state)
     (void)state;
     for (int a = 0; a < PLAN_HIERARCHY; a++) {
         struct setup s = usual(3, (enum plan_algorithm)a);
+#if defined(__SANITIZE_THREAD__)
+        s.count = 50003; /* still a thousand pieces and more for each rank */
+#else
         s.count = 200003;
+#endif
         s.repeats = 2;
         s.piece_bytes = 64;
         run(s);
