@@ -93,7 +93,7 @@ struct comm {
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     uint64_t share_least;/* bytes given and got by a call from which registered buffers are used where they are */
     enum messages_offers offers; /* how a receiver of the node gets at a message where it lies, */
-    uint64_t offer_least;        /* and from how many bytes on it does, of a group's or AlltoAll's */
+    uint64_t offer_least;        /* and from how many bytes on it does, of AlltoAll's or of a group's that receives, too */
     bool express;        /* the smallest messages take the express path */
     struct express_op express_op; /* the one that runs in steps (of a group) */
     bool finalized;

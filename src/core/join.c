@@ -457,7 +457,7 @@ static void say_ways(const struct comm *comm, bool gpus)
 {
     const struct shm_geometry *g = &comm->node.segment.geometry;
     if (g->n_peers < 2 || gpus) return;
-    char data[128], small[96] = "", read[96] = "";
+    char data[128], small[96] = "", read[128] = "";
     if (comm->direct)
         snprintf(data, sizeof data, "buffers are read and written where they are (one process)");
     else if (g->window_bytes)
@@ -466,7 +466,7 @@ static void say_ways(const struct comm *comm, bool gpus)
     else
         snprintf(data, sizeof data, "data goes through slots of %llu KiB", (unsigned long long)(g->slot_bytes >> 10));
     if (comm->offers == MESSAGES_BY_KERNEL && comm->offer_least != UINT64_MAX)
-        snprintf(read, sizeof read, ", sends of a group from %llu bytes on are read by the kernel where it may",
+        snprintf(read, sizeof read, ", messages that are exchanged in a group are read by the kernel from %llu bytes on where it may",
                  (unsigned long long)comm->offer_least);
     if (comm->express)
         snprintf(small, sizeof small, "to %d bytes (with a root %d) in lines beside their flags; larger ",

@@ -145,11 +145,13 @@ static enum rail_result drive(struct comm *comm)
     return result;
 }
 
-/* Outside of a group what fits all slots does not wait for its receiver, who may call something else first. */
-static uint64_t offer_least_alone(const struct comm *comm, const struct link *link)
+/* Who only sends, in a group or alone, does not wait for a receiver while the slots hold what is sent: he may send first, too.
+ * Who receives as well waits in any case. */
+static uint64_t offer_least(const struct comm *comm, bool receives)
 {
-    uint64_t slots_bytes = (uint64_t)link->slot_bytes * link->n_slots;
-    return comm->offer_least > slots_bytes ? comm->offer_least : slots_bytes + 1;
+    const struct shm_geometry *g = &comm->node.segment.geometry;
+    uint64_t slots_bytes = (uint64_t)g->slot_bytes * g->n_slots;
+    return receives || comm->offer_least > slots_bytes ? comm->offer_least : slots_bytes + 1;
 }
 
 static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct message *message)
@@ -158,7 +160,7 @@ static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct 
     RAIL_TRY(fault_result(&comm->fault));
     RAIL_TRY(p2p_open(comm));
     RAIL_TRY(flow_open(comm, a->direction, peer));
-    comm->p2p.offer_least = offer_least_alone(comm, messages_flow(&comm->p2p, a->direction, peer)->link);
+    comm->p2p.offer_least = offer_least(comm, false);
     messages_append(&comm->p2p, a->direction, peer, message);
     messages_begin(&comm->p2p, a->direction, peer);
     enum rail_result result = drive(comm);
@@ -276,8 +278,8 @@ static enum rail_result start(struct comm *comm, struct p2p_batch *batch)
         for (uint32_t k = 0; k < b->n; k++)
             if (b->posts[k].peer != comm->rank)
                 messages_append(&comm->p2p, b->posts[k].direction, b->posts[k].peer, &b->posts[k].message);
-    comm->p2p.offer_least = comm->offer_least;
     begin_all(comm);
+    comm->p2p.offer_least = offer_least(comm, comm->p2p.n_busy[MESSAGE_RECEIVE] > 0);
     copy_to_oneself(comm, batch);
     return RAIL_OK;
 }

@@ -103,13 +103,16 @@ static void a_short_read_counts_for_nothing(void **state) { (void)state; with(RE
 /* The second piece of 3 MiB, after the first and six messages. */
 static void a_read_that_fails_half_way_leaves_no_trace(void **state) { (void)state; with(FAILS_LATER, every_message, 8); }
 
-/* Outside of a group a send that fits the slots is over before its receiver comes. */
+/* A rank that only sends is through when the slots have it, in a group or not. */
 static void one_after_the_other(struct job_rank *rank)
 {
     enum { BYTES = 1 << 20 };
+    bool grouped = *(bool *)rank->arg;
     char *out = calloc(BYTES, 1), *in = calloc(BYTES, 1);
     memset(out, rank->rank + 1, BYTES);
+    if (grouped) JOB_TRY(ncclGroupStart());
     JOB_TRY(ncclSend(out, BYTES, ncclInt8, 1 - rank->rank, rank->comm, NULL));
+    if (grouped) JOB_TRY(ncclGroupEnd());
     JOB_TRY(ncclRecv(in, BYTES, ncclInt8, 1 - rank->rank, rank->comm, NULL));
     JOB_EXPECT(in[0] == 2 - rank->rank && in[BYTES - 1] == 2 - rank->rank, "got %d and %d", in[0], in[BYTES - 1]);
     free(out);
@@ -120,7 +123,12 @@ static void sends_before_receives_do_not_wait_for_each_other(void **state)
 {
     (void)state;
     kernel = READS;
-    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1, .env = every_message}, one_after_the_other, NULL);
+    for (int processes = 1; processes <= 2; processes++)
+        for (int g = 0; g < 2; g++) {
+            bool grouped = g != 0;
+            struct job job = {.n_ranks = 2, .ranks_per_process = processes == 2 ? 1 : 2, .env = every_message, .limit_s = 20};
+            job_must(&job, one_after_the_other, &grouped);
+        }
 }
 
 int main(int argc, char **argv)
