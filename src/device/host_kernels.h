@@ -181,7 +181,6 @@ INLINE void source_load(const enum rail_type type, const enum rail_op op, const 
  * than one vector. */
 struct place {
     const struct rail_combine_job *job;
-    const uint8_t *const *src;
     vu32 scale;
     size_t at, partial;
 };
@@ -191,7 +190,7 @@ INLINE void leaf(const enum rail_type type, const enum rail_op op, const bool pl
 {
     const int per = parts_per_vector(type, op);
     for (int v = 0; v < vectors; v++)
-        source_load(type, op, plain, p->job, p->scale, p->src[source], source, p->at + (size_t)v * VECTOR_BYTES, p->partial,
+        source_load(type, op, plain, p->job, p->scale, p->job->src[source], source, p->at + (size_t)v * VECTOR_BYTES, p->partial,
                     part + v * per);
 }
 
@@ -296,7 +295,7 @@ INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, c
 {
     const int vectors = MOST_PARTS / parts_per_vector(type, op);
     const size_t chunk_bytes = (size_t)vectors * VECTOR_BYTES, bytes = job->bytes;
-    struct place p = {.job = job, .src = job->src};
+    struct place p = {.job = job};
     uint8_t *const *dst = job->dst;
     for (; bytes - p.at >= chunk_bytes; p.at += chunk_bytes)
         chunk_combine(type, op, true, as_tree, &p, n_src, dst, n_dst, streamed, vectors);
@@ -307,7 +306,7 @@ INLINE size_t combine_chunks(const enum rail_type type, const enum rail_op op, c
 INLINE void combine_rest(const enum rail_type type, const enum rail_op op, const bool as_tree,
                          const struct rail_combine_job *job, size_t at)
 {
-    struct place p = {.job = job, .src = job->src, .scale = scale_splat(type, job->scale), .at = at};
+    struct place p = {.job = job, .scale = scale_splat(type, job->scale), .at = at};
     while (p.at < job->bytes) {
         const size_t left = job->bytes - p.at;
         p.partial = left < VECTOR_BYTES ? left : 0;
