@@ -128,46 +128,13 @@ static void an_abort_of_another_thread_ends_every_wait(void **state)
             job_must(&(struct job){.n_ranks = n, .ranks_per_process = 1, .n_hosts = hosts}, all_aborts, NULL);
 }
 
-/* Threads of a process copy long messages out of one another's buffers. When a call returns, whatever the reason, nobody
- * reads its buffer any more: it is unmapped at once, and a late reader would die of it. */
-static void aborted_between_threads(struct job_rank *rank)
+/* A long message is read where it lies, by threads of the process or by the kernel. When the send returns, whatever the reason,
+ * its buffer is the caller's: it is written over and unmapped at once. A late thread would die of that; and what a receiver
+ * has got is what was sent, or it hears of the abort. */
+static void send_is_aborted(struct job_rank *rank)
 {
-    enum { BYTES = 16 << 20 };
+    enum { BYTES = 16 << 20, EVERY = 4001 };
     unsigned seed = 17;
-    char *in = calloc(BYTES, 1);
-    for (int i = 0; i < (getenv("RAILCCL_TEST_LONG") ? 400 : 40) && !rank->why[0]; i++) {
-        ncclComm_t comm;
-        ncclResult_t result = ncclSuccess;
-        pthread_t thread;
-        useconds_t after_us = (useconds_t)(rand_r(&seed) % 6000);
-        char *out = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        JOB_TRY(trouble_second_comm(rank, &comm));
-        memset(out, i, BYTES);
-        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
-        struct abort_after a = {comm, after_us};
-        if (rank->rank == 1) pthread_create(&thread, NULL, aborts_after, &a);
-        while (result == ncclSuccess)
-            result = rank->rank == 1 ? ncclSend(out, BYTES, ncclInt8, 0, comm, NULL) : ncclRecv(in, BYTES, ncclInt8, 1, comm, NULL);
-        munmap(out, BYTES);
-        if (rank->rank == 1) pthread_join(thread, NULL);
-        else JOB_TRY(ncclCommAbort(comm));
-        JOB_TRY(trouble_allreduce(rank->comm, rank->n_ranks, 1));
-    }
-    free(in);
-}
-
-static void an_aborted_send_between_threads_takes_its_buffer_back(void **state)
-{
-    (void)state;
-    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 2}, aborted_between_threads, NULL);
-}
-
-/* A receiver of another process has the kernel read. What it has got is what was sent, or it hears of the abort: the sender
- * writes over its buffer and unmaps it as soon as its call returns. */
-static void aborted_between_processes(struct job_rank *rank)
-{
-    enum { BYTES = 4 << 20, EVERY = 4001 };
-    unsigned seed = 23;
     char *in = calloc(BYTES, 1);
     for (int i = 1; i <= (getenv("RAILCCL_TEST_LONG") ? 400 : 40) && !rank->why[0]; i++) {
         ncclComm_t comm;
@@ -181,10 +148,7 @@ static void aborted_between_processes(struct job_rank *rank)
         struct abort_after a = {comm, after_us};
         if (rank->rank == 1) pthread_create(&thread, NULL, aborts_after, &a);
         while (result == ncclSuccess) {
-            ncclGroupStart();
-            if (rank->rank == 1) ncclSend(out, BYTES, ncclInt8, 0, comm, NULL);
-            else ncclRecv(in, BYTES, ncclInt8, 1, comm, NULL);
-            result = ncclGroupEnd();
+            result = rank->rank == 1 ? ncclSend(out, BYTES, ncclInt8, 0, comm, NULL) : ncclRecv(in, BYTES, ncclInt8, 1, comm, NULL);
             for (int k = 0; rank->rank == 0 && result == ncclSuccess && k < BYTES; k += EVERY)
                 JOB_EXPECT(in[k] == (char)i, "abort %d: byte %d is %d", i, k, in[k]);
         }
@@ -197,10 +161,16 @@ static void aborted_between_processes(struct job_rank *rank)
     free(in);
 }
 
+static void an_aborted_send_between_threads_takes_its_buffer_back(void **state)
+{
+    (void)state;
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 2}, send_is_aborted, NULL);
+}
+
 static void an_aborted_send_between_processes_is_received_whole_or_not(void **state)
 {
     (void)state;
-    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1}, aborted_between_processes, NULL);
+    job_must(&(struct job){.n_ranks = 2, .ranks_per_process = 1}, send_is_aborted, NULL);
 }
 
 /* ---- late ---- */
