@@ -103,6 +103,30 @@ static void a_short_read_counts_for_nothing(void **state) { (void)state; with(RE
 /* The second piece of 3 MiB, after the first and six messages. */
 static void a_read_that_fails_half_way_leaves_no_trace(void **state) { (void)state; with(FAILS_LATER, every_message, 8); }
 
+/* Between hosts AlltoAll is messages: what goes to the other rank of a host is read there, one block a call. */
+static void all_to_all(struct job_rank *rank)
+{
+    enum { BLOCK = 70001 };
+    int n = rank->n_ranks;
+    unsigned char *out = calloc((size_t)n, BLOCK), *in = calloc((size_t)n, BLOCK);
+    for (int to = 0; to < n; to++)
+        for (size_t k = 0; k < BLOCK; k++) out[to * BLOCK + k] = byte_of(rank->rank, to, 0, k);
+    JOB_TRY(ncclAlltoAll(out, in, BLOCK, ncclInt8, rank->comm, NULL));
+    for (int from = 0; from < n; from++)
+        for (size_t k = 0; k < BLOCK; k++)
+            JOB_EXPECT(in[from * BLOCK + k] == byte_of(from, rank->rank, 0, k), "byte %zu of rank %d's block is wrong", k, from);
+    JOB_EXPECT(atomic_load(&reads) == 1, "%d reads", atomic_load(&reads));
+    free(out);
+    free(in);
+}
+
+static void blocks_of_alltoall_are_read_within_a_host(void **state)
+{
+    (void)state;
+    kernel = READS;
+    job_must(&(struct job){.n_ranks = 4, .ranks_per_process = 1, .n_hosts = 2, .env = every_message}, all_to_all, NULL);
+}
+
 /* A rank that only sends is through when the slots have it, in a group or not. */
 static void one_after_the_other(struct job_rank *rank)
 {
@@ -141,6 +165,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(another_process_of_that_number_is_not_read),
         cmocka_unit_test(a_short_read_counts_for_nothing),
         cmocka_unit_test(a_read_that_fails_half_way_leaves_no_trace),
+        cmocka_unit_test(blocks_of_alltoall_are_read_within_a_host),
         cmocka_unit_test(sends_before_receives_do_not_wait_for_each_other),
     };
     if (argc > 1) cmocka_set_test_filter(argv[1]);
