@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Runs tests, each under a time limit, and counts their cases exactly. They run one after another, in two queues side by side: what
-# mostly waits (tests/waiting.txt) beside the rest, for it leaves its core idle.
+# mostly waits (tests/waiting.txt) beside the rest, for it leaves its core idle. Then whichever is free takes the next of those that
+# may run beside anything (tests/either.txt), so that both end at about the same time.
 #
 #   BUILD=build tests/run.sh [--all] [LAYER/NAME ...]
 #
@@ -26,7 +27,7 @@ export RAILCCL_TUNING_FILE=${RAILCCL_TUNING_FILE:-off}
 # Tests of host memory stay there on a machine with GPUs; those of GPUs ask for them (tests/support/gpu.h).
 [ ! -e /dev/nvidiactl ] || export RAILCCL_DEVICE=${RAILCCL_DEVICE:-host}
 passed=0 failed=0 skipped=0
-waiting=${TEST_WAITING:-tests/waiting.txt}
+waiting=${TEST_WAITING:-tests/waiting.txt} either=${TEST_EITHER:-tests/either.txt}
 unsteady="" # tests that passed only when run again
 
 # Prints "passed failed skipped announced" of the TAP in a file. Text without a newline may stand before a result
@@ -40,12 +41,14 @@ count() {
         END { print passed + 0, failed + 0, skipped + 0, announced + 0 }' "$1"
 }
 
-# Runs one test into $log; leaves p f s (its cases) and why (it failed as a whole).
+# Runs one test into $log; leaves p f s (its cases), why (it failed as a whole), tenths (its time) and cpu (the seconds that it
+# and what it waited for kept a core busy).
 attempt() { # COMMAND...
-    local start rc n
+    local start rc n TIMEFORMAT='%U %S'
     start=$(date +%s%N)
-    timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null
+    cpu=$({ time timeout -k 5 "$limit" "$@" >"$log" 2>&1 </dev/null; } 2>&1)
     rc=$?
+    cpu=$(awk '{ print $1 + $2 }' <<<"${cpu##*$'\n'}")
     tenths=$((($(date +%s%N) - start) / 100000000))
     read -r p f s n < <(count "$log")
     why=""
@@ -59,7 +62,7 @@ attempt() { # COMMAND...
 }
 
 show() { # NAME: the line of an attempt, and what went wrong
-    printf '%-44s %4d passed %3d failed %3d skipped %5d.%d s\n' "$1" "$p" "$f" "$s" $((tenths / 10)) $((tenths % 10))
+    printf '%-44s %4d passed %3d failed %3d skipped %5d.%d s, CPU %.1f\n' "$1" "$p" "$f" "$s" $((tenths / 10)) $((tenths % 10)) "$cpu"
     [ "$s" -eq 0 ] || grep -iE '# skip|^#? *skipped:' "$log" | sed 's/^/  | /'
     if [ "$f" -gt 0 ]; then
         [ -z "$why" ] || echo "  ($why)"
@@ -70,7 +73,7 @@ show() { # NAME: the line of an attempt, and what went wrong
 }
 
 run() { # NAME COMMAND...
-    local name=$1 log p f s why tenths first left
+    local name=$1 log p f s why tenths cpu first left
     shift
     log=$(mktemp)
     attempt "$@"
@@ -107,10 +110,16 @@ queue() { # NAME...
     done
 }
 
+# Of those that either may run, what the other queue has not taken.
+queue_either() {
+    local t
+    for t in "${both[@]}"; do mkdir "$beside/taken/${t//\//+}" 2>/dev/null && queue "$t"; done
+}
+
 # The other queue, whose results are in the files $beside/*.
 queue_beside() { # NAME...
     TEST_FAILURES=${TEST_FAILURES:+$beside/failures}
-    queue "$@" >"$beside/output" 2>&1
+    { queue "$@"; queue_either; } >"$beside/output" 2>&1
     printf '%s' "$unsteady" >"$beside/unsteady"
     echo "$passed $failed $skipped" >"$beside/counts"
 }
@@ -124,17 +133,22 @@ take_beside() {
     [ ! -s "$beside/failures" ] || cat "$beside/failures" >>"$TEST_FAILURES"
 }
 
-mapfile -t busy < <(printf '%s\n' "$@" | grep -vxFf "$waiting")
 mapfile -t idle < <(printf '%s\n' "$@" | grep -xFf - "$waiting") # in the order of that list
-if [ ${#busy[@]} -gt 0 ] && [ ${#idle[@]} -gt 0 ]; then
+mapfile -t both < <(printf '%s\n' "$@" | grep -xFf - "$either")
+mapfile -t busy < <(printf '%s\n' "$@" | grep -vxFf "$waiting" | grep -vxFf "$either")
+if [ $(((${#busy[@]} > 0) + (${#idle[@]} > 0) + ${#both[@]})) -gt 1 ]; then
     beside=$(mktemp -d)
+    mkdir "$beside/taken"
     queue_beside "${idle[@]}" &
     other=$! # process substitutions change it
     trap 'kill $other 2>/dev/null; rm -rf "$beside"' EXIT
     trap 'exit 130' INT TERM
     queue "${busy[@]}"
+    queue_either
     wait $other
     take_beside
+    n=$(find "$beside/taken" -mindepth 1 | wc -l)
+    [ "$n" -eq ${#both[@]} ] || { echo "of ${#both[@]} tests that either queue may run $n were run"; failed=$((failed + 1)); }
 else
     queue "$@"
 fi

@@ -4,7 +4,7 @@
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir -p "$work/tests/t"
-: >"$work/waiting"
+: >"$work/waiting"; : >"$work/either"
 
 fake() { # NAME: a test program from standard input
     { echo '#!/bin/bash'; cat; } >"$work/tests/t/test_$1"
@@ -14,7 +14,7 @@ fake() { # NAME: a test program from standard input
 counts() {
     local expected=$1 rc last
     shift
-    last=$(BUILD=$work TEST_WAITING=$work/waiting TEST_LIMIT_S=1 TEST_RETRY=${retry:-0} TEST_RETRY_PAUSE_S=0 TEST_FAILURES= bash tests/run.sh "${@/#/t/test_}")
+    last=$(BUILD=$work TEST_WAITING=$work/waiting TEST_EITHER=$work/either TEST_LIMIT_S=1 TEST_RETRY=${retry:-0} TEST_RETRY_PAUSE_S=0 TEST_FAILURES= bash tests/run.sh "${@/#/t/test_}")
     rc=$?
     last=${last##*$'\n'}
     echo "expected: $expected; got: $last (exit status $rc)"
@@ -37,24 +37,28 @@ fake lies <<<'echo 1..1; echo "ok 1 - a"; exit 3'
 fake unsteady <<<'echo 1..1; f=$0.ran; if [ -e $f ]; then rm $f; echo "ok 1 - a"; else touch $f; echo "not ok 1 - a"; exit 1; fi'
 again() { retry=1 counts "$@"; }
 named() {
-    BUILD=$work TEST_WAITING=$work/waiting TEST_LIMIT_S=1 TEST_RETRY=1 TEST_FAILURES=$work/failures bash tests/run.sh t/test_good t/test_unsteady &&
+    BUILD=$work TEST_WAITING=$work/waiting TEST_EITHER=$work/either TEST_LIMIT_S=1 TEST_RETRY=1 TEST_FAILURES=$work/failures bash tests/run.sh t/test_good t/test_unsteady &&
         cat "$work/failures" && grep -q 't/test_unsteady passed only when run again; first: not ok 1 - a' "$work/failures"
 }
 
 # Side by side: each waits for the other to have begun.
 fake first <<<'echo 1..1; touch ${0%/*}/first.ran; for i in {1..40}; do [ -e ${0%/*}/second.ran ] && echo "ok 1 - a" && exit; sleep 0.02; done; echo "not ok 1 - a"; exit 1'
 fake second <<<'echo 1..1; touch ${0%/*}/second.ran; for i in {1..40}; do [ -e ${0%/*}/first.ran ] && echo "ok 1 - b" && exit; sleep 0.02; done; echo "not ok 1 - b"; exit 1'
-beside() {
-    printf '%s\n' '# a list' t/test_second t/test_bad t/test_unsteady >"$work/waiting"
+listed() { # FILE COMMAND...: with second, bad and unsteady on a list
+    local rc file=$1
+    shift
+    printf '%s\n' '# a list' t/test_second t/test_bad t/test_unsteady >"$file"
     rm -f "$work"/tests/t/*.ran
     "$@"
-    local rc=$?
-    : >"$work/waiting"
+    rc=$?
+    : >"$file"
     return $rc
 }
+beside() { listed "$work/waiting" "$@"; }
+either() { listed "$work/either" "$@"; }
 named_beside() { beside named; }
 
-tap_plan 21
+tap_plan 24
 tap_case "every passing case counts once" counts "2 passed, 0 failed, 0 skipped" good
 tap_case "output of the cases does not count" counts "2 passed, 0 failed, 0 skipped" chatty
 tap_case "several groups in one program add up" counts "3 passed, 0 failed, 0 skipped" groups
@@ -77,6 +81,9 @@ tap_case "one after another, two that need one another fail" counts "1 passed, 1
 tap_case "one of a list of those that wait runs beside the rest" beside counts "2 passed, 0 failed, 0 skipped" first second
 tap_case "what fails there counts, too" beside counts "3 passed, 1 failed, 0 skipped" good bad
 tap_case "and is named there" named_beside
+tap_case "one that either queue may run is taken by the one that is free" either counts "2 passed, 0 failed, 0 skipped" first second
+tap_case "of several each is run once, and counts" either counts "3 passed, 2 failed, 0 skipped" good second bad
+tap_case "and is named, whoever ran it" either named
 
 # The real cmocka, one case of each kind.
 real_cmocka() {
