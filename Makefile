@@ -7,7 +7,7 @@ PREFIX  ?= /usr/local
 LIBDIR  ?= $(PREFIX)/lib
 DESTDIR ?=
 V       ?= 0
-OPT     ?= -O2 -g
+OPT     ?= -O2 $(if $(SAN),-g1,-g)
 SAN     ?=
 JOBS    ?= $(shell nproc)
 
@@ -26,7 +26,10 @@ SRC     := $(sort $(shell find src -name '*.c'))
 ifneq ($(ARCH),x86_64)
 SRC     := $(filter-out %_avx2.c %_avx512.c,$(SRC))
 endif
-OBJ     := $(SRC:%.c=$(BUILD)/%.o) $(BUILD)/kernel_image.o
+# What sanitizers do not watch: their build folders take it from the plain one.
+PLAIN   ?= build
+UNWATCHED := $(if $(SAN),$(patsubst %.c,$(PLAIN)/%.o,$(filter %_avx2.c %_avx512.c,$(SRC))))
+OBJ     := $(patsubst %.c,$(BUILD)/%.o,$(if $(SAN),$(filter-out %_avx2.c %_avx512.c,$(SRC)),$(SRC))) $(UNWATCHED) $(BUILD)/kernel_image.o
 LIB     := $(BUILD)/lib/libnccl.so.2
 ARCHIVE := $(BUILD)/librail.a
 # libsodium, libexpat and libjansson are linked in statically and hidden.
@@ -58,10 +61,16 @@ $(BUILD)/%_avx512.o: FILE_CFLAGS += -mavx2 -mf16c -mavx512f -mavx512bw -mavx512v
 DEVICE_OPT ?= $(if $(SAN),-O1,-O3)
 $(BUILD)/src/device/%.o: FILE_CFLAGS += -g0 $(DEVICE_OPT)
 $(BUILD)/src/device/cuda/%.o: FILE_CFLAGS += -g $(OPT)
-# One template makes all three files: under sanitizers the portable one is watched, which takes a minute to compile; the
-# others are compared with it bit by bit.
-$(BUILD)/src/device/%_avx2.o $(BUILD)/src/device/%_avx512.o: FILE_CFLAGS += $(if $(SAN),-fno-sanitize=all)
-$(BUILD)/tests/%.o: FILE_CFLAGS += -Itests -I. -Wno-missing-prototypes
+# One template makes all three files: under sanitizers the portable one is watched; the others, which are compared with it bit
+# by bit, are those of the plain build.
+ifneq ($(SAN),)
+$(UNWATCHED): FORCE
+	$(Q)$(MAKE) -s --no-print-directory BUILD=$(PLAIN) SAN= $@
+endif
+# Sanitizers make of a test three times the code: here with the lines that a report names and no more, optimised once, where gcc
+# warns of what the plain build knows to be well.
+$(BUILD)/tests/%.o: FILE_CFLAGS += -Itests -I. -Wno-missing-prototypes \
+                    $(if $(SAN),-O1 -g1 $(if $(findstring clang,$(CC)),,-Wno-format-truncation -Wno-maybe-uninitialized))
 
 $(BUILD)/%.o: %.c
 	$(call say,CC,$<)
@@ -224,7 +233,10 @@ $(KERNELS): %.so: %.o
 $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): $(EMULATED) | $(KERNELS)
 $(filter $(BUILD)/tests/device/test_cuda_%,$(TESTS)): | $(EMULATED) $(KERNELS)
 
-tests: $(TESTS) $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
+HELPERS := $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
+tests: $(TESTS) $(HELPERS)
+# Those alone that T names, where it names no script.
+tests-named: $(if $(T),$(if $(filter %.sh,$(T)),tests,$(T:%=$(BUILD)/tests/%) $(HELPERS)),tests)
 
 # ---- showing and proving --------------------------------------------------------------------------------------------
 
@@ -283,7 +295,7 @@ THREADED = $(filter-out %_combine,$(filter device/test_cuda_%,$(TESTSRC:tests/%.
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitized:
 	$(Q)scripts/deps.sh check
-	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-$(KIND) SAN="$(SAN)" all tests
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-$(KIND) SAN="$(SAN)" all tests-named
 	$(Q)BUILD=build-$(KIND) TEST_LIMIT_S=$${TEST_LIMIT_S:-900} ASAN_OPTIONS=detect_stack_use_after_return=1:$$ASAN_OPTIONS \
 	    UBSAN_OPTIONS=print_stacktrace=1:$$UBSAN_OPTIONS \
 	    TSAN_OPTIONS=die_after_fork=0:second_deadlock_stack=1:$$TSAN_OPTIONS TEST_RUNNER="$(RUNNER)" tests/run.sh $(T)
@@ -295,7 +307,7 @@ FUZZ_TOOLS := tools/elf_file.c tools/library.c
 FUZZOBJ  := $(patsubst %.c,$(BUILD)/%.o,$(filter $(FUZZ_LAYERS:%=src/%/%),$(SRC)) $(FUZZ_TOOLS))
 ELFSEEDS := $(BUILD)/seeds/elf/gnu $(BUILD)/seeds/elf/sysv
 fuzz: ## each fuzz target for FUZZ_SECONDS=20 (needs clang)
-	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=$(FUZZ_CC) OPT="-O1 -g" \
+	$(Q)$(MAKE) --no-print-directory -j$(JOBS) BUILD=build-fuzz CC=$(FUZZ_CC) OPT="-O1 -g1" \
 	    SAN="-fsanitize=address,undefined,fuzzer-no-link $(SANFLAGS)" $(FUZZ:%=build-fuzz/tests/fuzz/%)
 	$(Q)BUILD=build-fuzz bash tests/fuzz/run.sh $(FUZZ)
 FUZZ_CC  ?= clang
@@ -353,6 +365,6 @@ help: ## this list
 	@echo '  Variables: BUILD=build CC=gcc PREFIX=/usr/local LIBDIR= DESTDIR= OPT="-O2 -g" V=1 T="layer/test_name ..."'
 
 -include $(shell find $(BUILD) -name '*.d' 2>/dev/null)
-.PHONY: all tests demo check check-long check-rails check-faults check-rdma check-run asan ubsan tsan sanitized perf bench-combine fuzz-fabric install uninstall clean help FORCE
+.PHONY: all tests tests-named demo check check-long check-rails check-faults check-rdma check-run asan ubsan tsan sanitized perf bench-combine fuzz-fabric install uninstall clean help FORCE
 .SECONDARY:
 .DELETE_ON_ERROR:

@@ -23,7 +23,7 @@ fi
 
 build() {
     env -u MAKEFLAGS -u MFLAGS -u MAKELEVEL make -j"$(nproc)" CC=aarch64-linux-gnu-gcc AR=aarch64-linux-gnu-ar BUILD=$out \
-        OPT="-O1 -g" DEVICE_OPT=-O1 CFLAGS="-isystem $PWD/$packages/usr/include" LDFLAGS="-L$PWD/$lib" \
+        OPT=-O1 DEVICE_OPT=-O1 CFLAGS="-isystem $PWD/$packages/usr/include" LDFLAGS="-L$PWD/$lib" \
         SODIUM="$PWD/$lib/libsodium.a" EXPAT="$PWD/$lib/libexpat.a" JANSSON="$PWD/$lib/libjansson.a" all tests
 }
 exports() {
