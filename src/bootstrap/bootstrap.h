@@ -55,7 +55,7 @@ enum rail_result bootstrap_open(const struct bootstrap_config *config, struct bo
 
 /* Where a process is found later, by communicators made of those it is in. Plain bytes. */
 struct bootstrap_place {
-    uint32_t n_endpoints, reserved;
+    uint32_t n_endpoints, number; /* random, for the life of the process: another's place differs, whatever its ports are */
     struct endpoint endpoints[BOOTSTRAP_PLACE_ENDPOINTS];
 };
 /* This process's; opens its listeners if need be, one per interface. They stay for the life of the process. */

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/memory.h"
 #include "bootstrap/state.h"
 
 enum { BACKLOG = 512 };
@@ -18,6 +19,8 @@ static struct {
     bool open, fork_handled;
     struct acceptor door;
     struct bootstrap *first; /* who expects children; linked by next_expecting */
+    uint32_t number;         /* of the place */
+    uint8_t key[AUTH_KEY_BYTES], key_id[AUTH_ID_BYTES]; /* by which it is asked whether it is this one */
 } reception = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 /* The parent's sockets are closed in a forked child, and its communicators are not the child's. */
@@ -32,6 +35,10 @@ static void fork_child(void)
 static bool lookup(void *owner, const uint8_t key_id[AUTH_ID_BYTES], uint8_t key_out[AUTH_KEY_BYTES])
 {
     (void)owner;
+    if (memcmp(reception.key_id, key_id, AUTH_ID_BYTES) == 0) {
+        memcpy(key_out, reception.key, AUTH_KEY_BYTES);
+        return true;
+    }
     for (const struct bootstrap *b = reception.first; b; b = b->next_expecting)
         if (atomic_load_explicit(&b->keyed, memory_order_acquire) &&
             memcmp(b->tree_key_id, key_id, AUTH_ID_BYTES) == 0) {
@@ -82,6 +89,20 @@ static int listen_everywhere(void)
     return reception.door.n_listeners > 0 ? 0 : error;
 }
 
+static void place_of(struct bootstrap_place *out)
+{
+    memset(out, 0, sizeof *out);
+    out->number = reception.number;
+    out->n_endpoints = (uint32_t)reception.door.n_listeners;
+    memcpy(out->endpoints, reception.door.endpoints, sizeof out->endpoints);
+}
+
+void bootstrap_place_key(const struct bootstrap_place *place, uint8_t key[AUTH_KEY_BYTES])
+{
+    auth_key_from_text(place, sizeof *place, key);
+    auth_derive(key, "place", key);
+}
+
 static enum rail_result open_locked(void)
 {
     if (reception.open) return RAIL_OK;
@@ -95,6 +116,11 @@ static enum rail_result open_locked(void)
     if (error)
         return rail_fail(RAIL_E_SYSTEM, "bootstrap: cannot listen for communicators made of this one: %s%s",
                          strerror(error), error == EMFILE ? "; raise ulimit -n" : "");
+    struct bootstrap_place here;
+    rail_random(&reception.number, sizeof reception.number);
+    place_of(&here);
+    bootstrap_place_key(&here, reception.key);
+    auth_key_id(reception.key, reception.key_id);
     RAIL_TRY(acceptor_start(&reception.door));
     reception.open = true;
     return RAIL_OK;
@@ -102,11 +128,9 @@ static enum rail_result open_locked(void)
 
 enum rail_result bootstrap_place_here(struct bootstrap_place *out)
 {
-    memset(out, 0, sizeof *out);
     pthread_mutex_lock(&reception.lock);
     enum rail_result result = open_locked();
-    out->n_endpoints = (uint32_t)reception.door.n_listeners;
-    memcpy(out->endpoints, reception.door.endpoints, sizeof out->endpoints);
+    place_of(out);
     pthread_mutex_unlock(&reception.lock);
     return result;
 }

@@ -10,6 +10,7 @@
 #ifndef RAIL_BOOTSTRAP_RECEPTION_H
 #define RAIL_BOOTSTRAP_RECEPTION_H
 
+#include "bootstrap/auth.h"
 #include "bootstrap/bootstrap.h"
 
 /* From when b has its tree key on (b->keyed), callers who prove it and want b's rank go to join_child_arrived: its
@@ -17,5 +18,8 @@
 void reception_expect(struct bootstrap *b);
 /* When it returns, nobody will be handed to `b` any more. Does nothing if it was not expecting. b->lock not held. */
 void reception_forget(struct bootstrap *b);
+
+/* Whose listener an address of a place is, is asked by this key (alive.c): only the process that the place is of knows it. */
+void bootstrap_place_key(const struct bootstrap_place *place, uint8_t key[AUTH_KEY_BYTES]);
 
 #endif

@@ -24,7 +24,7 @@
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "wire layouts are written as they lie in memory");
 
 enum {
-    WIRE_VERSION = 2,
+    WIRE_VERSION = 3,
     WIRE_HOST_BYTES = 64,
     WIRE_TEXT_BYTES = 472,
     WIRE_SESSION_BYTES = 32,
@@ -86,7 +86,7 @@ _Static_assert(sizeof(struct wire_welcome) == 184, "wire layout");
 /* Where a process is found by its neighbours in the tree, whenever they lose it. */
 enum { WIRE_PLACE_MAX = 16 };
 struct wire_place {
-    uint32_t n_endpoints, reserved;
+    uint32_t n_endpoints, number;
     struct endpoint endpoints[WIRE_PLACE_MAX];
 };
 _Static_assert(sizeof(struct wire_place) == 392, "wire layout");
