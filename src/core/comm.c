@@ -173,6 +173,8 @@ static void clear(struct comm *comm)
     digest_close(comm->digest);
     comm->digest = NULL;
     free(comm->scratch.at);
+    free(comm->node.owners);
+    free(comm->node.bench);
     comm->scratch = (struct scratch){0};
     free(comm->addresses);
     free(comm->home_nic);

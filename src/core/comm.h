@@ -36,7 +36,8 @@ struct member {
     int32_t pid;
     int32_t cores;           /* machine_cores() */
     char host_name[32];
-    uint8_t fresh[16];       /* random, for this communicator */
+    uint8_t fresh[16];       /* random, for this communicator: */
+    uint64_t fresh_at;       /* where its process keeps that (readers.h) */
     uint64_t fabric;         /* digest of its fabric file, 0 = none */
     struct place hangs;      /* the switches above its host */
     int32_t gpu;             /* number of its device; -1: a host rank */
@@ -92,6 +93,7 @@ struct comm {
     bool unrung;         /* a GPU takes part in the node: it rings no doorbells */
     bool direct;         /* all ranks of the node are in this process: peers may use addresses */
     uint64_t share_least;/* bytes given and got by a call from which registered buffers are used where they are */
+    uint64_t read_least; /* bytes of a block from which peers read my buffers by the kernel (collective.c); UINT64_MAX: never */
     enum messages_offers offers; /* how a receiver of the node gets at a message where it lies, */
     uint64_t offer_least;        /* and from how many bytes on it does, of AlltoAll's or of a group's that receives, too */
     bool express;        /* the smallest messages take the express path */

@@ -21,6 +21,7 @@
 #include "core/homes.h"
 #include "core/hosts.h"
 #include "core/rails.h"
+#include "core/readers.h"
 #include "core/notes.h"
 #include "core/tuning.h"
 #include "engine/calls.h"
@@ -53,6 +54,7 @@ static enum rail_result introduce(struct member *m, uint32_t n_ranks, const stru
     net_process_id(m->process);
     snprintf(m->host_name, sizeof m->host_name, "%s", machine_host_name());
     rail_random(m->fresh, sizeof m->fresh);
+    m->fresh_at = (uintptr_t)m->fresh;
     const struct fabric *fabric;
     RAIL_TRY(fabric_of_process(&fabric));
     if (fabric) {
@@ -362,8 +364,11 @@ static uint64_t offer_least(const struct wait_policy *policy)
 /* The last exchange: everybody got here, and everybody will choose alike. */
 static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
 {
-    struct { uint64_t table, homes; } *hashes = calloc(comm->n_ranks, sizeof *hashes);
+    bool reads, all_read = true;
+    RAIL_TRY(readers_find(comm, &reads));
+    struct { uint64_t table, homes, reads; } *hashes = calloc(comm->n_ranks, sizeof *hashes);
     if (!hashes) return rail_fail(RAIL_E_SYSTEM, "%u ranks: out of memory", comm->n_ranks);
+    hashes[comm->rank].reads = reads;
     hashes[comm->rank].table = choice_table_hash(&comm->table);
     hashes[comm->rank].homes = homes_hash(comm);
     enum rail_result result = bootstrap_allgather(comm->bootstrap, hashes, sizeof *hashes, deadline);
@@ -375,6 +380,8 @@ static enum rail_result agree(struct comm *comm, struct rail_deadline deadline)
                                r);
         else if (hashes[r].homes != hashes[0].homes)
             result = rail_fail(RAIL_E_INTERNAL, "ranks 0 and %u have different home rails in mind: a bug", r);
+    for (uint32_t p = 0; p < comm->node.segment.geometry.n_peers; p++) all_read &= hashes[comm->node.ranks[p]].reads != 0;
+    if (!all_read) readers_drop(comm);
     free(hashes);
     return result;
 }
@@ -457,7 +464,7 @@ static void say_ways(const struct comm *comm, bool gpus)
 {
     const struct shm_geometry *g = &comm->node.segment.geometry;
     if (g->n_peers < 2 || gpus) return;
-    char data[128], small[96] = "", read[128] = "";
+    char data[128], small[96] = "", read[128] = "", blocks[128] = "";
     if (comm->direct)
         snprintf(data, sizeof data, "buffers are read and written where they are (one process)");
     else if (g->window_bytes)
@@ -468,11 +475,14 @@ static void say_ways(const struct comm *comm, bool gpus)
     if (comm->offers == MESSAGES_BY_KERNEL && comm->offer_least != UINT64_MAX)
         snprintf(read, sizeof read, ", messages that are exchanged in a group are read by the kernel from %llu bytes on where it may",
                  (unsigned long long)comm->offer_least);
+    if (comm->read_least != UINT64_MAX)
+        snprintf(blocks, sizeof blocks, ", blocks from %llu bytes on are read by the kernel where that pays",
+                 (unsigned long long)comm->read_least);
     if (comm->express)
         snprintf(small, sizeof small, "to %d bytes (with a root %d) in lines beside their flags; larger ",
                  EXPRESS_MEETING_BYTES, EXPRESS_ROOTED_BYTES);
-    RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s%s; waits %s (%d core%s)", comm->rank,
-              g->n_peers, small, data, read, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
+    RAIL_INFO(RAIL_INIT | RAIL_TUNING, "rank %u: %u ranks of this host: %s%s%s%s; waits %s (%d core%s)", comm->rank,
+              g->n_peers, small, data, blocks, read, comm->policy.crowded ? "by yielding" : "by spinning first", comm->members[comm->rank].cores,
               comm->members[comm->rank].cores == 1 ? "" : "s");
 }
 

@@ -6,26 +6,12 @@
 
 #include "base/clock.h"
 #include "engine/calls.h"
+#include "engine/moving.h"
 
 #define NO_LOOP UINT16_MAX
 
 _Static_assert((int)PLAN_COUNTERS <= (int)SHM_COUNTERS, "a counter of the plan is a line of the segment");
 _Static_assert((int)PLAN_WINDOW_DEPTH == (int)SHM_DEPTH, "windows alternate as the plans say");
-
-/* What one MOVE reads and writes, resolved to addresses. */
-struct moving {
-    const void *src[RAIL_COMBINE_MAX];
-    void *dst[RAIL_COMBINE_MAX];
-    int n_src, n_dst;
-    uint64_t scale_mask;
-    struct rail_stores stores;
-    uint64_t count; /* elements */
-    bool direct;    /* some of it is a peer's own buffer */
-    struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
-    int n_in, n_out;
-};
-
-static size_t element_bytes(const struct host_op *op) { return rail_type_bytes(op->call.how.type); }
 
 static struct plan_range piece_of(const struct host_op *op, const struct run *run, uint32_t piece)
 {
@@ -36,11 +22,11 @@ static struct plan_range piece_of(const struct host_op *op, const struct run *ru
 /* A piece of somebody's buffers, in bytes from their start. */
 static uint64_t in_input(const struct host_op *op, uint32_t piece, uint64_t first)
 {
-    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.input, piece, first) * element_bytes(op);
+    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.input, piece, first) * moving_element_bytes(op);
 }
 static uint64_t in_output(const struct host_op *op, uint32_t piece, uint64_t first)
 {
-    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.output, piece, first) * element_bytes(op);
+    return plan_in_buffer(&op->call.split, &op->call.blocks, op->call.blocks.output, piece, first) * moving_element_bytes(op);
 }
 
 /* A piece inside a window: windows hold one round of the buffer that they stand for. */
@@ -49,7 +35,7 @@ static unsigned char *in_window(const struct host_op *op, const struct run *run,
 {
     int several = which == SHM_WINDOW_IN ? op->call.blocks.input : op->call.blocks.output;
     return shm_window_at(&op->node->segment, peer, run->instance->plan.channel, which, run->window) +
-           plan_in_window(&op->call.split, run->whole, several, piece, first) * element_bytes(op);
+           plan_in_window(&op->call.split, run->whole, several, piece, first) * moving_element_bytes(op);
 }
 
 static const struct shm_exposure *exposure_of(const struct host_op *op, const struct run *run, uint32_t peer)
@@ -94,13 +80,20 @@ static enum rail_result source_slot(struct host_op *op, struct moving *m, struct
     enum rail_result result = link->ops->wait(link, &slot, &bytes, &signature);
     if (result != RAIL_OK) return result == RAIL_NOT_YET ? result : broken(link, link->from, result);
     if (signature != op->call.signature) return calls_differ(op->node, link->from, signature, op->call.signature);
-    if (bytes != m->count * element_bytes(op))
+    if (bytes != m->count * moving_element_bytes(op))
         return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: slot %llu holds %zu bytes, the plan expects %llu", link->from,
                          link->to, (unsigned long long)link->sequence, bytes,
-                         (unsigned long long)(m->count * element_bytes(op)));
+                         (unsigned long long)(m->count * moving_element_bytes(op)));
     m->src[m->n_src++] = slot;
     m->in[m->n_in++] = link;
     return RAIL_OK;
+}
+
+static void source_far(struct moving *m, uint32_t peer, uint64_t at)
+{
+    m->far |= 1ull << m->n_src;
+    m->far_peer[m->n_src] = peer;
+    m->src[m->n_src++] = (const void *)(uintptr_t)at;
 }
 
 static enum rail_result source_peer_input(struct host_op *op, const struct run *run, struct moving *m, uint32_t peer,
@@ -119,6 +112,10 @@ static enum rail_result source_peer_input(struct host_op *op, const struct run *
         m->src[m->n_src++] = in_window(op, run, peer, SHM_WINDOW_IN, piece, first);
         return RAIL_OK;
     }
+    if (theirs->direct == SHM_BY_KERNEL) {
+        source_far(m, peer, theirs->input + in_input(op, piece, first));
+        return RAIL_OK;
+    }
     RAIL_TRY(in_peer_buffer(op, theirs, peer, theirs->input, theirs->input_window, &buffer));
     m->direct = true;
     m->src[m->n_src++] = buffer + in_input(op, piece, first);
@@ -131,7 +128,10 @@ static enum rail_result source_peer_output(struct host_op *op, const struct run 
     const struct shm_exposure *theirs = exposure_of(op, run, peer);
     if (theirs->signature != op->call.signature)
         return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
-    m->src[m->n_src++] = in_window(op, run, peer, SHM_WINDOW_OUT, piece, first);
+    if (theirs->direct == SHM_BY_KERNEL)
+        source_far(m, peer, theirs->output + in_output(op, piece, first));
+    else
+        m->src[m->n_src++] = in_window(op, run, peer, SHM_WINDOW_OUT, piece, first);
     return RAIL_OK;
 }
 
@@ -180,7 +180,7 @@ static void add_output(const struct host_op *op, struct moving *m, unsigned char
     m->dst[m->n_dst++] = at;
 }
 
-/* One store serves all staged peers: they read it from my out-window. */
+/* One store serves all peers that fetch it: from my out-window, or from my output where the kernel reads that. */
 static enum rail_result destination_peer_outputs(struct host_op *op, const struct run *run,
                                                  const struct plan_operand *operand, struct moving *m, uint32_t which,
                                                  uint32_t piece, uint64_t first)
@@ -192,7 +192,7 @@ static enum rail_result destination_peer_outputs(struct host_op *op, const struc
         if (peer != op->node->self && theirs->signature != op->call.signature)
             return calls_differ(op->node, op->node->ranks[peer], theirs->signature, op->call.signature);
         unsigned char *buffer = op->call.output;
-        if (peer != op->node->self && theirs->direct == SHM_STAGED) {
+        if (peer != op->node->self && host_fetches(theirs->direct)) {
             staged = true;
             continue;
         }
@@ -202,7 +202,7 @@ static enum rail_result destination_peer_outputs(struct host_op *op, const struc
         }
         add_output(op, m, buffer + in_output(op, piece, first));
     }
-    if (!staged) return RAIL_OK;
+    if (!staged || op->call.direct == SHM_BY_KERNEL) return RAIL_OK;
     if (op->call.spread) m->stores.shared |= 1ull << m->n_dst;
     m->dst[m->n_dst++] = in_window(op, run, op->node->self, SHM_WINDOW_OUT, piece, first);
     return RAIL_OK;
@@ -243,7 +243,7 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
 
 /* A rank that fails goes home with its buffers, and frees them, while others may be at them. So I say first that I am, and
  * look then whether anybody has withdrawn; who withdraws says so first, and looks then. One of the two sees the other. */
-static bool touch_begin(const struct host_node *node)
+bool host_touch_begin(const struct host_node *node)
 {
     _Atomic uint32_t *touching = &node->segment.controls[node->self].touching;
     atomic_store_explicit(touching, 1, memory_order_seq_cst);
@@ -252,7 +252,7 @@ static bool touch_begin(const struct host_node *node)
     return false;
 }
 
-static void touch_end(const struct host_node *node)
+void host_touch_end(const struct host_node *node)
 {
     atomic_store_explicit(&node->segment.controls[node->self].touching, 0, memory_order_release);
 }
@@ -262,17 +262,19 @@ static void touch_end(const struct host_node *node)
 
 void host_withdraw(const struct host_node *node)
 {
-    bool shared = node->shares && node->shares->n > 0; /* peers of other processes may be at my buffers, and may die there */
+    uint64_t near = node->shares ? node->shares->near : 0;
+    bool shared = node->owners || (node->shares && node->shares->n > 0); /* peers of other processes may be at my buffers, and
+                                                                          may die there */
     atomic_store_explicit(&node->segment.header->withdrawn, 1, memory_order_seq_cst);
     struct rail_deadline patience = rail_deadline_in_ns(PIECE_NS);
     for (uint32_t p = 0; p < node->segment.geometry.n_peers; p++)
         while (p != node->self && atomic_load_explicit(&node->segment.controls[p].touching, memory_order_seq_cst)) {
-            if (shared && !(node->shares->near >> p % 64 & 1) && rail_deadline_passed(patience)) break;
+            if (shared && !(near >> p % 64 & 1) && rail_deadline_passed(patience)) break;
             sched_yield();
         }
 }
 
-static void combine(const struct host_op *op, const struct plan_step *step, struct moving *m)
+static void combine(const struct host_op *op, const struct plan_step *step, const struct moving *m)
 {
     const struct rail_combine *how = &op->call.how;
     uint64_t scaled = how->scaled ? m->scale_mask : 0;
@@ -282,6 +284,26 @@ static void combine(const struct host_op *op, const struct plan_step *step, stru
                                                          (size_t)m->count, m->stores);
 }
 
+void moving_combine(const struct host_op *op, const struct plan_step *step, const struct moving *m, uint64_t first, uint64_t count)
+{
+    struct moving part = *m;
+    size_t at = (size_t)first * moving_element_bytes(op);
+    for (int k = 0; k < m->n_src; k++)
+        if (!(m->far >> k & 1)) part.src[k] = (const unsigned char *)m->src[k] + at;
+    for (int k = 0; k < m->n_dst; k++) part.dst[k] = (unsigned char *)m->dst[k] + at;
+    part.count = count;
+    combine(op, step, &part);
+}
+
+static enum rail_result move_bytes(struct host_op *op, const struct plan_step *step, struct moving *m)
+{
+    if (m->far) return moving_read(op, step, m);
+    if (m->direct && !host_touch_begin(op->node)) return RAIL_NOT_YET; /* the news of why is on its way */
+    if (m->count) combine(op, step, m);
+    if (m->direct) host_touch_end(op->node);
+    return RAIL_OK;
+}
+
 static enum rail_result step_move(struct host_op *op, struct run *run, const struct plan_step *step)
 {
     struct moving m;
@@ -289,15 +311,14 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
     m.scale_mask = m.count = 0;
     m.stores = (struct rail_stores){0, 0};
     m.direct = false;
+    m.far = 0;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
-    if (m.direct && !touch_begin(op->node)) return RAIL_NOT_YET; /* the news of why is on its way */
-    if (m.count) combine(op, step, &m);
-    if (m.direct) touch_end(op->node);
+    RAIL_TRY(move_bytes(op, step, &m));
     for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
     for (int k = 0; k < m.n_out; k++)
-        m.out[k]->ops->publish(m.out[k], (size_t)m.count * element_bytes(op), op->call.signature);
+        m.out[k]->ops->publish(m.out[k], (size_t)m.count * moving_element_bytes(op), op->call.signature);
     return RAIL_OK;
 }
 
@@ -337,16 +358,23 @@ static enum rail_result step_wait(struct host_op *op, struct run *run, const str
     return RAIL_OK;
 }
 
-static bool skipped(const struct host_op *op, const struct plan_step *step)
+static bool fills_window(const struct run *run, const struct plan_step *step)
 {
-    if (step->flags & PLAN_IF_DIRECT) return op->call.direct == SHM_STAGED;
-    if (step->flags & PLAN_IF_STAGED) return op->call.direct != SHM_STAGED;
+    return step->verb == PLAN_MOVE && run->instance->plan.operands[step->first + step->n_src].place == PLAN_PEER_INPUT;
+}
+
+/* Who lets the kernel read its buffers goes by the plan as who copies them into its window, but does not copy. */
+static bool skipped(const struct host_op *op, const struct run *run, const struct plan_step *step)
+{
+    bool fetches = host_fetches(op->call.direct);
+    if (step->flags & PLAN_IF_DIRECT) return fetches;
+    if (step->flags & PLAN_IF_STAGED) return !fetches || (op->call.direct == SHM_BY_KERNEL && fills_window(run, step));
     return false;
 }
 
 static enum rail_result step_run(struct host_op *op, struct run *run, const struct plan_step *step)
 {
-    if (skipped(op, step)) return RAIL_OK;
+    if (skipped(op, run, step)) return RAIL_OK;
     switch (step->verb) {
     case PLAN_MOVE:
         return step_move(op, run, step);
@@ -395,6 +423,16 @@ static void step_next(struct run *run)
     run->i = 0;
 }
 
+/* What the kernel reads of mine is read when all have said DONE: of the last round, for those before came before. */
+bool host_run_released(const struct host_op *op, const struct run *run)
+{
+    if (op->call.direct != SHM_BY_KERNEL) return true;
+    const struct host_node *node = op->node;
+    for (uint32_t peer = 0; peer < node->segment.geometry.n_peers; peer++)
+        if (peer != node->self && !host_run_done_by(op, run, peer)) return false;
+    return true;
+}
+
 /* Runs one strand until it blocks or its last round ends. */
 static enum rail_result run_progress(struct host_op *op, struct run *run, const struct plan_strand *strand)
 {
@@ -408,6 +446,7 @@ static enum rail_result run_progress(struct host_op *op, struct run *run, const 
             RAIL_TRY(step_run(op, run, step));
             step_next(run);
         }
+        if (run->round + 1 == run->n_rounds && !host_run_released(op, run)) return RAIL_NOT_YET;
         if (++run->round >= run->n_rounds) return RAIL_OK;
         run->window++;
         round_begin(op, run, strand);

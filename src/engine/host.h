@@ -13,9 +13,13 @@
 #include "plan/plan.h"
 #include "plan/ranges.h"
 #include "transport/link.h"
+#include "transport/shm/peer_memory.h"
 #include "transport/shm/segment.h"
 
 enum { HOST_MAX_CHANNELS = 16, HOST_MAX_RUNS = HOST_MAX_CHANNELS * 3 };
+
+/* What is read of other processes to be combined, at a time: it stays in L2, and a system call is worth some KiB. */
+enum { HOST_BENCH_BYTES = 128 << 10 };
 
 /* A plan and the links it names, in the plan's order. Owned by the communicator. */
 struct instance {
@@ -54,6 +58,8 @@ struct host_node {
     enum rail_result (*suspect)(void *owner); /* what a caller that waits for long is to do; NULL: calls_compare_node */
     void *owner;
     const struct host_shares *shares; /* NULL: none */
+    struct peer_memory_owner *owners; /* whom the kernel reads for each of us, by peer; NULL: it does not; */
+    unsigned char *bench;   /* then of HOST_BENCH_BYTES, for what is combined of theirs */
 };
 
 /* The arguments of one collective at one rank. */
@@ -91,6 +97,17 @@ struct host_op {
     bool signalled; /* some strand of mine has raised a counter that another may wait for */
     struct run runs[HOST_MAX_RUNS];
 };
+
+/* Peers do not write to a buffer that is exposed so: its owner fetches its results. */
+static inline bool host_fetches(uint32_t exposed) { return exposed == SHM_STAGED || exposed == SHM_BY_KERNEL; }
+
+/* Whether a peer is through with a run's present round; and whether all are, or need not be for me to leave the last. */
+static inline bool host_run_done_by(const struct host_op *op, const struct run *run, uint32_t peer)
+{
+    const struct shm_rounds *theirs = shm_rounds_of(&op->node->segment, peer, run->instance->plan.channel);
+    return atomic_load_explicit(&theirs->counter[PLAN_DONE].value, memory_order_acquire) > run->window;
+}
+bool host_run_released(const struct host_op *op, const struct run *run);
 
 /* Bytes of scratch that a call needs; 0: none. Sets how it is divided. */
 size_t host_scratch_bytes(struct host_call *call, const struct plan *plan);

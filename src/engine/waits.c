@@ -66,6 +66,13 @@ static void of_wait(const struct host_op *op, const struct run *run, const struc
     }
 }
 
+/* Its last step is behind it: it waits for those that still read its buffers. */
+static void of_end(const struct host_op *op, const struct run *run, struct waits *out)
+{
+    for (uint32_t peer = 0; peer < op->node->segment.geometry.n_peers; peer++)
+        if (peer != op->node->self && !host_run_done_by(op, run, peer)) add(out, op->node->ranks[peer], WAITS_FOR_DATA);
+}
+
 /* How far a strand has come in its round, in thousandths. */
 static uint64_t place_of(const struct run *run)
 {
@@ -94,6 +101,10 @@ void waits_of_host_op(const struct host_op *op, struct waits *out)
         done += run->round * WHOLE;
         if (run->round >= run->n_rounds) continue;
         done += place_of(run);
+        if (run->at == run->end) {
+            of_end(op, run, out);
+            continue;
+        }
         const struct plan_step *step = &run->instance->plan.steps[run->at];
         if (step->verb == PLAN_MOVE) of_move(run, step, out);
         if (step->verb == PLAN_WAIT) of_wait(op, run, step, out);

@@ -61,8 +61,8 @@ struct shm_exposure {
 };
 
 /* How peers get at a rank's buffers: not at all, it copies what they need into its window of the segment; by address, for they
- * are in its process; in memory that it registered and that all of the node have mapped. */
-enum shm_exposed { SHM_STAGED, SHM_BY_ADDRESS, SHM_BY_WINDOW };
+ * are in its process; in memory that it registered and that all of the node have mapped; to read alone, by the kernel. */
+enum shm_exposed { SHM_STAGED, SHM_BY_ADDRESS, SHM_BY_WINDOW, SHM_BY_KERNEL };
 
 /* What a rank tells its peers about the rounds of one channel's windows. */
 struct shm_rounds {
