@@ -26,7 +26,8 @@ static _Atomic int reads; /* of this process */
 ssize_t process_vm_readv(pid_t pid, const struct iovec *here, unsigned long n_here, const struct iovec *there,
                          unsigned long n_there, unsigned long flags)
 {
-    int number = atomic_fetch_add(&reads, 1);
+    bool tries = n_there == 2 && there[0].iov_base == there[1].iov_base; /* whether it may, at init */
+    int number = tries ? -1 : atomic_fetch_add(&reads, 1);
     if (kernel == FORBIDS) return errno = EPERM, -1;
     if (kernel == FAILS_LATER && number == 7) return errno = EFAULT, -1;
     ssize_t n = syscall(SYS_process_vm_readv, pid, here, n_here, there, n_there, flags);
