@@ -73,11 +73,15 @@ static void direct_then_staged(struct job_rank *rank)
     JOB_TRY(ncclMemFree(m.in));
 }
 
+/* What is in no window goes through the segment here: between two ranks the kernel would read it where it lies (test_reads). */
+#define COPIED "RAILCCL_READ_MIN_BYTES=0"
+static const char *const copied[] = {COPIED, NULL};
+
 static void registered_buffers_are_used_where_they_are(void **state)
 {
     (void)state;
     for (int n = 2; n <= 4; n += 2) {
-        struct job job = {.n_ranks = n, .ranks_per_process = 1};
+        struct job job = {.n_ranks = n, .ranks_per_process = 1, .env = copied};
         job_must(&job, direct_then_staged, NULL);
     }
 }
@@ -96,7 +100,7 @@ static void staged(struct job_rank *rank)
 static void where_memory_cannot_be_mapped_it_is_copied(void **state)
 {
     (void)state;
-    static const char *const by_kernel[] = {"RAILCCL_WINDOW_WAY=kernel", NULL};
+    static const char *const by_kernel[] = {"RAILCCL_WINDOW_WAY=kernel", COPIED, NULL};
     struct job job = {.n_ranks = 2, .ranks_per_process = 1, .env = by_kernel};
     job_must(&job, staged, NULL);
 }
@@ -118,7 +122,7 @@ static void overhanging(struct job_rank *rank)
 static void a_buffer_that_ends_beyond_its_window_is_not_in_it(void **state)
 {
     (void)state;
-    struct job job = {.n_ranks = 2, .ranks_per_process = 1};
+    struct job job = {.n_ranks = 2, .ranks_per_process = 1, .env = copied};
     job_must(&job, overhanging, NULL);
 }
 
