@@ -123,7 +123,7 @@ static const struct { const char *name; size_t at; bool optional; } names[] = {
     FUNCTION(destroy_comp_channel), FUNCTION(create_cq),           FUNCTION(destroy_cq),
     FUNCTION(get_cq_event),        FUNCTION(ack_cq_events),        FUNCTION(create_qp),
     FUNCTION(modify_qp),           FUNCTION(destroy_qp),           OPTIONAL(reg_mr_iova2),
-    OPTIONAL(query_ece),           OPTIONAL(set_ece),
+    OPTIONAL(query_ece),           OPTIONAL(set_ece),              OPTIONAL(is_fork_initialized),
 };
 
 /* The library's ibv_query_port fills the first part of the structure only (what follows came with later headers): callers

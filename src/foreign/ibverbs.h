@@ -78,6 +78,7 @@ struct ibverbs {
     struct ibv_mr *(*reg_mr_iova2)(struct ibv_pd *pd, void *base, size_t bytes, uint64_t seen_at, unsigned access);
     int (*query_ece)(struct ibv_qp *qp, struct ibv_ece *out); /* EOPNOTSUPP: the provider has none */
     int (*set_ece)(struct ibv_qp *qp, struct ibv_ece *ece);
+    int (*is_fork_initialized)(void); /* enum ibv_fork_status */
     /* Inline in the header. */
     int (*post_send)(struct ibv_qp *qp, struct ibv_send_wr *first, struct ibv_send_wr **bad);
     int (*post_recv)(struct ibv_qp *qp, struct ibv_recv_wr *first, struct ibv_recv_wr **bad);

@@ -24,6 +24,22 @@ enum {
     LINK_PAIR_CHANNELS = 2,
 };
 
+/* Sending from memory of the program's that is known (net.h), without a copy into the slot. For the sender's owner. */
+struct link_lending {
+    /* Whether that many bytes are worth it, and may go that way now. A guess. */
+    bool (*lends)(struct link *link, size_t bytes);
+    /* Instead of publish: the acquired slot's content lies at `at`, and stays there as it is until it is settled. `last`: nothing may
+     * come behind it, so its credit is to come at once. False: nothing has happened (the memory is not known, any more); fill the
+     * slot, and publish. */
+    bool (*lend)(struct link *link, const void *at, size_t bytes, uint64_t signature, bool last);
+    /* RAIL_OK: all that was lent is the program's again. RAIL_NOT_YET, or the link's error: then recall. */
+    enum rail_result (*settled)(struct link *link);
+    /* Who gives up: what is lent is copied into its slots, and goes on from there; no CPU reads it any more when this returns, nor a
+     * device, unless one hangs. Microseconds where nothing is lent, else a round trip; where a device is silent until some 2 s after
+     * began_ns, when the first of several links was recalled. */
+    void (*recall)(struct link *link, uint64_t began_ns);
+};
+
 struct link_ops {
     const char *name; /* "shm", "tcp" */
     /* Sender: RAIL_OK and the next slot's memory (slot_bytes, 64-byte aligned), RAIL_NOT_YET without credit or while
@@ -45,6 +61,7 @@ struct link_ops {
     void (*trim)(struct link *link);
     /* Bytes of memory that trim would give back now. NULL as above. */
     size_t (*resident)(const struct link *link);
+    const struct link_lending *lending; /* NULL: everything is copied */
     /* Frees this end. Never blocks; unsent data of a sender that was not drained is dropped. */
     void (*close)(struct link *link);
 };

@@ -103,6 +103,14 @@ struct net_acceptor {
 enum rail_result net_accept(struct net_acceptor *acceptor);
 void net_accept_end(struct net_acceptor *acceptor);
 
+/* Memory of the program's that stays mapped until it is ended: what lies there may be lent to links (link.h). Returns its number;
+ * 0: it is not known, and everything is copied. Ending: nothing is read there by address any more when it returns, and what devices
+ * still read keeps its pages until they are through. 0 is nothing. Any thread, not from callbacks of this header. */
+uint64_t net_memory_add(const void *base, size_t bytes);
+void net_memory_end(uint64_t number);
+/* Whether the bytes lie in such memory. */
+bool net_memory_known(const void *at, size_t bytes);
+
 /* Drives every lane of the process once, without blocking; returns at once if another thread is doing it. True if
  * anything moved. */
 bool net_progress(void);

@@ -122,6 +122,9 @@ int fault_verbs_calls(const char *name)
 /* ---- devices ---- */
 
 static int fork_init(void) { return 0; }
+static _Atomic int forks = 2; /* IBV_FORK_UNNEEDED */
+static int is_fork_initialized(void) { return forks; }
+void fault_verbs_forks(bool keep_memory) { forks = keep_memory ? 2 : 1; }
 
 static struct ibv_device **get_device_list(int *n)
 {
@@ -327,6 +330,8 @@ static int dealloc_pd(struct ibv_pd *pd)
     return used ? EBUSY : 0;
 }
 
+static bool is_read_only(const struct fake_mr *m) { return (m->access & ~IBV_ACCESS_RELAXED_ORDERING) == 0; }
+
 static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *base, size_t bytes, int access)
 {
     struct fake_mr *m = NULL;
@@ -340,6 +345,7 @@ static struct ibv_mr *reg_mr(struct ibv_pd *pd, void *base, size_t bytes, int ac
         mrs = m;
         begins(pd->context);
         figures.relaxed += (access & IBV_ACCESS_RELAXED_ORDERING) != 0;
+        figures.read_only += is_read_only(m);
         if (++registered > figures.registered_most) figures.registered_most = registered;
     }
     UNLOCKED;
@@ -356,6 +362,7 @@ static int dereg_mr(struct ibv_mr *mr)
         *at = m->next;
         registered--;
         figures.relaxed -= (m->access & IBV_ACCESS_RELAXED_ORDERING) != 0;
+        figures.read_only -= is_read_only(m);
         ends(mr->context);
         free(m);
     }
@@ -700,7 +707,9 @@ static void gather(const struct fake_qp *q, const struct fake_send *s, uint8_t *
 {
     for (int i = 0; i < s->n_sge; i++) {
         bool inlined = (s->flags & IBV_SEND_INLINE) != 0;
-        if (!inlined) MUST(covering(s->sge[i].lkey, false, s->sge[i].addr, s->sge[i].length, q->qp.pd));
+        const struct fake_mr *m = inlined ? NULL : covering(s->sge[i].lkey, false, s->sge[i].addr, s->sge[i].length, q->qp.pd);
+        MUST(inlined || m);
+        if (m && is_read_only(m)) figures.read_only_bytes += s->sge[i].length;
         memcpy(to, inlined ? s->inlined : (const void *)(uintptr_t)s->sge[i].addr, s->sge[i].length);
         to += s->sge[i].length;
     }
@@ -851,6 +860,7 @@ static const struct ibverbs functions = {
     .query_ece = query_ece,
     .set_ece = set_ece,
     .fork_init = fork_init,
+    .is_fork_initialized = is_fork_initialized,
     .get_device_list = get_device_list,
     .free_device_list = free_device_list,
     .get_device_name = get_device_name,
@@ -887,6 +897,7 @@ void fault_verbs_modern(bool modern)
     older.reg_mr_iova2 = NULL;
     older.query_ece = NULL;
     older.set_ece = NULL;
+    older.is_fork_initialized = NULL;
     ibverbs_replace(modern ? &functions : &older);
 }
 
@@ -903,6 +914,7 @@ void fault_verbs_install(void)
     memset(counted, 0, sizeof counted);
     all_calls = 0;
     hanging = NULL;
+    forks = 2;
     UNLOCKED;
     ibverbs_replace(&functions);
 }

@@ -42,8 +42,10 @@ void fault_verbs_ece(int device, uint32_t vendor, uint32_t options);
 void fault_verbs_infiniband(int device, bool infiniband); /* else Ethernet */
 /* Its queue pairs are set to RTS by fault_rdmacm.h's devices only; it has no partitions. */
 void fault_verbs_iwarp(int device, bool iwarp);
-/* Whether the table has the members that older libraries lack (reg_mr_iova2, query_ece, set_ece). */
+/* Whether the table has the members that older libraries lack (reg_mr_iova2, query_ece, set_ece, is_fork_initialized). */
 void fault_verbs_modern(bool modern);
+/* Whether children keep registered pages at fork() (the kernel copies them at once, Linux 5.12); else they lose them. */
+void fault_verbs_forks(bool keep_memory);
 /* GIDs of a device are of this family from now on: 4, 6; 0: it has none. */
 void fault_verbs_family(int device, int family);
 
@@ -54,7 +56,9 @@ struct fault_verbs_figures {
     uint64_t immediate_most; /* bytes of the largest write with immediate */
     uint64_t plain;          /* writes of something without one */
     int registered_most;
-    int registered, relaxed; /* now; of them for relaxed ordering */
+    int registered, relaxed; /* now; of them for relaxed ordering, */
+    int read_only;           /* and for nothing but reading by the device itself */
+    uint64_t read_only_bytes; /* that were sent from such memory */
 };
 struct fault_verbs_figures fault_verbs_figures(void);
 

@@ -49,6 +49,7 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 #define FRAME_FEATURE_ROUTES 1ull /* lanes may be replaced by sockets with other keys */
 #define FRAME_FEATURE_REPAIR 2ull /* lanes that die are repaired; control frames are numbered and acknowledged */
 #define FRAME_FEATURE_DIRECT 4ull /* over RDMA chunks may be written straight into slots that were granted */
+#define FRAME_FEATURE_PROMPT 8ull /* slots may ask for prompt credit */
 /* Not a feature but a statement of the connecter's: its earlier sockets of this lane are closed. */
 #define FRAME_HELLO_ANEW (1ull << 63)
 /* The connecter's: it has an RDMA device on this lane's rail. The accepter's: from here on frames travel by it. */
@@ -56,12 +57,13 @@ enum frame_question { FRAME_QUESTION_NONE = 0, FRAME_QUESTION_ASKED = 1, FRAME_Q
 /* The connecter's, with the one before: it wants to connect by librdmacm, and can. */
 #define FRAME_HELLO_MANAGER (1ull << 61)
 
-/* In flags. DATA over RDMA: the payload was written straight into the slot, nothing follows the header. */
-enum { FRAME_DIRECT = 1 };
+/* In flags. DATA over RDMA: the payload was written straight into the slot, nothing follows the header. DATA, with
+ * FRAME_FEATURE_PROMPT: credit for the slot is to go at once, in each of its chunks. */
+enum { FRAME_DIRECT = 1, FRAME_PROMPT = 2 };
 
 struct frame {
     uint8_t type;
-    uint8_t flags;            /* FRAME_DIRECT; a reader refuses bits it does not know */
+    uint8_t flags;            /* FRAME_DIRECT, FRAME_PROMPT; a reader refuses bits it does not know */
     uint16_t first_grain;     /* DATA: the chunk starts at first_grain x grain_bytes of the slot */
     uint32_t link;            /* the reader's number of the link, 0 = none */
     uint32_t sequence;        /* DATA: low 32 bits of the slot's life-long sequence; generation = sequence / n_slots */

@@ -38,6 +38,7 @@ bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, voi
     out->payload = NULL;
     out->owner = NULL;
     out->to = 0;
+    out->lent = NULL;
     lane->queued_bytes += FRAME_BYTES + frame->payload_bytes;
     lane->sent_frames++;
     if (frame->payload_bytes <= LANE_INLINE_BYTES) {
@@ -58,6 +59,11 @@ void lane_queue_direct(struct lane *lane, uint64_t to, uint32_t key)
     out->to_key = key;
 }
 
+void lane_queue_lent(struct lane *lane, struct lane_memory *lent)
+{
+    lane->out[(lane->out_first + lane->out_count - 1) % LANE_OUT_FRAMES].lent = lent;
+}
+
 void lane_pop(struct lane *lane)
 {
     lane->out_first = (lane->out_first + 1) % LANE_OUT_FRAMES;
@@ -68,9 +74,9 @@ void lane_pop(struct lane *lane)
 void lane_drop_queue(struct lane *lane)
 {
     while (lane->out_count > 0) {
-        void *owner = lane->out[lane->out_first].owner;
+        const struct lane_out *out = &lane->out[lane->out_first]; /* stays as it is */
         lane_pop(lane);
-        if (owner) lane->sink->sent(lane, owner);
+        if (out->owner) lane->sink->sent(lane, out->owner, out->lent);
     }
     lane->queued_bytes = 0;
 }

@@ -36,8 +36,8 @@ struct lane_sink {
     /* The payload is there. */
     enum rail_result (*end)(struct lane *lane, const struct frame *frame);
     /* A queued frame that pointed into its owner's memory has been taken by the kernel; over RDMA: is out of the
-     * device's hands, which may be after the lane's end (`lane` is NULL then). */
-    void (*sent)(struct lane *lane, void *owner);
+     * device's hands, which may be after the lane's end (`lane` is NULL then). `lent`: as it was queued. */
+    void (*sent)(struct lane *lane, void *owner, struct lane_memory *lent);
     /* Over RDMA: such a frame is still the device's when its lane is closed; sent() comes when its queue pair is gone. */
     void (*left)(struct lane *lane, void *owner);
     /* Over RDMA: the queue pair of a lane that was closed is gone, and what it had under way with it: nothing of it can
@@ -92,6 +92,7 @@ struct lane_out {
     const uint8_t *payload;
     uint64_t to;             /* over RDMA: where the payload goes at the far end, with to_key; 0: behind its header */
     uint32_t to_key;
+    struct lane_memory *lent; /* where the payload lies, if not in the owner's own memory; NULL: there */
     void *owner;             /* to be told when it is sent; NULL: nobody (over RDMA never with a payload outside of head) */
 };
 
@@ -154,6 +155,8 @@ bool lane_queue(struct lane *lane, struct frame *frame, const void *payload, voi
 /* Over RDMA, of payloads larger than LANE_INLINE_BYTES: the last frame queued is to be written to `to` in the far end's
  * memory, which it has registered under `key`, apart from its header. */
 void lane_queue_direct(struct lane *lane, uint64_t to, uint32_t key);
+/* The last frame queued has its payload in this memory, which is not its owner's own. */
+void lane_queue_lent(struct lane *lane, struct lane_memory *lent);
 /* Hands queued frames to the wire. RAIL_OK: some went, RAIL_NOT_YET: none, else the lane is broken. */
 static inline enum rail_result lane_write(struct lane *lane) { return lane->ops->write(lane); }
 /* Closes the connection and drops everything queued, telling the owners. */

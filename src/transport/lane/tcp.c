@@ -171,7 +171,7 @@ static void account_sent(struct lane *lane, size_t n)
         n -= left;
         void *owner = out->owner;
         lane_pop(lane);
-        if (owner) lane->sink->sent(lane, owner);
+        if (owner) lane->sink->sent(lane, owner, NULL);
     }
     lane->out_done_bytes += n;
 }

@@ -74,6 +74,7 @@ struct verbs_port {
     int manager_fd;              /* readable: verbs_port_manage(); -1: no manager */
     bool by_hand_told;           /* that the user asked for librdmacm in vain was said */
     bool relaxed;                /* registers memory for relaxed ordering */
+    bool lends;                  /* may register memory of the program's (lane_memory_lend) */
     bool ece;                    /* asks for enhanced connections */
     uint32_t split_bytes;        /* larger payloads have a write of their own; UINT32_MAX: none has */
     bool down, fatal;            /* by events: the port; the device, for good */
@@ -148,6 +149,8 @@ void lane_memory_unmap(struct lane_memory *memory);
 /* The far end of lanes by that port may write into it, with *key, until it is forgotten. False, with errno, when the device
  * does not register it. */
 bool lane_memory_offer(struct lane_memory *memory, struct verbs_port *port, uint32_t *key);
+/* Memory of the program's: that port sends from there, and nothing is written. False, with errno, likewise. */
+bool lane_memory_lend(struct lane_memory *memory, struct verbs_port *port);
 
 /* ---- connections ---- */
 

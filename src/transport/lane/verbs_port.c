@@ -109,6 +109,23 @@ bool lane_memory_offer(struct lane_memory *m, struct verbs_port *p, uint32_t *ke
     return m->at[p->place] != NULL;
 }
 
+bool lane_memory_lend(struct lane_memory *m, struct verbs_port *p)
+{
+    if (m->at[p->place]) return true;
+    m->at[p->place] = verbs_port_register(p, m->base, m->bytes, 0);
+    m->port[p->place] = p;
+    p->n_registrations++;
+    return m->at[p->place] != NULL;
+}
+
+/* Before Linux 5.12 libibverbs keeps registered pages from children (MADV_DONTFORK): ours nobody misses there, the program's
+ * buffers its children would. */
+static bool forks_keep_memory(const struct ibverbs *f)
+{
+    enum { UNNEEDED = 2 }; /* IBV_FORK_UNNEEDED of rdma-core 35 */
+    return f->is_fork_initialized && f->is_fork_initialized() == UNNEEDED;
+}
+
 enum rail_result verbs_port_open(const char *name, int port, const struct verbs_settings *settings, const uint8_t rail[16],
                                  uint32_t place, struct verbs_port **out, char *why)
 {
@@ -149,6 +166,7 @@ enum rail_result verbs_port_open(const char *name, int port, const struct verbs_
     }
     p->event_fd = p->context->async_fd;
     choose_options(p);
+    p->lends = forks_keep_memory(f);
     if (!choose_manager(p, why)) goto failed;
     *out = p;
     return RAIL_OK;

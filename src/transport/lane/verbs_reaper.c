@@ -138,7 +138,7 @@ void verbs_port_collect(struct verbs_port *p)
     while (item) {
         struct verbs_connection *c = item->connection;
         item = item->next;
-        for (uint32_t i = 0; i < c->n_lent; i++) c->sink->sent(NULL, c->lent[i]);
+        for (uint32_t i = 0; i < c->n_lent; i++) c->sink->sent(NULL, c->lent[i].owner, c->lent[i].lent);
         if (c->watcher && !c->held) c->sink->gone(c->watcher);
         verbs_connection_forget(c);
     }
@@ -189,6 +189,12 @@ void lane_memory_unmap(struct lane_memory *memory)
 bool lane_memory_offer(struct lane_memory *memory, struct verbs_port *port, uint32_t *key)
 {
     (void)memory, (void)port, (void)key;
+    return false;
+}
+
+bool lane_memory_lend(struct lane_memory *memory, struct verbs_port *port)
+{
+    (void)memory, (void)port;
     return false;
 }
 

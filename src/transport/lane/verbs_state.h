@@ -11,6 +11,7 @@
 /* A work request from when it is posted until it is known to be done. */
 struct verbs_sent {
     void *owner;             /* of its payload's memory; NULL: nobody has to be told */
+    struct lane_memory *lent; /* lane.h */
     uint64_t units, bytes;   /* of the lane up to and with this one */
     uint64_t posted_ns;
 };
@@ -73,7 +74,7 @@ struct verbs_connection {
     char text[2 * GID_TEXT_BYTES + 128];
     struct verbs_leaving leaving;
     const struct lane_sink *sink;       /* of the lane that it was, once that has closed it, */
-    void *lent[VERBS_SENDS];            /* and whose payloads were out then */
+    struct verbs_lent { void *owner; struct lane_memory *lent; } lent[VERBS_SENDS]; /* and whose payloads were out then */
     uint32_t n_lent;
     void *watcher;                      /* lane.h; NULL: nobody asks whether it is gone */
     bool held;                          /* the device does not let go of it */

@@ -98,7 +98,7 @@ static void completed_up_to(struct verbs_connection *c, uint64_t request)
         s->owner = NULL;
         if (!owner) continue;
         c->lane->lent--;
-        c->lane->sink->sent(c->lane, owner);
+        c->lane->sink->sent(c->lane, owner, s->lent);
     }
 }
 
@@ -283,6 +283,11 @@ static void put_payload(struct verbs_connection *c, struct batch *b, const struc
     if (out->to) wr->wr.rdma.rkey = out->to_key;
 }
 
+static struct lane_memory *memory_of(struct lane *lane, const struct lane_out *out)
+{
+    return out->lent ? out->lent : lane->sink->memory(lane, out->owner);
+}
+
 static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
 {
     struct verbs_connection *c = of(lane);
@@ -305,7 +310,7 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
         snprintf(c->broken, sizeof c->broken, "a payload in memory that is nobody's");
         return false;
     }
-    if (out->payload_bytes > 0 && !(key = key_of(c, lane->sink->memory(lane, out->owner)))) return false;
+    if (out->payload_bytes > 0 && !(key = key_of(c, memory_of(lane, out)))) return false;
     if (!place(c, units, &at, &from_start)) {
         if (!c->full_since_ns) c->full_since_ns = rail_now_ns();
         return false;
@@ -327,6 +332,7 @@ static bool put_frame(struct lane *lane, struct batch *b, struct lane_out *out)
     wr->wr.rdma.remote_addr = to;
     wr->imm_data = htonl(counts(c) | IS_FRAME | (from_start ? FROM_START : 0));
     c->sent[wr->wr_id % VERBS_SENDS].owner = out->owner;
+    c->sent[wr->wr_id % VERBS_SENDS].lent = out->lent;
     lane->lent += out->owner != NULL;
     return true;
 }
@@ -554,7 +560,7 @@ static void verbs_close(struct lane *lane)
     for (uint64_t i = c->completed; i < c->requests; i++) {
         void *owner = c->sent[i % VERBS_SENDS].owner;
         if (!owner) continue;
-        c->lent[c->n_lent++] = owner;
+        c->lent[c->n_lent++] = (struct verbs_lent){owner, c->sent[i % VERBS_SENDS].lent};
         lane->sink->left(lane, owner);
     }
     c->sink = lane->sink;

@@ -311,7 +311,7 @@ static bool is_ring(const struct net *net, const struct frame_hello *hello)
 uint64_t net_features(const struct net *net)
 {
     return (net->config.moves_lanes ? FRAME_FEATURE_ROUTES : 0) | (net->config.repairs ? FRAME_FEATURE_REPAIR : 0) |
-           (net->config.writes_direct ? FRAME_FEATURE_DIRECT : 0);
+           (net->config.writes_direct ? FRAME_FEATURE_DIRECT : 0) | FRAME_FEATURE_PROMPT;
 }
 
 static bool is_up(const struct net_lane *lane) { return lane && lane->state == NET_LANE_UP; }

@@ -99,6 +99,10 @@ void net_device_counted(struct net_rail *rail, char *out)
 
 void net_devices_tell(struct net *net)
 {
+    uint64_t lent = atomic_load_explicit(&net->lent_slots, memory_order_relaxed);
+    if (lent > 0)
+        RAIL_INFO(RAIL_NET, "%llu slots of %llu bytes in all were sent from registered memory so far, without a copy",
+                  (unsigned long long)lent, (unsigned long long)atomic_load_explicit(&net->lent_bytes, memory_order_relaxed));
     for (uint32_t i = 0; i < net->config.n_rails; i++) {
         const struct verbs_port *port = net->rails[i].device_of.port;
         if (!port || port->n_connections == 0) continue;

@@ -35,10 +35,12 @@ static void fork_prepare(void)
     pthread_mutex_lock(&all_lock);
     for (struct net *n = all; n; n = n->next) pthread_mutex_lock(&n->lock);
     verbs_reaper_fork_prepare();
+    known_fork_prepare();
 }
 
 static void fork_parent(void)
 {
+    known_fork_parent();
     verbs_reaper_fork_parent();
     for (struct net *n = all; n; n = n->next) pthread_mutex_unlock(&n->lock);
     pthread_mutex_unlock(&all_lock);
@@ -74,6 +76,7 @@ static void fork_child(void)
         pthread_mutex_init(&n->lock, NULL);
     }
     pthread_mutex_init(&all_lock, NULL);
+    known_fork_child();
     verbs_reaper_fork_child();
     errno = saved_errno;
 }
@@ -242,6 +245,7 @@ void net_destroy(struct net *net)
     pthread_mutex_unlock(&all_lock);
     for (struct net_peer *p = net->peers; p; p = p->next) peer_leave(p);
     net_devices_settle(net);
+    lent_clear(net);
     net->active = NULL;
     for (struct net_peer *p = net->peers; p; p = p->next) p->active = false, p->n_ghosts = 0; /* nobody asks any more */
     peer_free_idle(net);
@@ -277,6 +281,13 @@ static struct net *process_net_get(void)
 
 struct net *net_default(void) { return process_net_get(); }
 
+void net_each(void (*visit)(struct net *net, uint64_t number), uint64_t number)
+{
+    pthread_mutex_lock(&all_lock);
+    for (struct net *n = all; n; n = n->next) visit(n, number);
+    pthread_mutex_unlock(&all_lock);
+}
+
 static enum rail_result configure(struct net *net)
 {
     enum rail_result r = RAIL_OK;
@@ -285,6 +296,8 @@ static enum rail_result configure(struct net *net)
         struct net_config config = net->config;
         config.chunk_bytes = chunk_bytes_wanted();
         config.writes_direct = rail_param_bool(RAIL_PARAM_RDMA_DIRECT);
+        config.lend_least = rail_param_bool(RAIL_PARAM_RDMA_ZERO_COPY)
+                                ? (size_t)rail_param_int(RAIL_PARAM_RDMA_ZERO_COPY_MIN_BYTES) : SIZE_MAX;
         config.moves_lanes = rail_param_int(RAIL_PARAM_ROUTES) < 0 || rail_param_int(RAIL_PARAM_ROUTES) > 1;
         config.repairs = rail_param_bool(RAIL_PARAM_REPAIR);
         config.crossing = (enum rails_crossing)rail_param_int(RAIL_PARAM_NCCL_CROSS_NIC);

@@ -28,6 +28,11 @@ __attribute__((cold)) static enum rail_result failure(struct net_link *l)
     return rail_fail(r, "%s", l->why);
 }
 
+enum rail_result link_failure(struct net_link *l)
+{
+    return atomic_load_explicit(&l->failed, memory_order_relaxed) == 0 ? RAIL_NOT_YET : failure(l);
+}
+
 __attribute__((cold)) static enum rail_result abandoned(void)
 {
     return rail_fail_quietly(RAIL_E_USAGE, "a communicator made before fork() was used in the child: "
@@ -77,6 +82,8 @@ static void net_publish(struct link *link, size_t bytes, uint64_t signature)
     struct net_slot *s = &l->slots[link->sequence % link->n_slots];
     s->bytes = (uint32_t)bytes;
     s->signature = signature;
+    s->lent.at = NULL;
+    s->prompt = false;
     link->sequence++;
     atomic_store_explicit(&l->published, link->sequence, memory_order_release);
     net_submit(l, true);
@@ -104,10 +111,12 @@ static void net_release(struct link *link)
 {
     struct net_link *l = of(link);
     if (is_abandoned(l)) return;
+    bool prompt = l->slots[link->sequence % link->n_slots].prompt;
     link->sequence++;
+    if (prompt) atomic_store_explicit(&l->prompted, link->sequence, memory_order_relaxed);
     atomic_store_explicit(&l->released, link->sequence, memory_order_release);
     uint64_t pending = link->sequence - atomic_load_explicit(&l->credit_sent, memory_order_relaxed);
-    net_submit(l, 2 * pending >= link->n_slots);
+    net_submit(l, prompt || 2 * pending >= link->n_slots);
 }
 
 static bool net_drained(struct link *link)
@@ -191,6 +200,7 @@ static const struct link_ops net_link_ops = {
     .drained = net_drained,
     .trim = net_trim,
     .resident = net_resident,
+    .lending = &net_lending,
     .close = net_close,
 };
 
@@ -217,7 +227,9 @@ void link_look(struct net_link *l)
     }
     uint64_t pending = direct_credit(l, atomic_load_explicit(&l->released, memory_order_acquire)) -
                        atomic_load_explicit(&l->credit_sent, memory_order_relaxed);
-    if (pending > 0) peer_owe(l, 2 * pending >= l->base.n_slots);
+    bool prompt = atomic_load_explicit(&l->prompted, memory_order_relaxed) >
+                  atomic_load_explicit(&l->credit_sent, memory_order_relaxed);
+    if (pending > 0) peer_owe(l, prompt || 2 * pending >= l->base.n_slots);
 }
 
 void link_fail(struct net_link *l, enum rail_result result, const char *why)

@@ -65,6 +65,7 @@ struct net_config {
     uint32_t chunk_bytes;
     uint32_t sockets_per_rail;
     bool writes_direct;          /* over RDMA, into slots (direct.c) */
+    size_t lend_least;           /* bytes of a slot from which it is lent (lent.c); SIZE_MAX: never */
     bool moves_lanes;            /* off bad routes (move.c) */
     bool repairs;                /* lanes that die (mend.c) */
     struct verbs_settings verbs;
@@ -192,6 +193,7 @@ struct net_peer {
     uint32_t n_rings;         /* and how often it has */
     uint32_t *heard_turns;    /* [n_lanes / NET_BERTHS]: the highest that LANE_DOWN named, + 1; 0: seen to */
     bool torn;                /* out of memory for what had to be said */
+    _Atomic bool lends;       /* it has had an RDMA lane, and gives prompt credit: slots may be lent (lent.c) */
     uint32_t n_ghosts;        /* queue pairs of lanes that ended, and may still write into slots (direct.c) */
     uint64_t ghosts_since_ns; /* since when there are any */
 
@@ -218,6 +220,14 @@ struct net_peer {
     uint32_t n_urgent;
 };
 
+/* Known memory (known.c) that holds a slot's content instead of the slot. */
+struct net_lent {
+    const uint8_t *at;         /* NULL: it is in the slot */
+    uint64_t number;           /* of the range of known memory, which is: */
+    uintptr_t base;
+    size_t bytes;
+};
+
 /* A sender's slot (written by the owner before it publishes) and a receiver's (written by the driver). */
 struct net_slot {
     uint64_t signature;
@@ -225,6 +235,8 @@ struct net_slot {
     uint32_t bytes;
     uint32_t received_bytes;
     bool started, complete;
+    bool prompt;               /* credit for it is to come, or go, at once */
+    struct net_lent lent;      /* sender; by the owner until it is published, then by the driver */
 };
 
 /* A chunk written straight is two work requests instead of one. Of a full chunk (the default) that is 16 per MiB; where
@@ -270,10 +282,12 @@ struct net_link {
     uint32_t words_per_slot;
     void (*wake)(void *owner);
     void *owner;
+    uint64_t lent_until;       /* owner: the last slot that it lent, + 1 */
     bool told;                 /* owner: the failure has been logged */
 
     _Alignas(64) _Atomic uint64_t published; /* sender: slots, by the owner */
     _Atomic uint64_t released;               /* receiver: slots, by the owner */
+    _Atomic uint64_t prompted;               /* receiver: of them up to the last that wants prompt credit */
     _Atomic bool listed;                     /* in net->inbox */
     struct net_link *inbox_next;
 
@@ -291,6 +305,7 @@ struct net_link {
     uint32_t assigned_bytes;   /* of the slot being cut */
     uint32_t turn_bytes;       /* sent in its present turn */
     uint32_t frames_out;       /* queued frames that point into memory */
+    uint32_t lent_out;         /* of frames_out those for devices that point into known memory */
     uint32_t frames_left;      /* of them with devices, on lanes that are closed */
     uint64_t remote_finished;  /* the far end is closed and finished this many slots; UINT64_MAX: it is open */
     struct net_link *ring_next, *owing_next;
@@ -324,6 +339,10 @@ struct net {
     uint32_t n_knocks;
     struct net_peer *peers;
     struct net_acceptor *acceptors;
+    struct net_region *regions; /* lent.c */
+    uint32_t n_regions;
+    uint64_t regions_turn;
+    bool lend_refused;         /* which was said */
     struct net_peer *active;   /* that may have something to send */
     uint32_t n_connecting;     /* lanes in WAITING or CONNECTING */
     uint64_t sessions;
@@ -355,6 +374,7 @@ struct net {
     bool service_added;
 
     /* Telemetry. */
+    _Atomic uint64_t lent_slots, lent_bytes;
     _Atomic uint64_t knocks_refused, late_frames, duplicate_chunks, lane_tries, lane_moves;
 };
 
@@ -376,6 +396,8 @@ void net_carrier_close(struct net *net);
 void net_carrier_ready(struct net *net);
 void net_carrier_ask(struct net_rail *rail, int fd); /* fd: any socket */
 void net_carrier_lost(struct net_rail *rail, const char *why); /* all lanes on that NIC are dead */
+/* Each of the process's networks, one after the other, with no lock of theirs held. */
+void net_each(void (*visit)(struct net *net, uint64_t number), uint64_t number);
 /* devices.c, under the lock: RDMA devices of rails, and what they tell. */
 void net_devices_open(struct net *net);
 void net_devices_settle(struct net *net); /* waits, some seconds at most, until they have let go of what was lanes' */
@@ -538,6 +560,23 @@ enum rail_result direct_heard_grant(struct net_lane *lane, const struct frame *f
 enum rail_result direct_heard_withdraw(struct net_lane *lane, const struct frame *frame);
 enum rail_result direct_heard_return(struct net_lane *lane, const struct frame *frame);
 
+/* known.c: true: the range that holds these bytes, which cannot be ended before known_unlock. */
+bool known_lock(const void *at, size_t bytes, struct net_lent *out);
+void known_unlock(void);
+void known_fork_prepare(void);
+void known_fork_parent(void);
+void known_fork_child(void);
+
+/* lent.c: slots whose content lies in known memory. */
+extern const struct link_lending net_lending;
+void lent_end(struct net *net, uint64_t number); /* takes the lock */
+void lent_clear(struct net *net);                /* with the last lane gone */
+/* Where the slot's content lies for a chunk of `bytes` on that lane; *memory: lent_queued() when it is queued, unless NULL. */
+const uint8_t *lent_payload(struct net_link *link, const struct net_lane *lane, uint64_t sequence, uint32_t bytes,
+                            struct lane_memory **memory);
+void lent_queued(struct net_link *link, struct lane *lane, struct lane_memory *memory);
+void lent_sent(struct net_link *link, struct lane_memory *memory); /* such a frame is out of the device's hands */
+
 /* carriage.c: who carried what. All of a link that sends; sequences and grains as frames name them. */
 uint32_t link_grains(const struct net_link *link, uint32_t bytes); /* an empty slot has one */
 void carriage_carries(struct net_link *link, uint64_t sequence, uint32_t first, uint32_t n, const struct net_lane *lane);
@@ -557,6 +596,7 @@ bool carriage_next(struct net_link *link, uint64_t *sequence, uint32_t *first, u
 /* net_link.c: one end. */
 void link_look(struct net_link *link);       /* the driver: its owner did something */
 void link_fail(struct net_link *link, enum rail_result result, const char *why);
+enum rail_result link_failure(struct net_link *link); /* for its owner; RAIL_NOT_YET: it has not failed */
 void link_wake(struct net_link *link);
 bool link_has_data(const struct net_link *link);
 void link_matched(struct net_link *link, const struct frame_open *open, uint32_t number); /* receiver: OPEN is here */

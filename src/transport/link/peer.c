@@ -192,6 +192,8 @@ enum rail_result peer_lane_up(struct net_lane *lane, struct handshake *h, const 
     lane->down_ns = 0;
     net->up[net->n_up++] = lane;
     peer->n_up++;
+    if (lane->lane.ops == &lane_verbs_ops && (peer->features & FRAME_FEATURE_PROMPT))
+        atomic_store_explicit(&peer->lends, net->rails[lane->rail].device_of.port->lends, memory_order_relaxed);
     peer->leaving = false;
     net_lane_hot(net, lane);
     peer_activate(peer);

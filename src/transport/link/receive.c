@@ -125,6 +125,7 @@ static enum rail_result begin_data(struct lane *lane, const struct frame *f, voi
         slot->complete = false;
         slot->bytes = f->slot_bytes;
         slot->signature = f->signature;
+        slot->prompt = (f->flags & FRAME_PROMPT) != 0;
         slot->received_bytes = 0;
         slot->at = direct_slot(l, sequence);
         memset(bitmap, 0, l->words_per_slot * sizeof *bitmap);
@@ -306,10 +307,12 @@ static bool is_known(const struct net_peer *peer, uint8_t type)
     return type >= FRAME_OPEN && type <= FRAME_BYE;
 }
 
-static bool flags_known(const struct lane *lane, const struct frame *f)
+static bool flags_known(struct lane *lane, const struct frame *f)
 {
     if (f->flags == 0) return true;
-    return f->flags == FRAME_DIRECT && f->type == FRAME_DATA && lane->ops == &lane_verbs_ops && f->payload_bytes > 0;
+    if (f->type != FRAME_DATA || (f->flags & ~(FRAME_DIRECT | FRAME_PROMPT))) return false;
+    if ((f->flags & FRAME_PROMPT) && !(above(lane)->peer->features & FRAME_FEATURE_PROMPT)) return false;
+    return !(f->flags & FRAME_DIRECT) || (lane->ops == &lane_verbs_ops && f->payload_bytes > 0);
 }
 
 static enum rail_result sink_begin(struct lane *lane, const struct frame *f, void **to)
@@ -358,10 +361,11 @@ static enum rail_result sink_end(struct lane *lane, const struct frame *f)
     }
 }
 
-static void sink_sent(struct lane *lane, void *owner)
+static void sink_sent(struct lane *lane, void *owner, struct lane_memory *lent)
 {
     struct net_link *l = owner;
     l->frames_out--;
+    if (lent) lent_sent(l, lent);
     if (!lane) l->frames_left--; /* told to sink_left before */
     direct_look(l);
     if (l->closed) link_free_if_done(l);

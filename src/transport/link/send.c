@@ -174,10 +174,13 @@ static void queue_chunk(struct net_link *l, struct net_lane *lane, uint64_t sequ
     };
     uint64_t offset = (sequence % n_slots) * l->stride_bytes + (uint64_t)first_grain * l->grain_bytes, to;
     uint32_t key;
+    struct lane_memory *lent;
+    const uint8_t *payload = lent_payload(l, lane, sequence, bytes, &lent) + (size_t)first_grain * l->grain_bytes;
     bool direct = direct_place(l, lane, bytes, offset, &to, &key);
-    if (direct) frame.flags = FRAME_DIRECT;
+    frame.flags = (uint8_t)((direct ? FRAME_DIRECT : 0) | (slot->prompt ? FRAME_PROMPT : 0));
     credit_ride(l->peer, &frame);
-    if (lane_queue(&lane->lane, &frame, l->memory + offset, l)) l->frames_out++;
+    if (lane_queue(&lane->lane, &frame, payload, l)) l->frames_out++;
+    if (lent) lent_queued(l, &lane->lane, lent);
     if (direct) lane_queue_direct(&lane->lane, to, key);
     carriage_carries(l, sequence, first_grain, link_grains(l, bytes), lane);
     l->turn_bytes += FRAME_BYTES + bytes;
