@@ -319,7 +319,8 @@ ncclResult_t ncclMemFree(void *ptr);
 
 /* Registers [buff, buff + size) so that operations may use it without staging; the handle ends with Deregister, which
  * must come before the memory is freed, or with the communicator. Local. Ranges may overlap; each call gives a handle
- * of its own. Host memory needs no registration: there the calls keep account of handles and change nothing else.
+ * of its own. Host memory needs no registration; RDMA devices send from what is registered (or ncclMemAlloc's) without a copy,
+ * and calls that use it so return when their receivers have taken what is sent.
  * ncclInvalidArgument: NULL, size 0, or a handle that is not alive in this communicator. */
 ncclResult_t ncclCommRegister(const ncclComm_t comm, void *buff, size_t size, void **handle);
 ncclResult_t ncclCommDeregister(const ncclComm_t comm, void *handle);

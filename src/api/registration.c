@@ -14,7 +14,7 @@ static enum rail_result usable(const struct comm *comm, const char *call)
 static enum rail_result add(struct comm *comm, void *address, size_t bytes, void **handle)
 {
     RAIL_TRY(usable(comm, "ncclCommRegister"));
-    return registration_add(&comm->registrations, address, bytes, handle);
+    return registration_add(&comm->registrations, address, bytes, comm->gpu != NULL, handle);
 }
 
 RAIL_DOOR(ncclCommRegister)

@@ -33,6 +33,7 @@ enum rail_result alltoall_start(struct alltoall *a, struct wires *wires, const s
     uint64_t bytes = call->block_bytes, mine = bytes * wires->rank;
     RAIL_TRY(open_at_first(a, wires, call));
     a->messages.offer_least = call->offer_least;
+    a->messages.lend_least = call->lend_least;
     for (uint32_t d = 1; d < wires->shape->n_ranks; d++) {
         struct pairwise_step step = pairwise_step(wires->shape, wires->rank, d);
         struct message block = {.bytes = bytes, .signature = call->signature};

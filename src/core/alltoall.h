@@ -22,6 +22,7 @@ struct alltoall_call {
     uint64_t signature;
     enum messages_offers offers; /* the same in every call */
     uint64_t offer_least;        /* bytes of a block */
+    uint64_t lend_least;         /* likewise (engine/messages.h) */
 };
 
 /* Opens what is not open yet, copies the block to oneself, begins the steps. */

@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "transport/net.h"
+
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U /* Linux 6.3; with sysctl vm.memfd_noexec=2 a memfd without it is refused */
 #endif
@@ -22,6 +24,7 @@ struct buffer {
     void *address;
     size_t bytes;
     int fd; /* -1: private memory */
+    uint64_t known; /* net.h */
 };
 
 static pthread_mutex_t buffers_lock = PTHREAD_MUTEX_INITIALIZER; /* protects the list */
@@ -60,6 +63,7 @@ enum rail_result buffer_alloc(size_t bytes, void **out)
         free(b);
         return rail_fail(RAIL_E_SYSTEM, "ncclMemAlloc: mmap of %zu bytes: %s", bytes, strerror(errno));
     }
+    b->known = net_memory_add(b->address, b->bytes);
     pthread_mutex_lock(&buffers_lock);
     b->next = buffers;
     buffers = b;
@@ -79,6 +83,7 @@ enum rail_result buffer_free(void *address)
     if (!found)
         return rail_fail(RAIL_E_ARGUMENT, "ncclMemFree: %p was not returned by ncclMemAlloc, or was freed before",
                          address);
+    net_memory_end(found->known);
     munmap(found->address, found->bytes);
     if (found->fd >= 0) close(found->fd);
     free(found);

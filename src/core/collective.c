@@ -244,6 +244,11 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
     if (exposable) call->direct = exposed(comm, a, &e, call);
     if (exposable && call->direct == SHM_STAGED && !call->streams && read_by_kernel(comm, a, &e, &choice))
         call->direct = SHM_BY_KERNEL;
+    if (comm->policy.network && !comm->gpu) {
+        /* In place a copying collective writes a block of the input with what it holds, a reducing one with something else. */
+        call->lends_input = e.input && !(kind.reduces && in_place(comm, a, &e)) && net_memory_known(a->input, e.input);
+        call->lends_output = e.output && net_memory_known(a->output, e.output);
+    }
     call->spread = !comm->policy.crowded;
     return RAIL_OK;
 }
@@ -272,7 +277,8 @@ static enum rail_result start(struct comm *comm, const struct collective *a, con
     if (!instances)
         return alltoall_start(&comm->alltoall, &comm->wires,
                               &(struct alltoall_call){a->input, a->output, collective_extent(comm, a).block, call.signature,
-                                                      comm->offers, comm->offer_least});
+                                                      comm->offers, comm->offer_least,
+                                                      comm->policy.network && !comm->gpu ? 1 : UINT64_MAX});
     if (instances[0]->plan.n_scratch) RAIL_TRY(provide_scratch(comm, &call, &instances[0]->plan));
     return host_op_start(op, &comm->node, &call, instances);
 }
@@ -300,6 +306,7 @@ void collective_abandon(struct comm *comm)
 {
     alltoall_drop(&comm->alltoall);
     comm->express_op.running = false;
+    wires_recall(&comm->wires);
     if (comm->direct || comm->windows.shares.n || comm->node.owners) host_withdraw(&comm->node);
 }
 

@@ -154,6 +154,20 @@ static uint64_t offer_least(const struct comm *comm, bool receives)
     return receives || comm->offer_least > slots_bytes ? comm->offer_least : slots_bytes + 1;
 }
 
+/* After a failure: the buffers go back to the caller. */
+static void drop(struct comm *comm)
+{
+    messages_drop(&comm->p2p);
+    wires_recall(&comm->wires);
+}
+
+/* Likewise over the network, where a message that is lent waits for its receiver. */
+static uint64_t lend_least(const struct comm *comm, bool receives)
+{
+    if (!comm->policy.network || comm->gpu) return UINT64_MAX;
+    return receives ? 1 : (uint64_t)comm->wires.net_slots * comm->wires.net_slot_bytes + 1;
+}
+
 static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct message *message)
 {
     uint32_t peer = (uint32_t)a->peer;
@@ -161,10 +175,11 @@ static enum rail_result run(struct comm *comm, const struct p2p_call *a, struct 
     RAIL_TRY(p2p_open(comm));
     RAIL_TRY(flow_open(comm, a->direction, peer));
     comm->p2p.offer_least = offer_least(comm, false);
+    comm->p2p.lend_least = lend_least(comm, false);
     messages_append(&comm->p2p, a->direction, peer, message);
     messages_begin(&comm->p2p, a->direction, peer);
     enum rail_result result = drive(comm);
-    if (result != RAIL_OK) messages_drop(&comm->p2p);
+    if (result != RAIL_OK) drop(comm);
     return result;
 }
 
@@ -280,6 +295,7 @@ static enum rail_result start(struct comm *comm, struct p2p_batch *batch)
                 messages_append(&comm->p2p, b->posts[k].direction, b->posts[k].peer, &b->posts[k].message);
     begin_all(comm);
     comm->p2p.offer_least = offer_least(comm, comm->p2p.n_busy[MESSAGE_RECEIVE] > 0);
+    comm->p2p.lend_least = lend_least(comm, comm->p2p.n_busy[MESSAGE_RECEIVE] > 0);
     copy_to_oneself(comm, batch);
     return RAIL_OK;
 }
@@ -297,7 +313,7 @@ enum rail_result p2p_batch_progress(struct comm *comm, struct p2p_batch *batch)
 
 void p2p_batch_stop(struct comm *comm, struct p2p_batch *batch)
 {
-    if (batch->started) messages_drop(&comm->p2p);
+    if (batch->started) drop(comm);
     batch->started = false;
 }
 

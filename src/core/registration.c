@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <stdlib.h>
 
+#include "transport/net.h"
+
 #define HANDLE_MARK ((uintptr_t)0x7272 << 48) /* no address: who follows it, falls */
 
 struct registration {
@@ -12,9 +14,11 @@ struct registration {
     uintptr_t handle;
     void *address;
     size_t bytes;
+    uint64_t known; /* net.h */
 };
 
-enum rail_result registration_add(struct registrations *all, void *address, size_t bytes, void **handle_out)
+enum rail_result registration_add(struct registrations *all, void *address, size_t bytes, bool on_device,
+                                  void **handle_out)
 {
     static _Atomic uint64_t last;
     if (!handle_out) return rail_fail(RAIL_E_ARGUMENT, "ncclCommRegister: handle is NULL");
@@ -25,7 +29,8 @@ enum rail_result registration_add(struct registrations *all, void *address, size
                          address);
     struct registration *r = malloc(sizeof *r);
     if (!r) return rail_fail(RAIL_E_SYSTEM, "ncclCommRegister: out of memory");
-    *r = (struct registration){all->first, HANDLE_MARK | (uintptr_t)++last, address, bytes};
+    *r = (struct registration){all->first, HANDLE_MARK | (uintptr_t)++last, address, bytes,
+                               on_device ? 0 : net_memory_add(address, bytes)};
     all->first = r;
     *handle_out = (void *)r->handle;
     return RAIL_OK;
@@ -42,6 +47,7 @@ enum rail_result registration_end(struct registrations *all, const void *handle)
                          "another communicator's ncclCommRegister)",
                          handle);
     *at = found->next;
+    net_memory_end(found->known);
     free(found);
     return RAIL_OK;
 }
@@ -50,6 +56,7 @@ void registrations_clear(struct registrations *all)
 {
     while (all->first) {
         struct registration *next = all->first->next;
+        net_memory_end(all->first->known);
         free(all->first);
         all->first = next;
     }

@@ -107,6 +107,7 @@ const struct window *window_holding(const struct windows *windows, const void *a
 static void window_drop(struct windows *windows, struct window *w)
 {
     share_drop(&windows->shares, w);
+    net_memory_end(w->known);
     pthread_mutex_lock(&windows->lock);
     struct window **at = &windows->first;
     while (*at && *at != w) at = &(*at)->next;
@@ -141,6 +142,7 @@ static enum rail_result window_make(struct comm *comm, void *address, size_t byt
     }
     *w = (struct window){.comm = comm, .number = ++comm->windows.number, .flags = flags, .own = address,
                          .own_bytes = bytes, .parts = parts};
+    if (!comm->gpu) w->known = net_memory_add(address, bytes);
     rail_random(w->cookie, sizeof w->cookie);
     window_add(comm, w);
     *out = w;

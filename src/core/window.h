@@ -49,6 +49,7 @@ struct window {
     int flags;
     void *own;           /* of a GPU rank: memory that its device reaches; the host does not touch it */
     size_t own_bytes;
+    uint64_t known;      /* of the host's memory: net.h */
     uint8_t cookie[PEER_COOKIE_BYTES];
     struct window_part *parts; /* [n_ranks] */
     bool shared;         /* every rank of this node reaches every other's part by address */

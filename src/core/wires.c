@@ -190,6 +190,15 @@ bool wires_drained(const struct wires *w)
     return true;
 }
 
+void wires_recall(const struct wires *w)
+{
+    uint64_t began_ns = rail_now_ns();
+    for (uint32_t i = 0; i < w->n_links; i++) {
+        struct link *l = w->links[i];
+        if (l->from == w->rank && l->ops->lending) l->ops->lending->recall(l, began_ns);
+    }
+}
+
 size_t wires_bytes(const struct wires *w)
 {
     size_t bytes = w->capacity * sizeof *w->links;

@@ -40,6 +40,8 @@ enum rail_result wires_pair(struct wires *wires, uint32_t peer, enum plan_direct
 
 /* True when every slot that this rank published has been credited. */
 bool wires_drained(const struct wires *wires);
+/* After a failure: no link reads the caller's buffers any more when it returns (link.h). */
+void wires_recall(const struct wires *wires);
 /* Of memory, for plans and tables. */
 size_t wires_bytes(const struct wires *wires);
 void wires_clear(struct wires *wires);

@@ -6,7 +6,7 @@
 
 #include "base/clock.h"
 #include "engine/calls.h"
-#include "engine/moving.h"
+#include "engine/lending.h"
 
 #define NO_LOOP UINT16_MAX
 
@@ -227,6 +227,7 @@ static enum rail_result resolve_destination(struct host_op *op, const struct run
         void *slot;
         enum rail_result result = link->ops->acquire(link, &slot);
         if (result != RAIL_OK) return result == RAIL_NOT_YET ? result : broken(link, link->to, result);
+        m->slot[m->n_out] = slot;
         m->dst[m->n_dst++] = slot;
         m->out[m->n_out++] = link;
         return RAIL_OK;
@@ -299,7 +300,7 @@ static enum rail_result move_bytes(struct host_op *op, const struct plan_step *s
 {
     if (m->far) return moving_read(op, step, m);
     if (m->direct && !host_touch_begin(op->node)) return RAIL_NOT_YET; /* the news of why is on its way */
-    if (m->count) combine(op, step, m);
+    if (m->count && m->n_dst) combine(op, step, m);
     if (m->direct) host_touch_end(op->node);
     return RAIL_OK;
 }
@@ -312,13 +313,17 @@ static enum rail_result step_move(struct host_op *op, struct run *run, const str
     m.stores = (struct rail_stores){0, 0};
     m.direct = false;
     m.far = 0;
+    m.lent = NULL;
     const struct plan_operand *operand = &run->instance->plan.operands[step->first];
     for (int k = 0; k < step->n_src; k++) RAIL_TRY(resolve_source(op, run, &operand[k], &m));
     for (int k = 0; k < step->n_dst; k++) RAIL_TRY(resolve_destination(op, run, &operand[step->n_src + k], &m));
+    lending_choose(op, run, step, &m);
     RAIL_TRY(move_bytes(op, step, &m));
     for (int k = 0; k < m.n_in; k++) m.in[k]->ops->release(m.in[k]);
-    for (int k = 0; k < m.n_out; k++)
+    for (int k = 0; k < m.n_out; k++) {
+        if (m.lent && lending_publish(op, run, &m, k)) continue;
         m.out[k]->ops->publish(m.out[k], (size_t)m.count * moving_element_bytes(op), op->call.signature);
+    }
     return RAIL_OK;
 }
 
@@ -495,6 +500,7 @@ enum rail_result host_op_start(struct host_op *op, struct host_node *node, const
     op->node = node;
     op->call = *call;
     op->n_runs = 0;
+    op->lent = false;
     for (uint32_t c = 0; c < call->split.n_channels; c++) {
         uint64_t n_rounds = plan_round_count(&call->split, c);
         if (n_rounds) RAIL_TRY(start_channel(op, instances[c], n_rounds));
@@ -526,5 +532,8 @@ enum rail_result host_op_progress(struct host_op *op)
         op->signalled = false;
         result = runs_progress(op);
     } while (result == RAIL_NOT_YET && op->signalled);
-    return result;
+    if (result != RAIL_OK || !op->lent) return result;
+    const struct link *late;
+    result = lending_settled(op, &late);
+    return result == RAIL_OK || result == RAIL_NOT_YET ? result : broken(late, late->to, result);
 }

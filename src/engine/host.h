@@ -74,6 +74,8 @@ struct host_call {
     uint64_t signature;
     enum shm_exposed direct; /* how peers get at input and output */
     struct { uint32_t number; uint64_t offset; } input_share, output_share; /* SHM_BY_WINDOW: where they lie */
+    bool lends_input, lends_output; /* all of it lies in known memory (transport/net.h), and stays as it is while links read it: an
+                                       input that the call does not write over, what is final of an output */
     bool spread;  /* every rank of the node has a core to itself: what peers read lies in other cores' caches */
     bool streams; /* outputs are too large to stay in the cache: they are written past it */
 };
@@ -94,6 +96,7 @@ struct host_op {
     struct host_node *node;
     struct host_call call;
     uint32_t n_runs, n_left;
+    bool lent;      /* something of input or output goes out from where it lies: done when it is settled */
     bool signalled; /* some strand of mine has raised a counter that another may wait for */
     struct run runs[HOST_MAX_RUNS];
 };

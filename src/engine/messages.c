@@ -37,7 +37,7 @@ struct message_offer {
 enum rail_result messages_open(struct messages *out, const struct host_node *node, uint32_t rank, uint32_t n_ranks,
                                uint32_t ahead, enum messages_offers offers)
 {
-    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .offers = offers, .offer_least = UINT64_MAX,
+    *out = (struct messages){.node = node, .rank = rank, .n_ranks = n_ranks, .offers = offers, .offer_least = UINT64_MAX, .lend_least = UINT64_MAX,
                              .ahead = ahead};
     rail_random(out->cookie, sizeof out->cookie);
     out->flows = calloc((size_t)MESSAGE_DIRECTIONS * n_ranks, sizeof *out->flows);
@@ -86,6 +86,7 @@ void messages_drop(struct messages *m)
         for (uint32_t k = 0; k < m->n_busy[d]; k++) {
             struct message_flow *f = messages_flow(m, d, m->busy[(size_t)d * m->n_ranks + k]);
             if (f->offer) withdraw(f->offer);
+            f->lent = f->settling = false; /* whoever drops recalls (link.h) */
             f->first = f->last = NULL;
             f->offer = NULL;
         }
@@ -125,15 +126,48 @@ static bool advance(struct messages *m, struct message_flow *f, size_t bytes)
     return !f->first;
 }
 
+static bool lend(const struct messages *m, const struct message_flow *f, size_t bytes)
+{
+    const struct link_lending *lending = f->link->ops->lending;
+    return f->first->bytes >= m->lend_least && lending &&
+           lending->lend(f->link, f->first->buffer + f->done_bytes, bytes, f->first->signature,
+                         f->done_bytes + bytes == f->first->bytes);
+}
+
+static enum rail_result settle(struct messages *m, struct message_flow *f, bool *through)
+{
+    enum rail_result result = f->link->ops->lending->settled(f->link);
+    if (result != RAIL_OK) return result;
+    f->lent = f->settling = false;
+    *through = advance(m, f, 0);
+    return RAIL_OK;
+}
+
+/* The last piece of all waits until the buffers are the caller's again. */
+static enum rail_result sent_piece(struct messages *m, struct message_flow *f, size_t bytes, bool *through)
+{
+    f->settling = f->lent && f->done_bytes + bytes == f->first->bytes && !f->first->next;
+    if (f->settling) {
+        f->done_bytes += bytes;
+        return settle(m, f, through);
+    }
+    *through = advance(m, f, bytes);
+    return RAIL_OK;
+}
+
 static enum rail_result send_piece(struct messages *m, struct message_flow *f, bool *through)
 {
     void *slot;
+    if (f->settling) return settle(m, f, through);
     RAIL_TRY(f->link->ops->acquire(f->link, &slot));
     size_t bytes = piece_bytes(f);
+    if (lend(m, f, bytes)) {
+        f->lent = true;
+        return sent_piece(m, f, bytes, through);
+    }
     rail_copy(slot, f->first->buffer + f->done_bytes, bytes);
     f->link->ops->publish(f->link, bytes, f->first->signature);
-    *through = advance(m, f, bytes);
-    return RAIL_OK;
+    return sent_piece(m, f, bytes, through);
 }
 
 static bool to_be_offered(const struct messages *m, const struct message_flow *f)

@@ -14,6 +14,9 @@
  * up first (a failure, an abort) withdraws the offer. While a receiver of its process is reading it waits, for a piece's
  * copying at most; one of another process finds out at the end, and drops what it has read.
  *
+ * Over the network a message of `lend_least` bytes and more that lies in known memory (transport/link.h, lending) is not copied
+ * here: it is finished when the receiver has taken it. A sender that gives up recalls what it has lent.
+ *
  * No deadlock: whatever order flows were begun in, the first `ahead` of each direction progress side by side. With all
  * of them (UINT32_MAX) any posting order works in which the messages of every pair of ranks match; with fewer, ranks must
  * begin flows in an order of which algos/pairwise.h shows that it cannot block.
@@ -45,6 +48,8 @@ struct message_flow {
     uint64_t done_bytes;    /* of the first */
     uint64_t finished;      /* messages, over the life of the link */
     struct message_offer *offer; /* of the first, which is sent by its address and was not taken yet; in a slot */
+    bool lent;              /* some of what was sent since it became busy is, and is not settled; */
+    bool settling;          /* all is published, and it waits for that */
     bool refused;           /* the receiver cannot read our memory */
 };
 
@@ -53,6 +58,7 @@ struct messages {
     uint32_t rank, n_ranks;
     enum messages_offers offers;
     uint64_t offer_least;         /* bytes; the owner's, between two messages */
+    uint64_t lend_least;          /* likewise */
     uint8_t cookie[PEER_COOKIE_BYTES]; /* tells a reader that this is us */
     uint32_t ahead;               /* busy flows of each direction that progress side by side */
     struct message_flow *flows;   /* [MESSAGE_DIRECTIONS][n_ranks] */

@@ -1,5 +1,5 @@
 /* moving.h - what one MOVE of a plan reads and writes, resolved to addresses (host.c), and how it is carried out where some of
- * it lies in other processes (host_read.c). */
+ * it lies in other processes (host_read.c) or goes out from where it lies (lending.c). */
 #ifndef RAIL_ENGINE_MOVING_H
 #define RAIL_ENGINE_MOVING_H
 
@@ -16,7 +16,9 @@ struct moving {
     uint64_t far;   /* sources that are addresses of another process, a bit each, */
     uint32_t far_peer[RAIL_COMBINE_MAX]; /* and of which peer's */
     struct link *in[PLAN_MAX_LINKS], *out[PLAN_MAX_LINKS];
+    void *slot[PLAN_MAX_LINKS]; /* of each link out */
     int n_in, n_out;
+    const void *lent; /* where the content of the slots lies that are not among the destinations (lending.h); NULL: all are */
 };
 
 static inline size_t moving_element_bytes(const struct host_op *op) { return rail_type_bytes(op->call.how.type); }

@@ -1,6 +1,8 @@
 /* waits.c - looks at the step that each strand stands at, and at the flows that are not through. */
 #include "engine/waits.h"
 
+#include "engine/lending.h"
+
 /* Thousandths of a round: a strand's place in its steps. */
 #define WHOLE 1000u
 
@@ -109,6 +111,8 @@ void waits_of_host_op(const struct host_op *op, struct waits *out)
         if (step->verb == PLAN_MOVE) of_move(run, step, out);
         if (step->verb == PLAN_WAIT) of_wait(op, run, step, out);
     }
+    const struct link *late;
+    if (op->n_left == 0 && op->lent && lending_settled(op, &late) == RAIL_NOT_YET) add(out, late->to, WAITS_FOR_ROOM);
     if (rounds) out->done = (uint64_t)((double)out->total * (double)done / ((double)rounds * WHOLE));
 }
 
@@ -123,7 +127,7 @@ void waits_of_messages(const struct messages *m, struct waits *out)
             const struct message_flow *f = messages_flow(m, (enum message_direction)d, peer);
             if (!f->link) continue;
             if (d == MESSAGE_RECEIVE && no_slot(f->link)) add(out, peer, WAITS_FOR_DATA);
-            if (d == MESSAGE_SEND && (f->offer || no_room(f->link))) add(out, peer, WAITS_FOR_ROOM);
+            if (d == MESSAGE_SEND && (f->offer || f->settling || no_room(f->link))) add(out, peer, WAITS_FOR_ROOM);
         }
 }
 
