@@ -8,7 +8,6 @@
 #include "base/futex.h"
 #include "core/notes.h"
 #include "core/reach.h"
-#include "core/readers.h"
 #include "engine/calls.h"
 #include "engine/express.h"
 #include "engine/signature.h"
@@ -177,14 +176,18 @@ static enum rail_result provide_scratch(struct comm *comm, struct host_call *cal
  * an L3. The C library's own idea of the size is of no use, it counts those of a whole socket. */
 #define STREAM_BYTES ((uint64_t)64 << 20)
 
-static bool streams(const struct comm *comm, const struct collective_extent *e)
+/* Of all buffers of a host's ranks. */
+static uint64_t footprint(const struct comm *comm, const struct collective_extent *e)
 {
-    return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output) >= STREAM_BYTES;
+    return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output);
 }
 
 /* 2 ranks on 2 cores, copied over read, blocks of 16, 32, 64, 128 KiB: AllGather 0.79, 1.17, 1.59, 2.01, AlltoAll 0.77, 1.15, 1.52,
  * 1.80, ReduceScatter 0.56, 0.87, 1.21, 1.58; AllReduce of 256 KiB, 512 KiB, 1 and 2 MiB 0.9 to 1.2, 0.8 to 1.0, 1.37, 1.07. */
 enum { READ_TIMES_REDUCED = 2, READ_TIMES_ALLREDUCE = 32 };
+/* The kernel does not stream. Buffers of a host's ranks of 64, 96, 128 MiB in all: AlltoAll 2 ranks 1.23, -, 1.07 (256 MiB 0.89), 4 ranks
+ * 1.18, -, 0.82, 8 ranks 1.07, -, 0.76; AllGather 2 ranks -, 1.18, - (192 MiB 0.75); AllReduce 0.76, -, 0.58. */
+#define READ_COPIED_BYTES (2 * STREAM_BYTES)
 
 /* From how many bytes on a block, or as much of it as a round takes, is worth being read by the kernel instead of being copied
  * through a window; UINT64_MAX: never. The kernel's copy takes a quarter longer: AllGather of n ranks copies n blocks instead of
@@ -203,8 +206,9 @@ static bool read_by_kernel(const struct comm *comm, const struct collective *a, 
 {
     bool one = choice->algorithm == PLAN_ONE_SHOT, two = choice->algorithm == PLAN_TWO_SHOT;
     uint64_t round = choice->piece_bytes * (two ? comm->n_ranks : 1);
-    return (one || two) && (e->block < round ? e->block : round) >= worth_reading(comm, a->kind) &&
-           readers_may_read(comm, a->input, e->input) && (!two || readers_may_read(comm, a->output, e->output));
+    uint64_t most = collective_kind(a->kind).reduces ? STREAM_BYTES : READ_COPIED_BYTES;
+    return (one || two) && (e->block < round ? e->block : round) >= worth_reading(comm, a->kind) && footprint(comm, e) < most &&
+           peer_memory_readable(a->input, e->input) && (!two || peer_memory_readable(a->output, e->output));
 }
 
 static enum shm_exposed exposed(const struct comm *comm, const struct collective *a, const struct collective_extent *e,
@@ -240,9 +244,9 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
     call->blocks = (struct plan_blocks){comm->shape.order, kind.input_blocks, kind.output_blocks};
     /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
     bool exposable = !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE));
-    call->streams = streams(comm, &e);
+    call->streams = footprint(comm, &e) >= STREAM_BYTES;
     if (exposable) call->direct = exposed(comm, a, &e, call);
-    if (exposable && call->direct == SHM_STAGED && !call->streams && read_by_kernel(comm, a, &e, &choice))
+    if (exposable && call->direct == SHM_STAGED && read_by_kernel(comm, a, &e, &choice))
         call->direct = SHM_BY_KERNEL;
     if (comm->policy.network && !comm->gpu) {
         /* In place a copying collective writes a block of the input with what it holds, a reducing one with something else. */

@@ -67,12 +67,3 @@ void readers_drop(struct comm *comm)
     comm->node.bench = NULL;
     comm->read_least = UINT64_MAX;
 }
-
-/* Of the first and the last byte: memory that is of two kinds is rare, and then the reader's call fails. */
-bool readers_may_read(const struct comm *comm, const void *at, size_t bytes)
-{
-    uint8_t first, last;
-    const struct peer_memory_owner *mine = &comm->node.owners[comm->node.self];
-    uint64_t address = (uintptr_t)at;
-    return !bytes || (peer_memory_read(mine, &first, address, 1) && peer_memory_read(mine, &last, address + bytes - 1, 1));
-}

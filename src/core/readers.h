@@ -11,7 +11,4 @@ enum rail_result readers_find(struct comm *comm, bool *reads);
 /* What came of it at all ranks of the node: some are not read, so nobody is. */
 void readers_drop(struct comm *comm);
 
-/* Whether the kernel reads these bytes of mine to others: a device's memory or secret memory it does not. */
-bool readers_may_read(const struct comm *comm, const void *at, size_t bytes);
-
 #endif

@@ -45,5 +45,7 @@ struct peer_memory_owner {
 /* Copies out of the owner's memory, 1 GiB at most. False, with errno: the kernel does not allow it (EPERM), it is another
  * process or one that is gone (ESRCH), or the bytes cannot be read (EFAULT); what came of them is at `to`. */
 bool peer_memory_read(const struct peer_memory_owner *owner, void *to, uint64_t from, size_t bytes);
+/* Whether the kernel would read these bytes of mine to another process; false for a device's memory, and secret memory. */
+bool peer_memory_readable(const void *at, size_t bytes);
 
 #endif
