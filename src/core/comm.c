@@ -22,6 +22,7 @@
 #include "core/leave.h"
 #include "core/notes.h"
 #include "core/p2p.h"
+#include "core/readers.h"
 #include "engine/calls.h"
 
 /* ---- may this call come ---- */
@@ -172,9 +173,8 @@ static void clear(struct comm *comm)
     registrations_clear(&comm->registrations);
     digest_close(comm->digest);
     comm->digest = NULL;
+    readers_drop(comm);
     free(comm->scratch.at);
-    free(comm->node.owners);
-    free(comm->node.bench);
     comm->scratch = (struct scratch){0};
     free(comm->addresses);
     free(comm->home_nic);

@@ -8,7 +8,7 @@
  * not, why is in the log. RAIL_E_SYSTEM: out of memory. */
 enum rail_result readers_find(struct comm *comm, bool *reads);
 
-/* What came of it at all ranks of the node: some are not read, so nobody is. */
+/* Some ranks of the node are not read, so nobody is; or the communicator ends. */
 void readers_drop(struct comm *comm);
 
 #endif

@@ -104,8 +104,8 @@ tap_case "ranks of one thread, as a group" good 4 "$perf" -g 4 -b 4 -e 16K -f 16
 tap_case "threads with several ranks each" good 2 "$perf" -t 2 -g 2 -b 4K -e 64K -f 16
 tap_case "threads that start their own ranks" good 1 "$perf" -t 3 -p 1 -b 4K -e 4K
 tap_case "the log says that threads read one another's buffers" logged "where they are" "$perf" -t 2 -b 8 -e 8
-tap_case "the log says that processes stage, and how they wait" \
-    logged "windows of 1024 KiB (several processes), messages that are exchanged in a group are read by the kernel from .* bytes on where it may; waits by .*ing.* (.* core" $run -n 2 "$perf" -b 8 -e 8
+tap_case "the log says that processes stage, what the kernel reads, and how they wait" \
+    logged "windows of 1024 KiB (several processes), blocks from .* bytes on are read by the kernel where that pays, messages that are exchanged in a group are read by the kernel from .* bytes on where it may; waits by .*ing.* (.* core" $run -n 2 "$perf" -b 8 -e 8
 tap_case "processes" good 4 $run -n 4 "$perf" -b 8 -e 1M -f 40
 tap_case "processes with threads with several ranks" good 1 $run -n 2 "$perf" -t 2 -g 2 -b 4000 -e 4000
 tap_case "two emulated hosts" good 4 $run -n 4 --hosts-emulate 2 "$perf" -b 8 -e 1M -f 40
