@@ -185,9 +185,9 @@ static uint64_t footprint(const struct comm *comm, const struct collective_exten
 /* 2 ranks on 2 cores, copied over read, blocks of 16, 32, 64, 128 KiB: AllGather 0.79, 1.17, 1.59, 2.01, AlltoAll 0.77, 1.15, 1.52,
  * 1.80, ReduceScatter 0.56, 0.87, 1.21, 1.58; AllReduce of 256 KiB, 512 KiB, 1 and 2 MiB 0.9 to 1.2, 0.8 to 1.0, 1.37, 1.07. */
 enum { READ_TIMES_REDUCED = 2, READ_TIMES_ALLREDUCE = 32 };
-/* The kernel does not stream. Buffers of a host's ranks of 64, 96, 128 MiB in all: AlltoAll 2 ranks 1.23, -, 1.07 (256 MiB 0.89), 4 ranks
- * 1.18, -, 0.82, 8 ranks 1.07, -, 0.76; AllGather 2 ranks -, 1.18, - (192 MiB 0.75); AllReduce 0.76, -, 0.58. */
-#define READ_COPIED_BYTES (2 * STREAM_BYTES)
+/* The kernel does not stream. Copied over read, buffers of a host's ranks of 64, 128, 256 MiB in all: AlltoAll 2 ranks 1.23, 1.18, 0.91, 4
+ * ranks 1.22, 1.14, 0.83, 8 ranks 1.11, 1.04, 0.79; AllGather 2 ranks, 96 and 192 MiB, 1.21, 1.14; AllReduce of 64 and 128 0.76, 0.58. */
+#define READ_COPIED_BYTES (4 * STREAM_BYTES)
 
 /* From how many bytes on a block, or as much of it as a round takes, is worth being read by the kernel instead of being copied
  * through a window; UINT64_MAX: never. The kernel's copy takes a quarter longer: AllGather of n ranks copies n blocks instead of
