@@ -35,7 +35,7 @@ QUIET = 0.93  # below that, times of runs that need all cores are 2 to 4 times t
 # busbw is algbw times this, as nccl-tests counts.
 BUS_FACTOR = {"all_reduce": lambda n: 2 * (n - 1) / n, "reduce_scatter": lambda n: (n - 1) / n,
               "all_gather": lambda n: (n - 1) / n, "alltoall": lambda n: (n - 1) / n, "broadcast": lambda n: 1,
-              "reduce": lambda n: 1, "sendrecv": lambda n: 1}
+              "reduce": lambda n: 1, "gather": lambda n: (n - 1) / n, "scatter": lambda n: (n - 1) / n, "sendrecv": lambda n: 1}
 PACKAGES = {"openmpi": "libopenmpi-dev", "mpich": "libmpich-dev"}
 # Name: (launcher, options besides -np). What wins where: coll/sm for 2 ranks from 512 B on (it is off by default and does
 # not yield), vader for 2 ranks below; ucx with yield for more ranks than cores, the segmented ring for its large sizes.

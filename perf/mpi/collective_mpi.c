@@ -41,6 +41,8 @@ static void alltoall(int count, int block)
 }
 /* MPI has it in place only. */
 static void broadcast(int count, int block) { (void)block, MPI_Bcast(rank == 0 ? in : out, count, MPI_FLOAT, 0, MPI_COMM_WORLD); }
+static void gather(int count, int block) { (void)count, MPI_Gather(in, block, MPI_FLOAT, out, block, MPI_FLOAT, 0, MPI_COMM_WORLD); }
+static void scatter(int count, int block) { (void)count, MPI_Scatter(in, block, MPI_FLOAT, out, block, MPI_FLOAT, 0, MPI_COMM_WORLD); }
 static void sendrecv(int count, int block)
 {
     (void)block, MPI_Sendrecv(in, count, MPI_FLOAT, (rank + 1) % n_ranks, 0, out, count, MPI_FLOAT, (rank + n_ranks - 1) % n_ranks,
@@ -54,6 +56,7 @@ static float want_exchanged(size_t i, int block)
 {
     return input_of((int)(i / (size_t)block), (size_t)rank * (size_t)block + i % (size_t)block);
 }
+static float want_part(size_t i, int block) { return input_of(0, (size_t)rank * (size_t)block + i); }
 static float want_root(size_t i, int block) { return (void)block, input_of(0, i); }
 static float want_previous(size_t i, int block) { return (void)block, input_of((rank + n_ranks - 1) % n_ranks, i); }
 
@@ -66,7 +69,8 @@ static const struct collective {
     {"all_reduce", all_reduce, want_sum, WHOLE},         {"reduce_scatter", reduce_scatter, want_own_sum, BLOCK},
     {"all_gather", all_gather, want_blocks, WHOLE},      {"broadcast", broadcast, want_root, OTHERS},
     {"reduce", reduce, want_sum, ROOT},                  {"alltoall", alltoall, want_exchanged, WHOLE},
-    {"sendrecv", sendrecv, want_previous, WHOLE},
+    {"sendrecv", sendrecv, want_previous, WHOLE},         {"gather", gather, want_blocks, ROOT},
+    {"scatter", scatter, want_part, BLOCK},
 };
 static const struct collective *what;
 

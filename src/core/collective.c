@@ -177,38 +177,62 @@ static enum rail_result provide_scratch(struct comm *comm, struct host_call *cal
 #define STREAM_BYTES ((uint64_t)64 << 20)
 
 /* Of all buffers of a host's ranks. */
-static uint64_t footprint(const struct comm *comm, const struct collective_extent *e)
-{
-    return (uint64_t)comm->node.segment.geometry.n_peers * (e->input + e->output);
-}
-
-/* 2 ranks on 2 cores, copied over read, blocks of 16, 32, 64, 128 KiB: AllGather 0.79, 1.17, 1.59, 2.01, AlltoAll 0.77, 1.15, 1.52,
- * 1.80, ReduceScatter 0.56, 0.87, 1.21, 1.58; AllReduce of 256 KiB, 512 KiB, 1 and 2 MiB 0.9 to 1.2, 0.8 to 1.0, 1.37, 1.07. */
-enum { READ_TIMES_REDUCED = 2, READ_TIMES_ALLREDUCE = 32 };
-/* The kernel does not stream. Copied over read, buffers of a host's ranks of 64, 128, 256 MiB in all: AlltoAll 2 ranks 1.23, 1.18, 0.91, 4
- * ranks 1.22, 1.14, 0.83, 8 ranks 1.11, 1.04, 0.79; AllGather 2 ranks, 96 and 192 MiB, 1.21, 1.14; AllReduce of 64 and 128 0.76, 0.58. */
-#define READ_COPIED_BYTES (4 * STREAM_BYTES)
-
-/* From how many bytes on a block, or as much of it as a round takes, is worth being read by the kernel instead of being copied
- * through a window; UINT64_MAX: never. AllGather of n ranks copies n blocks instead of n + 1, which is worth it for two (of 4 ranks
- * 0.66 to 0.95, of 8 0.57 to 0.97); AlltoAll n instead of 2n - 1. What is combined is copied all the same, to the bench. Calls with a
- * root are copied, though Scatter and, of two ranks, Broadcast would gain (docs/PERFORMANCE.md). */
-static uint64_t worth_reading(const struct comm *comm, enum plan_collective collective)
+static uint64_t footprint(const struct comm *comm, enum plan_collective collective, uint64_t block)
 {
     struct collective_kind kind = collective_kind(collective);
-    if (kind.rooted || comm->read_least == UINT64_MAX || (comm->n_ranks > 2 && collective != PLAN_ALLTOALL)) return UINT64_MAX;
-    unsigned times = collective == PLAN_ALLREDUCE ? READ_TIMES_ALLREDUCE : kind.reduces ? READ_TIMES_REDUCED : 1;
-    return comm->read_least < UINT64_MAX / times ? comm->read_least * times : UINT64_MAX;
+    uint64_t n = comm->node.segment.geometry.n_peers;
+    uint64_t inputs = (kind.root_gives ? 1 : n) * (kind.input_blocks ? comm->n_ranks : 1);
+    uint64_t outputs = (kind.root_gets ? 1 : n) * (kind.output_blocks ? comm->n_ranks : 1);
+    return (inputs + outputs) * block;
 }
 
+/* The kernel does not stream: copies are read up to four times what streams. Copied over read, buffers of a host's ranks of 64, 128,
+ * 256 MiB in all: AlltoAll 2 ranks 1.23, 1.18, 0.91, 4 ranks 1.22, 1.14, 0.83, 8 ranks 1.11, 1.04, 0.79; AllGather 2 ranks, 96 and 192
+ * MiB, 1.21, 1.14; Scatter 1.5 to 1.9 up to 160 MiB; AllReduce of 64 and 128 0.76, 0.58, Broadcast of 4 ranks of 80 and 160 0.91, 0.81. */
+#define READ_COPIED_BYTES (4 * STREAM_BYTES)
+
+struct reading {
+    unsigned times; /* how many times RAILCCL_READ_MIN_BYTES a block has to be; 0: it is never read */
+    uint64_t most;  /* footprint that is not read any more */
+};
+
+/* Copied over read, 2 cores:
+ *     2 ranks, blocks of 16, 32, 64, 128 KiB   AllGather 0.79, 1.17, 1.59, 2.01   AlltoAll 0.77, 1.15, 1.52, 1.80
+ *                                              ReduceScatter 0.56, 0.87, 1.21, 1.58
+ *              of 256 KiB, 512 KiB, 1, 2 MiB   AllReduce 0.9 to 1.2, 0.8 to 1.0, 1.37, 1.07
+ *     2, 3, 4, 8 ranks, of 64 KiB              Scatter 1.31, 1.00, 1.15, 1.04
+ *                       of 128 KiB                     1.24, 1.18, 1.37, 2.21
+ *     2 ranks, 32, 64, 256 KiB, 1 MiB          Broadcast 0.96, 1.37, 1.47, 1.94; 4 ranks 0.63, 0.97, 1.05, 1.39
+ * AllGather of n ranks copies n blocks instead of n + 1, which is worth it for two (4 ranks 0.66 to 0.95, 8 0.57 to 0.97);
+ * Broadcast n - 1 instead of n, and with 8 ranks it is not (64 KiB 0.67, 256 KiB 0.83, 1 MiB 1.11, 8 MiB 0.82); AlltoAll n instead of
+ * 2n - 1; Scatter n - 1 instead of 2n - 2, and not half of them one after the other. Gather's root would do all the copying (0.8 to
+ * 1.2), and Reduce's would copy what others copy for it (0.7). */
+static struct reading reading_of(enum plan_collective collective, uint32_t n)
+{
+    switch (collective) {
+    case PLAN_ALLTOALL: return (struct reading){1, READ_COPIED_BYTES};
+    case PLAN_SCATTER: return (struct reading){2, READ_COPIED_BYTES};
+    case PLAN_BROADCAST:
+        return n == 2 ? (struct reading){2, READ_COPIED_BYTES} : (struct reading){n <= 4 ? 8 : 0, STREAM_BYTES};
+    case PLAN_ALLGATHER: return (struct reading){n == 2, READ_COPIED_BYTES};
+    case PLAN_REDUCESCATTER: return (struct reading){n == 2 ? 2 : 0, STREAM_BYTES};
+    case PLAN_ALLREDUCE: return (struct reading){n == 2 ? 32 : 0, STREAM_BYTES};
+    default: return (struct reading){0};
+    }
+}
+
+/* My buffers are worth being read by the kernel instead of being copied through a window. A round takes no more of a block than
+ * its pieces hold. Who gives nothing has nothing to be read. */
 static bool read_by_kernel(const struct comm *comm, const struct collective *a, const struct collective_extent *e,
                            const struct choice *choice)
 {
     bool one = choice->algorithm == PLAN_ONE_SHOT, two = choice->algorithm == PLAN_TWO_SHOT;
+    struct reading reading = reading_of(a->kind, comm->n_ranks);
+    if (!reading.times || comm->read_least > UINT64_MAX / reading.times || !e->input || !(one || two)) return false;
     uint64_t round = choice->piece_bytes * (two ? comm->n_ranks : 1);
-    uint64_t most = collective_kind(a->kind).reduces ? STREAM_BYTES : READ_COPIED_BYTES;
-    return (one || two) && (e->block < round ? e->block : round) >= worth_reading(comm, a->kind) && footprint(comm, e) < most &&
-           peer_memory_readable(a->input, e->input) && (!two || peer_memory_readable(a->output, e->output));
+    return (e->block < round ? e->block : round) >= comm->read_least * reading.times &&
+           footprint(comm, a->kind, e->block) < reading.most && peer_memory_readable(a->input, e->input) &&
+           (!two || peer_memory_readable(a->output, e->output));
 }
 
 static enum shm_exposed exposed(const struct comm *comm, const struct collective *a, const struct collective_extent *e,
@@ -244,7 +268,7 @@ enum rail_result collective_lay_out(struct comm *comm, const struct collective *
     call->blocks = (struct plan_blocks){comm->shape.order, kind.input_blocks, kind.output_blocks};
     /* a scaled input is not the caller's bytes, and not every plan stands writing over what peers still read */
     bool exposable = !how->scaled && (!in_place(comm, a, &e) || (plan->flags & PLAN_DIRECT_IN_PLACE));
-    call->streams = footprint(comm, &e) >= STREAM_BYTES;
+    call->streams = footprint(comm, a->kind, e.block) >= STREAM_BYTES;
     if (exposable) call->direct = exposed(comm, a, &e, call);
     if (exposable && call->direct == SHM_STAGED && read_by_kernel(comm, a, &e, &choice))
         call->direct = SHM_BY_KERNEL;

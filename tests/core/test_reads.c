@@ -79,6 +79,59 @@ static void allgather(struct job_rank *rank, bool in_place)
     free(in);
 }
 
+enum { ROOT = 1 };
+
+static void scatter(struct job_rank *rank, bool in_place)
+{
+    int n = rank->n_ranks;
+    bool root = rank->rank == ROOT;
+    unsigned char *out = root ? malloc((size_t)n * BLOCK) : NULL;
+    unsigned char *in = root && in_place ? out + ROOT * BLOCK : malloc(BLOCK);
+    for (int to = 0; root && to < n; to++)
+        for (size_t k = 0; k < BLOCK; k++) out[to * BLOCK + k] = byte_of(ROOT, to, k);
+    JOB_TRY(ncclScatter(out, in, BLOCK, ncclInt8, ROOT, rank->comm, NULL));
+    if (root && !in_place) memset(out, 0xee, (size_t)n * BLOCK);
+    for (size_t k = 0; k < BLOCK; k++) JOB_EXPECT(in[k] == byte_of(ROOT, rank->rank, k), "byte %zu is wrong", k);
+    if (!root || !in_place) free(in);
+    free(out);
+}
+
+static void broadcast(struct job_rank *rank, bool in_place)
+{
+    bool root = rank->rank == ROOT;
+    unsigned char *in = malloc(BLOCK), *out = !root ? NULL : in_place ? in : malloc(BLOCK);
+    for (size_t k = 0; root && k < BLOCK; k++) out[k] = byte_of(ROOT, 0, k);
+    JOB_TRY(ncclBroadcast(out, in, BLOCK, ncclInt8, ROOT, rank->comm, NULL));
+    if (root && !in_place) memset(out, 0xee, BLOCK);
+    for (size_t k = 0; k < BLOCK; k++) JOB_EXPECT(in[k] == byte_of(ROOT, 0, k), "byte %zu is wrong", k);
+    if (out != in) free(out);
+    free(in);
+}
+
+static void reduce(struct job_rank *rank)
+{
+    int32_t *out = malloc(BLOCK), *in = rank->rank == ROOT ? malloc(BLOCK) : NULL;
+    int count = BLOCK / 4, n = rank->n_ranks;
+    for (int k = 0; k < count; k++) out[k] = k * (rank->rank + 1);
+    JOB_TRY(ncclReduce(out, in, (size_t)count, ncclInt32, ncclSum, ROOT, rank->comm, NULL));
+    for (int k = 0; in && k < count; k++) JOB_EXPECT(in[k] == k * n * (n + 1) / 2, "element %d is %d", k, in[k]);
+    free(in);
+    free(out);
+}
+
+static void gather(struct job_rank *rank)
+{
+    int n = rank->n_ranks;
+    unsigned char *out = malloc(BLOCK), *in = rank->rank == ROOT ? malloc((size_t)n * BLOCK) : NULL;
+    for (size_t k = 0; k < BLOCK; k++) out[k] = byte_of(rank->rank, 0, k);
+    JOB_TRY(ncclGather(out, in, BLOCK, ncclInt8, ROOT, rank->comm, NULL));
+    for (int from = 0; in && from < n; from++)
+        for (size_t k = 0; k < BLOCK; k++)
+            JOB_EXPECT(in[from * BLOCK + k] == byte_of(from, 0, k), "byte %zu of rank %d's block is wrong", k, from);
+    free(in);
+    free(out);
+}
+
 /* Longer than some benches and rounds. */
 static void allreduce(struct job_rank *rank, bool in_place, ncclRedOp_t op)
 {
@@ -114,7 +167,8 @@ static void reducescatter(struct job_rank *rank, bool in_place)
 
 struct expected {
     void (*call)(struct job_rank *rank);
-    int reads;    /* of blocks, a rank */
+    int reads;    /* of blocks, a rank; */
+    bool from_root; /* by all but the root */
     int odd_rank; /* it meets `odd`; -1: nobody does */
     enum kernel odd;
 };
@@ -125,7 +179,8 @@ static void call_and_count(struct job_rank *rank)
     int before = atomic_load(&reads);
     for (int round = 0; round < 3 && !rank->why[0]; round++) e->call(rank);
     int seen = atomic_load(&reads) - before;
-    if (!rank->why[0]) JOB_EXPECT(seen == 3 * e->reads, "%d reads, %d expected", seen, 3 * e->reads);
+    int expected = e->from_root && rank->rank == ROOT ? 0 : 3 * e->reads;
+    if (!rank->why[0]) JOB_EXPECT(seen == expected, "%d reads, %d expected", seen, expected);
 }
 
 static const char *const every_block[] = {"RAILCCL_READ_MIN_BYTES=1", NULL};
@@ -133,10 +188,15 @@ static const char *const small_rounds[] = {"RAILCCL_READ_MIN_BYTES=1", "RAILCCL_
 static const char *const longer_blocks[] = {"RAILCCL_READ_MIN_BYTES=40008", NULL};
 static const char *const none[] = {"RAILCCL_READ_MIN_BYTES=0", NULL};
 
+static void must_from(bool root, void (*call)(struct job_rank *), int n, const char *const *env, int expected)
+{
+    struct expected e = {call, expected, root, -1, READS};
+    job_must(&(struct job){.n_ranks = n, .ranks_per_process = 1, .env = env}, call_and_count, &e);
+}
+
 static void must(void (*call)(struct job_rank *), int n, const char *const *env, int expected)
 {
-    struct expected e = {call, expected, -1, READS};
-    job_must(&(struct job){.n_ranks = n, .ranks_per_process = 1, .env = env}, call_and_count, &e);
+    must_from(false, call, n, env, expected);
 }
 
 static void allgather_apart(struct job_rank *rank) { allgather(rank, false); }
@@ -152,6 +212,30 @@ static void blocks_of_alltoall_are_read_where_they_lie(void **state)
     (void)state;
     for (int n = 2; n <= 4; n++) must(alltoall, n, every_block, n - 1);
     must(alltoall, 2, small_rounds, 2); /* 32 KiB of 40007 bytes a round */
+}
+
+static void scatter_apart(struct job_rank *rank) { scatter(rank, false); }
+static void scatter_in_place(struct job_rank *rank) { scatter(rank, true); }
+static void broadcast_apart(struct job_rank *rank) { broadcast(rank, false); }
+static void broadcast_in_place(struct job_rank *rank) { broadcast(rank, true); }
+
+static void what_a_root_gives_is_read_where_it_lies(void **state)
+{
+    (void)state;
+    for (int n = 2; n <= 5; n++) must_from(true, scatter_apart, n, every_block, 1);
+    must_from(true, scatter_in_place, 3, every_block, 1);
+    must_from(true, scatter_apart, 2, small_rounds, 2);
+    for (int n = 2; n <= 4; n++) must_from(true, broadcast_apart, n, every_block, 1);
+    must_from(true, broadcast_in_place, 2, every_block, 1);
+    must(broadcast_apart, 5, every_block, 0); /* four read what otherwise one copies and four copy: not worth it */
+}
+
+/* It would do alone what all do together. */
+static void what_a_root_gets_is_copied(void **state)
+{
+    (void)state;
+    must(reduce, 2, every_block, 0);
+    must(gather, 3, every_block, 0);
 }
 
 static void two_ranks_read_each_others_blocks(void **state)
@@ -206,6 +290,7 @@ static void short_blocks_are_copied(void **state)
 {
     (void)state;
     must(alltoall, 3, longer_blocks, 0);
+    must(scatter_apart, 3, longer_blocks, 0);
     must(allgather_apart, 2, longer_blocks, 0);
 }
 
@@ -234,7 +319,7 @@ static void odd_one(struct job_rank *rank)
 static void with_odd(enum kernel odd, int expected)
 {
     for (int r = 0; r < 3; r++) {
-        struct expected e = {alltoall, expected, r, odd};
+        struct expected e = {alltoall, expected, false, r, odd};
         job_must(&(struct job){.n_ranks = 3, .ranks_per_process = 1, .env = every_block, .bare = true}, odd_one, &e);
     }
 }
@@ -329,6 +414,8 @@ int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(blocks_of_alltoall_are_read_where_they_lie),
+        cmocka_unit_test(what_a_root_gives_is_read_where_it_lies),
+        cmocka_unit_test(what_a_root_gets_is_copied),
         cmocka_unit_test(two_ranks_read_each_others_blocks),
         cmocka_unit_test(what_two_ranks_combine_is_read_to_the_bench),
         cmocka_unit_test(two_ranks_read_each_others_parts_and_results),
