@@ -24,7 +24,7 @@ bool tune_look(struct tune_view *v)
     for (int r = 0; ranks && keys && r < w->ranks; r++) keys[r] = (uint64_t)ranks[r].host + 1;
     bool good = ranks && keys && shape_build(&v->shape, (uint32_t)w->ranks, keys, 1) == 0;
     if (!good) fprintf(stderr, "railccl tune: %d ranks: out of memory\n", w->ranks);
-    good = good && table_make(&v->table, &v->shape, &config,
+    good = good && table_make(&v->table, &v->shape, machine_cores(), &config,
                               tuning_find(tuning_of_process(), v->shape.n_ranks, v->shape.n_nodes)) == RAIL_OK;
     free(keys);
     free(ranks);

@@ -104,6 +104,10 @@ struct choice {
 
 /* First proposals for a shape, each derived in choose.c; measured values replace them. */
 void choice_table_default(struct choice_table *out, const struct shape *shape);
+/* For one node whose ranks copy what they give into windows; `crowded`: they outnumber its cores. */
+void choice_table_staged(struct choice_table *table, const struct shape *shape, bool crowded);
+/* The same node once its ranks have registered buffers, which are used where they are. */
+void choice_table_shared(struct choice_table *table, const struct shape *shape);
 /* For one node whose ranks read one another's buffers where they are. */
 void choice_table_direct(struct choice_table *table);
 /* Of the values, field by field: the same on every byte order and padding. */

@@ -134,6 +134,13 @@ static uint32_t window_default(const struct shape *shape)
     return round < RAILS_WINDOW_MIN ? RAILS_WINDOW_MIN : round > RAILS_WINDOW_MAX ? RAILS_WINDOW_MAX : (uint32_t)round;
 }
 
+static uint64_t one_shot_default(const struct shape *shape)
+{
+    uint64_t n = shape->n_ranks > 0 ? shape->n_ranks : 1;
+    uint64_t bytes = (uint64_t)ONE_SHOT_HOPS * SHM_HOP_BYTES * n / (n * n - 2 * n + 2);
+    return bytes > 1024 ? bytes : 1024;
+}
+
 /* one_shot_max: staged, one-shot moves S in and reads n S for S out, (n + 3) S; two-shot moves (n-1)/n S in, S to 2/n S,
  *   (n-1)/n S out, (5 - 2/n) S. The exchange that one-shot saves is worth ONE_SHOT_HOPS SHM_HOP_BYTES of that: measured
  *   crossings at 3, 4, 8 ranks on 2 cores 48, 28, 20 KiB (formula 48, 32, 13); 2 ranks 256 (80). Not below 1 KiB.
@@ -166,8 +173,7 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
     uint32_t n = shape->n_ranks > 0 ? shape->n_ranks : 1;
     uint32_t hops_saved = n - 1 - log2_floor(n);
     memset(out, 0, sizeof *out);
-    uint64_t one_shot = (uint64_t)ONE_SHOT_HOPS * SHM_HOP_BYTES * n / ((uint64_t)n * n - 2 * (uint64_t)n + 2);
-    out->one_shot_max_bytes = out->one_shot_reduce_max_bytes = one_shot > 1024 ? one_shot : 1024;
+    out->one_shot_max_bytes = out->one_shot_reduce_max_bytes = one_shot_default(shape);
     out->two_shot_max_bytes = UINT64_MAX;
     out->doubling_max_bytes = n <= 2 ? UINT64_MAX : hop_bytes(shape);
     out->tree_max_bytes = 2 * (uint64_t)hop_bytes(shape) * hops_saved;
@@ -184,6 +190,24 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
     out->net_channels = 4;
     out->forced_algorithm = -1;
     out->forced_channels = 0;
+}
+
+/* Reduce. One-shot: n - 1 ranks copy S in, the root reads n S and writes S, 3n - 1 in all; two-shot is 2 - 2/n more, for its results
+ * pass windows as well. Where every rank has a core of its own what counts is the longest way, of one-shot the root's 2 + n + 1 (it
+ * waits for one copy), of two-shot 5 or so: up to 3 ranks one-shot is no longer. 2 cores, two-shot over one-shot: 2 ranks 64 KiB 1.77,
+ * 1 MiB 1.37, 16 MiB 1.50; 3 ranks 64 KiB 1.42, 16 MiB 1.68; 4 ranks 1.40, 1.20, 1.15; 8 ranks 1.39, 1.04, 1.06. */
+#define REDUCE_ONE_SHOT_RANKS 3u
+void choice_table_staged(struct choice_table *table, const struct shape *shape, bool crowded)
+{
+    if (crowded || shape->n_ranks <= REDUCE_ONE_SHOT_RANKS) table->one_shot_reduce_max_bytes = UINT64_MAX;
+}
+
+/* With nothing to copy in, all read n S and write S; two-shot shares that among the cores. 2 ranks on 2 cores, one-shot over
+ * two-shot: 64 KiB 0.5 to 1.6, 256 KiB 0.8 to 1.9, 1 MiB 1.1 to 5, 16 MiB 1.6 to 2.0; 4 ranks 64 KiB 0.9, 256 KiB 1.7, 16 MiB 1.9. */
+void choice_table_shared(struct choice_table *table, const struct shape *shape)
+{
+    uint64_t most = one_shot_default(shape);
+    if (table->one_shot_reduce_max_bytes > most) table->one_shot_reduce_max_bytes = most;
 }
 
 /* Two-shot then reads S and writes S, one-shot reads n S, and both must know that everybody has read before they return: no
@@ -216,7 +240,8 @@ uint64_t choice_table_hash(const struct choice_table *table)
 static enum plan_algorithm natural_in_rank_order(enum plan_collective collective, const struct choice_table *table,
                                                  const struct shape *shape, uint64_t bytes)
 {
-    bool one = collective == PLAN_REDUCESCATTER || bytes <= table->one_shot_max_bytes;
+    uint64_t most = collective == PLAN_REDUCE ? table->one_shot_reduce_max_bytes : table->one_shot_max_bytes;
+    bool one = collective == PLAN_REDUCESCATTER || bytes <= most;
     if (fits_windows(shape)) return one ? PLAN_ONE_SHOT : PLAN_TWO_SHOT;
     bool doubling = bytes <= table->doubling_max_bytes && shape->n_ranks < DOUBLING_END &&
                     plan_exists_in_rank_order(collective, PLAN_DOUBLING, shape->n_ranks);

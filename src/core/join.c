@@ -408,6 +408,14 @@ static enum rail_result enter_tree(struct comm *comm, const struct comm_request 
     return bootstrap_open_derived(&config, request->kin->secret, &parent, &comm->bootstrap);
 }
 
+static int fewest_cores(const struct comm *comm)
+{
+    int fewest = comm->members[0].cores;
+    for (uint32_t r = 1; r < comm->n_ranks; r++)
+        if (comm->members[r].cores < fewest) fewest = comm->members[r].cores;
+    return fewest > 0 ? fewest : 1;
+}
+
 static enum rail_result join(struct comm *comm, const struct comm_request *request)
 {
     struct rail_deadline deadline = join_deadline();
@@ -425,10 +433,10 @@ static enum rail_result join(struct comm *comm, const struct comm_request *reque
     struct tuning tuning;
     bool gpus = some_gpu(comm, comm->shape.order, comm->n_ranks);
     RAIL_TRY(tuning_agree(comm, deadline, &tuning));
-    RAIL_TRY(table_make(&comm->table, &comm->shape, &comm->config, gpus ? NULL : &tuning));
+    RAIL_TRY(table_make(&comm->table, &comm->shape, gpus ? 0 : fewest_cores(comm), &comm->config, gpus ? NULL : &tuning));
     if (gpus) gpu_rank_table(&comm->table, &comm->shape);
     RAIL_TRY(join_node(comm, deadline));
-    if (comm->direct && comm->shape.n_nodes == 1) table_direct(&comm->table);
+    if (comm->direct && comm->shape.n_nodes == 1) table_direct(&comm->table, &comm->shape);
     RAIL_TRY(onesided_init(comm, comm->config.n_rma_contexts));
     RAIL_TRY(wire_up(comm, deadline));
     atomic_store_explicit(&comm->watch.self, watch_rank_hash(comm, comm->rank), memory_order_relaxed);

@@ -92,10 +92,11 @@ static void force_channels(struct choice_table *t, const struct shape *shape, co
     if (t->forced_channels > HOST_MAX_CHANNELS) t->forced_channels = HOST_MAX_CHANNELS;
 }
 
-enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config,
+enum rail_result table_make(struct choice_table *out, const struct shape *shape, int cores, const struct comm_config *config,
                             const struct tuning *tuning)
 {
     choice_table_default(out, shape);
+    if (cores > 0 && shape->n_nodes == 1) choice_table_staged(out, shape, shape->n_ranks > (uint32_t)cores);
     for (int k = 0; tuning && k < TABLE_LIMITS; k++)
         if (tuning->set >> k & 1) table_limit_set(out, k, tuning->bytes[k]);
     override64(&out->one_shot_reduce_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);
@@ -117,7 +118,14 @@ enum rail_result table_make(struct choice_table *out, const struct shape *shape,
     return force_algorithm(out);
 }
 
-void table_direct(struct choice_table *table)
+void table_direct(struct choice_table *table, const struct shape *shape)
 {
     if (rail_param_int(RAIL_PARAM_ONESHOT_MAX_BYTES) < 0) choice_table_direct(table);
+    table_shared(table, shape);
+}
+
+void table_shared(struct choice_table *table, const struct shape *shape)
+{
+    bool set = rail_param_int(RAIL_PARAM_ONESHOT_MAX_BYTES) >= 0 || rail_param_int(RAIL_PARAM_ONESHOT_REDUCE_MAX_BYTES) >= 0;
+    if (!set) choice_table_shared(table, shape);
 }

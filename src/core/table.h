@@ -23,10 +23,12 @@ void table_limit_set(struct choice_table *table, int limit, uint64_t bytes);
 uint32_t table_slots(bool network);
 
 struct tuning; /* core/tuning.h */
-/* `tuning` may be NULL. The environment beats it. */
-enum rail_result table_make(struct choice_table *out, const struct shape *shape, const struct comm_config *config,
+/* `cores`: of the host that has fewest of them; 0 where ranks are GPUs. `tuning` may be NULL. The environment beats it. */
+enum rail_result table_make(struct choice_table *out, const struct shape *shape, int cores, const struct comm_config *config,
                             const struct tuning *tuning);
 /* The communicator has one node, and its ranks read one another's buffers where they are. */
-void table_direct(struct choice_table *table);
+void table_direct(struct choice_table *table, const struct shape *shape);
+/* The communicator has one node, whose ranks have registered a window that all of them reach. The same at all ranks or none. */
+void table_shared(struct choice_table *table, const struct shape *shape);
 
 #endif

@@ -288,6 +288,7 @@ static enum rail_result agree_on_ways(struct comm *comm, struct window *w, bool 
     free(said);
     RAIL_TRY(result);
     if (shared && !comm->direct) RAIL_TRY(share_add(comm, w));
+    if (shared && comm->shape.n_nodes == 1) table_shared(&comm->table, &comm->shape);
     return any && !comm->addresses ? comm_connect(comm, rail_deadline_never()) : RAIL_OK;
 }
 

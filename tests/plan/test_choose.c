@@ -41,6 +41,44 @@ static void one_shot_ends_early_where_ranks_read_one_anothers_buffers(void **sta
     shape_clear(&shape);
 }
 
+/* One-shot moves fewer bytes in all; its root moves more of them. */
+static void a_staged_reduce_takes_one_exchange_where_ranks_are_few_or_share_cores(void **state)
+{
+    (void)state;
+    for (uint32_t n = 2; n <= 16; n++) {
+        struct shape shape = shape_of_one_node(n);
+        for (int crowded = 0; crowded < 2; crowded++) {
+            struct choice_table table;
+            choice_table_default(&table, &shape);
+            choice_table_staged(&table, &shape, crowded);
+            bool one = crowded || n <= 3;
+            assert_int_equal(choose_plan(PLAN_REDUCE, &table, &shape, 64 * MIB).algorithm, one ? PLAN_ONE_SHOT : PLAN_TWO_SHOT);
+            table.deterministic = 1;
+            assert_int_equal(choose_plan(PLAN_REDUCE, &table, &shape, 64 * MIB).algorithm, one ? PLAN_ONE_SHOT : PLAN_TWO_SHOT);
+            assert_int_equal(choose_plan(PLAN_ALLREDUCE, &table, &shape, 64 * MIB).algorithm, PLAN_TWO_SHOT);
+        }
+        shape_clear(&shape);
+    }
+}
+
+static void a_reduce_of_registered_buffers_is_shared_among_the_ranks(void **state)
+{
+    (void)state;
+    for (uint32_t n = 2; n <= 16; n++) {
+        struct shape shape = shape_of_one_node(n);
+        struct choice_table table, built_in;
+        choice_table_default(&table, &shape);
+        built_in = table;
+        choice_table_staged(&table, &shape, true);
+        choice_table_shared(&table, &shape);
+        assert_int_equal(choice_table_hash(&table), choice_table_hash(&built_in));
+        table.one_shot_reduce_max_bytes = 1; /* somebody wants less */
+        choice_table_shared(&table, &shape);
+        assert_int_equal(table.one_shot_reduce_max_bytes, 1);
+        shape_clear(&shape);
+    }
+}
+
 static void windows_and_slots_of_a_host_are_bounded_together(void **state)
 {
     (void)state;
@@ -276,6 +314,8 @@ int main(void)
         cmocka_unit_test(names_match_numbers),
         cmocka_unit_test(one_node_goes_from_one_shot_to_two_shot),
         cmocka_unit_test(one_shot_ends_early_where_ranks_read_one_anothers_buffers),
+        cmocka_unit_test(a_staged_reduce_takes_one_exchange_where_ranks_are_few_or_share_cores),
+        cmocka_unit_test(a_reduce_of_registered_buffers_is_shared_among_the_ranks),
         cmocka_unit_test(windows_and_slots_of_a_host_are_bounded_together),
         cmocka_unit_test(a_limit_on_two_shot_gives_way_to_the_ring),
         cmocka_unit_test(several_nodes_go_from_doubling_to_tree_to_ring),
