@@ -192,6 +192,9 @@ $(BUILD)/libperf.a: $(PERFOBJ)
 	$(Q)rm -f $@ && $(AR) rcs $@ $^
 $(filter $(BUILD)/tests/perf/%,$(TESTS)): $(BUILD)/libperf.a
 
+# The parts of the doctor, for their tests.
+$(filter $(BUILD)/tests/tools/test_doctor_%,$(TESTS)): $(patsubst %,$(BUILD)/tools/%.o,doctor_judge doctor_judge_reads doctor_try_reads)
+
 # A test is one program on cmocka: tests/LAYER/test_NAME.c, linked with the hidden archive and tests/support/.
 $(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(SUPPORT) $(ARCHIVE)
 	$(call say,LD,$@)
@@ -291,7 +294,7 @@ FORKING  := $(addprefix core/test_,abort p2p_trouble one_core announce bad_calls
                 mismatch scale watch_lines windows go_on) \
             $(addprefix bootstrap/test_,launch launch_mpi hosts many)
 THREADED = $(filter-out %_combine,$(filter device/test_cuda_%,$(TESTSRC:tests/%.c=%))) \
-           $(filter-out plan/% device/% abi/% perf/% transport/test_repair% transport/test_silence $(FORKING),$(TESTSRC:tests/%.c=%))
+           $(filter-out plan/% device/% abi/% perf/% tools/% transport/test_repair% transport/test_silence $(FORKING),$(TESTSRC:tests/%.c=%))
 SANFLAGS := -fno-sanitize-recover=all -fno-omit-frame-pointer
 sanitized:
 	$(Q)scripts/deps.sh check

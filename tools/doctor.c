@@ -30,6 +30,7 @@ static void print_host(const struct doctor_facts *f)
     printf("; %d GPU%s; kernel %s; railccl %s\n", f->gpus, f->gpus == 1 ? "" : "s",
            f->kernel[0] ? f->kernel : "unknown", f->version);
     for (int32_t i = 0; i < f->n_ports; i++) print_port(&f->ports[i]);
+    if (f->peer_read == 0) printf("  ranks of this host read one another's buffers: one copy, not two\n");
 }
 
 static void print_findings(const struct doctor_findings *list, int status)
@@ -55,6 +56,7 @@ static int examine(const char *root, bool json)
     if (doctor_look(root, &facts) != RAIL_OK) return fail();
     doctor_judge_ports(&facts, &findings);
     doctor_judge_host(&facts, &findings);
+    doctor_judge_reads(&facts, &findings);
     doctor_sort(&findings);
     int status = doctor_status(&facts, &findings);
     if (json) {
@@ -86,15 +88,16 @@ static int usage(FILE *out)
           "       railccl doctor --json >a; on another host: railccl doctor --json >b; railccl doctor --compare a b\n"
           "Checks this host for collectives over RDMA: devices, ports, GIDs, MTU, device files, modules, GPUDirect, "
           "IOMMU and ACS,\n"
-          "NUMA placement, limits, container. Each finding comes with a remedy. Only files are read, nothing is "
-          "changed.\n\n"
+          "NUMA placement, limits, container, reading between ranks. Each finding comes with a remedy. Files are "
+          "read,\n"
+          "and a child's memory by another child; nothing is changed.\n\n"
           "  --root DIR       the files of a machine (sys, proc, dev, etc), copied below DIR, instead of this one's\n"
           "  --json           facts and findings, for programs and for --compare\n"
           "  --compare A B    what two hosts do not agree on, from files that --json wrote\n\n"
           "Exit status: 0 nothing to mend (notes at most), 1 warnings: it works, slower or more fragile than it could "
           "be,\n"
-          "3 errors: RDMA does not work here or not on every port, 4 no RDMA device (of --compare: on neither host),\n"
-          "2 bad usage, or a file that cannot be read.\n",
+          "3 errors: RDMA does not work here or not on every port, or ranks do not start,\n"
+          "4 no RDMA device (of --compare: on neither host), 2 bad usage, or a file that cannot be read.\n",
           out);
     return out == stdout ? 0 : 2;
 }

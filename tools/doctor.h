@@ -1,7 +1,8 @@
 /* doctor.h - the parts of `railccl doctor`: what a host shows of itself (facts), what is wrong with that (findings).
  *
- * Facts are read from files alone, below a root folder, so that a test lays a machine out and a support case can be
- * looked at elsewhere. A number that is not known is DOCTOR_UNKNOWN, a text that is not known is empty. */
+ * Facts are read from files, below a root folder, so that a test lays a machine out and a support case can be looked at
+ * elsewhere; one is tried, on this machine alone (peer_read). A number that is not known is DOCTOR_UNKNOWN, a text that
+ * is not known is empty. */
 #ifndef TOOLS_DOCTOR_H
 #define TOOLS_DOCTOR_H
 
@@ -53,14 +54,20 @@ struct doctor_facts {
     int64_t huge_pages;                           /* bytes reserved */
     char huge_mode[24], iommu_line[40],
         firewall[48]; /* transparent huge pages; the kernel's command line; who filters packets */
+    int32_t ptrace_scope;    /* Yama's */
+    bool may_trace, seccomp; /* CAP_SYS_PTRACE; a filter judges this process's system calls */
+    int32_t peer_read;       /* as doctor_try_reads has it */
 };
 
 /* RAIL_E_ARGUMENT when root is no folder. "" is this machine. */
 enum rail_result doctor_look(const char *root, struct doctor_facts *out);
 void doctor_look_ports(const char *root, struct doctor_facts *facts);
+/* Has one process read another's memory as ranks of a host do: 0, or errno, ETIMEDOUT where it did not come back;
+ * DOCTOR_UNKNOWN: it could not be tried. */
+int32_t doctor_try_reads(int limit_ms);
 
 enum doctor_severity {
-    DOCTOR_ERROR,   /* RDMA will not work here, or not on this port */
+    DOCTOR_ERROR,   /* RDMA will not work here, or not on this port; or ranks will not start */
     DOCTOR_WARNING, /* it works and is slower or more fragile than it could be */
     DOCTOR_NOTE,    /* good to know */
 };
@@ -83,6 +90,7 @@ const char *doctor_severity_name(enum doctor_severity severity);
 /* Appends. Worst first after doctor_sort. */
 void doctor_judge_ports(const struct doctor_facts *facts, struct doctor_findings *out);
 void doctor_judge_host(const struct doctor_facts *facts, struct doctor_findings *out);
+void doctor_judge_reads(const struct doctor_facts *facts, struct doctor_findings *out);
 /* What two hosts do not agree on. */
 void doctor_compare(const struct doctor_facts *a, const struct doctor_facts *b, struct doctor_findings *out);
 void doctor_sort(struct doctor_findings *findings);

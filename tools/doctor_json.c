@@ -27,7 +27,8 @@ static const struct field host_fields[] = {
     HOST(WHOLE64, files),      HOST(TRUTH, may_lock),         HOST(REAL, cpu_quota),
     HOST(WHOLE64, memory),     HOST(WHOLE64, memory_limit),   HOST(WHOLE64, shm),
     HOST(WHOLE64, huge_pages), HOST(TEXT, huge_mode),         HOST(TEXT, iommu_line),
-    HOST(TEXT, firewall),
+    HOST(TEXT, firewall),      HOST(WHOLE32, ptrace_scope),   HOST(TRUTH, may_trace),
+    HOST(TRUTH, seccomp),      HOST(WHOLE32, peer_read),
 };
 static const struct field port_fields[] = {
     PORT(TEXT, device),       PORT(WHOLE32, number),      PORT(TEXT, netdev),     PORT(TEXT, state),

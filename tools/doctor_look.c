@@ -1,4 +1,5 @@
-/* doctor_look.c - the host around its RDMA ports: limits, modules, memory, control group, who filters packets. */
+/* doctor_look.c - the host around its RDMA ports: limits, modules, memory, control group, who filters packets, who may
+ * read whose memory. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,8 @@
 
 #include "doctor.h"
 #include "topo/sysfs.h"
+
+enum { CAP_IPC_LOCK = 14, CAP_SYS_PTRACE = 19, READS_LIMIT_MS = 5000 };
 
 static FILE *open_below(const struct sysfs *s, const char *path)
 {
@@ -38,12 +41,10 @@ static int64_t limit(const struct sysfs *s, const char *name)
     return strncmp(value, "unlimited", 9) == 0 ? DOCTOR_UNLIMITED : strtoll(value, NULL, 10);
 }
 
-static bool may_lock(const struct sysfs *s)
+static bool has_capability(const struct sysfs *s, int capability)
 {
-    enum { CAP_IPC_LOCK = 14 };
     char mask[64];
-    return find_line(s, "/proc/self/status", "CapEff:", mask, sizeof mask) &&
-           strtoull(mask, NULL, 16) >> CAP_IPC_LOCK & 1;
+    return find_line(s, "/proc/self/status", "CapEff:", mask, sizeof mask) && strtoull(mask, NULL, 16) >> capability & 1;
 }
 
 static bool module(const struct sysfs *s, const char *name)
@@ -207,6 +208,16 @@ static void look_at_firewall(const struct sysfs *s, struct doctor_facts *f)
     else if (sysfs_number(s, 0, "/sys/module/nf_tables", "refcnt") > 0) strcpy(f->firewall, "nftables");
 }
 
+/* Another machine's files tell what Yama forbids; what else does is found by trying alone. */
+static void look_at_reads(const struct sysfs *s, struct doctor_facts *f)
+{
+    char mode[64];
+    f->ptrace_scope = (int32_t)sysfs_number(s, DOCTOR_UNKNOWN, "/proc/sys/kernel/yama", "ptrace_scope");
+    f->may_trace = has_capability(s, CAP_SYS_PTRACE);
+    f->seccomp = find_line(s, "/proc/self/status", "Seccomp:", mode, sizeof mode) && strtol(mode, NULL, 10) != 0;
+    f->peer_read = s->root[0] ? DOCTOR_UNKNOWN : doctor_try_reads(READS_LIMIT_MS);
+}
+
 enum rail_result doctor_look(const char *root, struct doctor_facts *out)
 {
     struct stat there;
@@ -224,10 +235,11 @@ enum rail_result doctor_look(const char *root, struct doctor_facts *out)
     look_at_cpus(&s, out);
     out->memlock = limit(&s, "Max locked memory");
     out->files = limit(&s, "Max open files");
-    out->may_lock = may_lock(&s);
+    out->may_lock = has_capability(&s, CAP_IPC_LOCK);
     look_at_group(&s, out);
     look_at_memory(&s, out);
     look_at_command_line(&s, out);
     look_at_firewall(&s, out);
+    look_at_reads(&s, out);
     return RAIL_OK;
 }

@@ -115,6 +115,10 @@ old_quota() { lay sys/fs/cgroup/cpu/cpu.cfs_quota_us 50000; lay sys/fs/cgroup/cp
 shm() { lay proc/self/mounts "shm /dev/shm tmpfs rw,nosuid,size=65536k 0 0"; }
 no_huge() { lay sys/kernel/mm/transparent_hugepage/enabled "always madvise [never]"; }
 extra_nic() { pci pci0000:00/0000:00:07.0 0x020000 0x14e4 0x16d7 0; }
+yama=proc/sys/kernel/yama/ptrace_scope
+all_read() { lay $yama 2; lay proc/self/status "CapEff:	0000000000080000
+Cpus_allowed_list:	0-15"; }
+nobody_reads() { all_read; lay $yama 3; }
 wrong=(
     "port-down|error|3|mlx5_1:1: .*down \(state DOWN, Disabled\)|down"
     "port-no-subnet-manager|error|3|subnet manager \(state INIT\)|no_manager"
@@ -160,6 +164,11 @@ wrong=(
     "gave-up|note|0|3 requests were given up after all retries|lay $p0/hw_counters/req_transport_retries_exceeded 3"
     "no-receive|note|0|5 messages found no receive|lay $p0/hw_counters/rnr_nak_retry_err 5"
     "congestion|note|0|70 notices of congestion|lay $p0/hw_counters/np_cnp_sent 70"
+    "peer-reads|warning|1|32 KiB on, are copied twice, .*ptrace_scope is 1: a process reads its descendants|lay $yama 1"
+    "peer-reads|warning|1|ptrace_scope is 2: only who has CAP_SYS_PTRACE|lay $yama 2"
+    "peer-reads|warning|1|ptrace_scope is 3: nobody|nobody_reads"
+    "|||0 notes: exit status 0|lay $yama 0"
+    "|||0 notes: exit status 0|all_read"
     "nic-idle|warning|1|0000:00:07.0 could be an RDMA device with driver bnxt_re|extra_nic"
 )
 goes_wrong() { # ROW
@@ -215,6 +224,15 @@ without() { # no device, and why
     doctor
     status=$?
     if [ -n "$(ls /sys/class/infiniband 2>/dev/null)" ]; then [ $status -ne 2 ]; else [ $status -eq 4 ] && says 'no RDMA device: /sys/class/infiniband has none'; fi
+}
+
+# What is tried is tried here: files of another machine say nothing of it.
+tried() {
+    healthy && doctor --root "$root" && ! says 'read one another' >/dev/null && doctor --root "$root" --json && ! says '"peer_read"' >/dev/null || return 1
+    doctor
+    if says '^  ranks of this host read one another.s buffers: one copy' >/dev/null; then ! says '\[peer-reads\]$' >/dev/null || return 1
+    else says '^warning  .*\[peer-reads\]$' || return 1; fi
+    doctor --json; says '"peer_read": [0-9]+'
 }
 
 # --- two hosts
@@ -274,7 +292,7 @@ bad_input() {
     doctor --compare "$dir/a.json" "$dir/odd.json" && says 'exit status 0'
 }
 
-tap_plan 9
+tap_plan 10
 tap_case "a healthy machine: no finding, exit status 0" is_well
 tap_case "${#wrong[@]} things that go wrong: one finding each, with remedy and exit status" each_goes_wrong
 if [ "$(id -u)" = 0 ] && command -v setpriv >/dev/null; then tap_case "a device file that this user may not open" not_permitted
@@ -282,6 +300,7 @@ else tap_skip "a device file that this user may not open" "not root, or no setpr
 tap_case "a software device: its interface, and that it is one" software
 tap_case "several findings: the worst first; more ports than are looked at" all_at_once
 tap_case "no RDMA device: what was looked for, and the NIC that could be one" without
+tap_case "whether ranks of this host read one another's memory is tried" tried
 if command -v python3 >/dev/null; then tap_case "JSON: facts by name, what is not known left out" round_trip
 else tap_skip "JSON: facts by name, what is not known left out" "python3 is not installed"; fi
 tap_case "two hosts: what they do not agree on, ports met by subnet" compares
