@@ -23,6 +23,7 @@ static _Thread_local struct {
     struct making *makings, *last_making;
     struct window_call *windows, *ended_windows;
     enum rail_result refused; /* the first failure inside */
+    bool watched;             /* the end of the thread finds it */
     char why[512];
 } group;
 
@@ -52,11 +53,17 @@ static void forget(void *unused)
 
 static void make_key(void) { pthread_key_create(&end_of_thread, forget); }
 
-void group_start(void)
+static void watch_thread(void)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     pthread_once(&once, make_key);
-    if (group.depth++ == 0) pthread_setspecific(end_of_thread, &group);
+    group.watched = pthread_setspecific(end_of_thread, &group) == 0;
+}
+
+void group_start(void)
+{
+    if (__builtin_expect(!group.watched, 0)) watch_thread();
+    group.depth++;
 }
 
 /* ---- new communicators ---- */
@@ -173,7 +180,6 @@ static struct taken take(void)
     group.queues = NULL;
     group.named = (struct named){0};
     group.refused = RAIL_OK;
-    pthread_setspecific(end_of_thread, NULL);
     return t;
 }
 

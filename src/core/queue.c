@@ -14,9 +14,9 @@ static struct queue *queue_of(struct queue **queues, struct comm *comm)
     struct queue **at = queues;
     for (; *at; at = &(*at)->next)
         if ((*at)->comm == comm) return *at;
-    *at = calloc(1, sizeof **at);
-    if (*at) (*at)->comm = comm;
-    return *at;
+    struct queue *q = malloc(sizeof *q); /* the C library's calloc does not reuse what the thread has just freed */
+    if (q) *q = (struct queue){.comm = comm};
+    return *at = q;
 }
 
 enum rail_result queue_add_collective(struct queue **queues, struct comm *comm, const struct collective *args)
@@ -194,8 +194,9 @@ static bool messages_moved(struct queue *queues)
 {
     bool moved = false;
     for (struct queue *q = queues; q; q = q->next) {
-        moved |= q->moved != p2p_moved(q->comm);
-        q->moved = p2p_moved(q->comm);
+        uint64_t now = p2p_moved(q->comm);
+        moved |= q->moved != now;
+        q->moved = now;
     }
     return moved;
 }

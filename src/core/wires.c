@@ -192,10 +192,12 @@ bool wires_drained(const struct wires *w)
 
 void wires_recall(const struct wires *w)
 {
-    uint64_t began_ns = rail_now_ns();
+    uint64_t began_ns = 0;
     for (uint32_t i = 0; i < w->n_links; i++) {
         struct link *l = w->links[i];
-        if (l->from == w->rank && l->ops->lending) l->ops->lending->recall(l, began_ns);
+        if (l->from != w->rank || !l->ops->lending) continue;
+        if (!began_ns) began_ns = rail_now_ns();
+        l->ops->lending->recall(l, began_ns);
     }
 }
 

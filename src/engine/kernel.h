@@ -41,8 +41,8 @@ enum {
     KERNEL_PLACE_KEY = 0,         /* u64, the receiver's: whose place it is; written after the next */
     KERNEL_PLACE_SET = 8,         /* u64, the receiver's: which slots are its own */
     KERNEL_PLACE_PUBLISHED = 64,  /* u64, the sender's */
-    KERNEL_PLACE_RELEASED = 128,  /* u64, the receiver's */
-    KERNEL_PLACE_META = 192,      /* [n_slots] {u64 bytes, u64 signature}, the sender's */
+    KERNEL_PLACE_META = 80,       /* [n_slots] {u64 bytes, u64 signature}, the sender's */
+    KERNEL_PLACE_RELEASED = 384,  /* u64, the receiver's */
 
     KERNEL_ROUNDS_BYTES = 4 * 64 + KERNEL_DEPTH * 64,
     KERNEL_ROUNDS_COUNTER = 0,    /* [4] u64, a line each */

@@ -109,6 +109,7 @@ void wait_pause_slow(struct waiter *w, const struct wait_policy *policy, const s
     else {
         if (w->shared || policy->together) wait_show_core(w, policy, segment, self);
         sched_yield();
+        if (policy->crowded) return; /* nothing is to be learnt from how long it took */
         uint64_t away_ns = rail_now_ns() - now;
         w->turn = away_ns >= TURN_LEAST_NS && away_ns < TURN_MOST_NS;
         if (!policy->crowded && !policy->together && !w->shared) w->looks = 0;

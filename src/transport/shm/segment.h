@@ -103,14 +103,16 @@ struct shm_slot_meta {
     uint64_t bytes, signature;
 };
 
-/* One link into a peer. key, set and released: the receiver's; published and meta: the sender's. Links of pairs have places
- * of their own, by channel and sender, and need no key. */
+/* One link into a peer. key, set and released: the receiver's; published and meta: the sender's, and the first slots' in one line,
+ * so that who waits for a small message gets both at once. Links of pairs have places of their own, by channel and sender, and
+ * need no key. */
 struct shm_place {
     _Alignas(SHM_LINE) _Atomic uint64_t key; /* 0 = free, else shm_link_key() */
     uint64_t set;                            /* the receiver's slots for it (shm_set_of); written before key */
     _Alignas(SHM_LINE) _Atomic uint64_t published;
+    uint64_t unused;
+    struct shm_slot_meta meta[SHM_MAX_SLOTS];
     _Alignas(SHM_LINE) _Atomic uint64_t released;
-    _Alignas(SHM_LINE) struct shm_slot_meta meta[SHM_MAX_SLOTS];
 };
 
 /* Everything that fixes the layout; the same on all ranks of the node. */

@@ -94,6 +94,7 @@ static enum rail_result shm_wait(struct link *link, const void **slot, size_t *b
         l->seen = atomic_load_explicit(&l->place->published, memory_order_acquire);
         if (link->sequence >= l->seen) return RAIL_NOT_YET;
     }
+    __builtin_prefetch(slot_at(l)); /* on its way while meta is */
     struct shm_slot_meta meta = l->place->meta[link->sequence % link->n_slots];
     if (meta.bytes > link->slot_bytes)
         return rail_fail(RAIL_E_INTERNAL, "link %u -> %u: a slot of %llu bytes in slots of %zu", link->from, link->to,
