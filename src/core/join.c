@@ -317,6 +317,9 @@ static void on_word(void *owner, uint64_t number, const char *text)
 
 /* ---- joining ---- */
 
+/* Some microseconds, with a look at a socket beside each. */
+enum { PRETENDED_LOOKS = 20 };
+
 static struct wait_policy policy_of(const struct comm *comm)
 {
     const uint32_t *node_of = comm->shape.node_of;
@@ -332,7 +335,7 @@ static struct wait_policy policy_of(const struct comm *comm)
                                                  spin_us < 0 ? SPIN_US : (uint64_t)spin_us);
     /* Who shares a segment finds out when it shares a core (wait.h); the others never would: a yield now and then costs
      * less than the look at a socket beside it. */
-    if (pretended && policy.spins > WAIT_FEW_LOOKS) policy.spins = WAIT_FEW_LOOKS;
+    if (pretended && policy.spins > PRETENDED_LOOKS) policy.spins = PRETENDED_LOOKS;
     return policy;
 }
 
