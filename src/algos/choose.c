@@ -111,18 +111,20 @@ static uint32_t window_in_host(uint32_t n_ranks)
 }
 
 /* Slots of links in memory, which Send and Recv take: a message longer than all slots of its link costs ranks that outnumber
- * cores a switch for each further slotful. 1 MiB each way among 8 ranks on 2 cores took 492 us with 64 KiB, 346 with 256, 199 with
+ * cores a switch for each further slotful. 1 MiB each way among 8 ranks on 2 cores took 492 us with 4 slots of 64 KiB, 346 of 256, 199 of
  * 512; 16 MiB among 4 3.9 ms and 2.4. Every pair may have a link each way: while slots are longer than the shortest, those for
  * Send and Recv of a host stay below HOST_SLOTS_BYTES together. */
 #define HOST_SLOTS_BYTES (128u << 20)
-#define HOST_SLOT_MIN (64u << 10)
-#define HOST_SLOT_MAX (512u << 10)
+#define HOST_SLOTS 8u
+#define HOST_SLOT_MIN (32u << 10)
+#define HOST_SLOT_MAX (256u << 10)
+#define HOSTS_SLOT (64u << 10)
 
 static uint32_t slot_in_host(const struct shape *shape)
 {
     uint64_t n = shape->n_ranks ? shape->n_ranks : 1;
-    if (shape->n_nodes != 1) return HOST_SLOT_MIN;
-    uint64_t share = HOST_SLOTS_BYTES / (4 * n * n) & ~(uint64_t)65535;
+    if (shape->n_nodes != 1) return HOSTS_SLOT;
+    uint64_t share = HOST_SLOTS_BYTES / (HOST_SLOTS * n * n) & ~(uint64_t)(HOST_SLOT_MIN - 1);
     return share > HOST_SLOT_MAX ? HOST_SLOT_MAX : share < HOST_SLOT_MIN ? HOST_SLOT_MIN : (uint32_t)share;
 }
 

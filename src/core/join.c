@@ -161,7 +161,7 @@ static enum rail_result join_node(struct comm *comm, struct rail_deadline deadli
     bool network = shape->n_nodes > 1, windows = !network || rails_fit(shape);
     struct shm_request request = {
         .geometry = {.n_peers = n,
-                     .n_slots = table_slots(network),
+                     .n_slots = table_slots(network, some_gpu(comm, ranks, n)),
                      .window_bytes = n > 1 && n <= RAIL_COMBINE_MAX && windows ? comm->table.window_bytes : 0,
                      .slot_bytes = network ? comm->table.net_slot_bytes : comm->table.shm_slot_bytes,
                      .window_channels = network && windows ? RAILS_CHANNELS_MAX : 1},
@@ -249,7 +249,7 @@ static enum rail_result wire_up(struct comm *comm, struct rail_deadline deadline
     comm->wires.rank = comm->rank;
     comm->wires.in_rank_order = comm->table.deterministic;
     comm->wires.node = &comm->node;
-    comm->wires.net_slots = table_slots(true);
+    comm->wires.net_slots = table_slots(true, false);
     comm->wires.net_slot_bytes = comm->table.net_slot_bytes;
     memcpy(&comm->wires.comm_key, key, sizeof comm->wires.comm_key);
     RAIL_TRY(homes_asked(comm));

@@ -66,7 +66,7 @@ enum rail_result predict_collective(const struct comm *comm, const struct collec
         .rounds = rounds,
         .piece_bytes = (double)(a->count * element) / ((double)split.n_channels * (double)rounds * split.n_pieces),
         .n_channels = split.n_channels,
-        .slots = table_slots(comm->shape.n_nodes > 1),
+        .slots = table_slots(comm->shape.n_nodes > 1, comm->unrung),
         .direct = comm->direct,
     };
     *ns = plan_cost_ns(&call, &rates);

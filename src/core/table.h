@@ -19,8 +19,8 @@ extern const struct table_limit table_limits[TABLE_LIMITS];
 uint64_t table_limit(const struct choice_table *table, int limit);
 void table_limit_set(struct choice_table *table, int limit, uint64_t bytes);
 
-/* Slots of every link of a communicator with or without network links. */
-uint32_t table_slots(bool network);
+/* Slots of every link of a communicator with or without network links, and of a node with or without GPUs. */
+uint32_t table_slots(bool network, bool gpus);
 
 struct tuning; /* core/tuning.h */
 /* `cores`: of the host that has fewest of them; 0 where ranks are GPUs. `tuning` may be NULL. The environment beats it. */

@@ -89,9 +89,9 @@ static void windows_and_slots_of_a_host_are_bounded_together(void **state)
         assert_in_range(table.window_bytes, 256 * KIB, MIB);
         assert_true(4ull * n * table.window_bytes <= 64ull * MIB);
         assert_int_equal(table.window_bytes == MIB, n <= 16);
-        assert_in_range(table.shm_slot_bytes, 64 * KIB, 512 * KIB);
-        assert_true(4ull * n * n * table.shm_slot_bytes <= 128ull * MIB || table.shm_slot_bytes == 64 * KIB);
-        assert_int_equal(table.shm_slot_bytes == 512 * KIB, n <= 8);
+        assert_in_range(table.shm_slot_bytes, 32 * KIB, 256 * KIB);
+        assert_true(8ull * n * n * table.shm_slot_bytes <= 128ull * MIB || table.shm_slot_bytes == 32 * KIB);
+        assert_int_equal(table.shm_slot_bytes == 256 * KIB, n <= 8);
         shape_clear(&shape);
     }
 }
