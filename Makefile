@@ -236,7 +236,16 @@ $(KERNELS): %.so: %.o
 $(filter $(BUILD)/tests/emulated_cuda/%,$(TESTS)): $(EMULATED) | $(KERNELS)
 $(filter $(BUILD)/tests/device/test_cuda_%,$(TESTS)): | $(EMULATED) $(KERNELS)
 
-HELPERS := $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
+# A second library for a test's own process (tests/core/twin.c): what it shows beside NCCL's names is the door.
+TWIN := $(BUILD)/tests/core/twin.so
+$(TWIN:.so=.o): FILE_CFLAGS += -fvisibility=default
+$(TWIN): $(TWIN:.so=.o) $(ARCHIVE) | $(BUILD)/libjansson.a
+	$(call say,LD,$@)
+	$(Q)$(CC) $(OPT) $(SAN) -shared -pthread -o $@ $< -Wl,--whole-archive $(ARCHIVE) -Wl,--no-whole-archive $(STATIC) \
+	    -Wl,-Bsymbolic -Wl,-z,nodelete -lm -ldl $(LDFLAGS)
+$(BUILD)/tests/core/test_lent: | $(TWIN)
+
+HELPERS := $(TWIN) $(RIGGED) $(EMULATED) $(KERNELS) $(KERNEL_HOST)
 tests: $(TESTS) $(HELPERS)
 # Those alone that T names, where it names no script.
 tests-named: $(if $(T),$(if $(filter %.sh,$(T)),tests,$(T:%=$(BUILD)/tests/%) $(HELPERS)),tests)

@@ -830,11 +830,23 @@ void fault_verbs_give_up(int device)
     UNLOCKED;
 }
 
+static uint64_t read_only_out(const struct fake_qp *q, const struct fake_send *s)
+{
+    uint64_t bytes = 0;
+    for (int i = 0; i < s->n_sge && !(s->flags & IBV_SEND_INLINE) && !s->on_wire; i++) {
+        const struct fake_mr *m = covering(s->sge[i].lkey, false, s->sge[i].addr, s->sge[i].length, q->qp.pd);
+        if (m && is_read_only(m)) bytes += s->sge[i].length;
+    }
+    return bytes;
+}
+
 struct fault_verbs_figures fault_verbs_figures(void)
 {
     LOCKED;
     struct fault_verbs_figures f = figures;
     f.registered = registered;
+    for (const struct fake_qp *q = qps; q; q = q->next)
+        for (int i = 0; i < q->count; i++) f.read_only_out += read_only_out(q, &q->sends[(q->first + i) % SENDS]);
     UNLOCKED;
     return f;
 }

@@ -59,6 +59,7 @@ struct fault_verbs_figures {
     int registered, relaxed; /* now; of them for relaxed ordering, */
     int read_only;           /* and for nothing but reading by the device itself */
     uint64_t read_only_bytes; /* that were sent from such memory */
+    uint64_t read_only_out;   /* that are to be, and were not read yet */
 };
 struct fault_verbs_figures fault_verbs_figures(void);
 
