@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "core/tuning.h"
+#include "topo/machine.h"
 #include "plan.h"
 #include "tune.h"
 
@@ -111,7 +112,7 @@ int tune_save(const struct tune_view *v)
     if (!tune_may_save() || !tuning_path(path)) return 2;
     snprintf(section, sizeof section, "[ranks=%d hosts=%d]", v->wish.ranks, v->wish.hosts);
     snprintf(fresh, sizeof fresh, "%s.%d", path, (int)getpid());
-    choice_table_default(&built_in, &v->shape);
+    table_built_in(&built_in, &v->shape, machine_cores());
     if (!make_folders(path)) return cannot("the folder of", path);
     char *old = old_text(path);
     FILE *out = old ? fopen(fresh, "we") : NULL;

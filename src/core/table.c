@@ -96,11 +96,16 @@ static void force_channels(struct choice_table *t, const struct shape *shape, co
     if (t->forced_channels > HOST_MAX_CHANNELS) t->forced_channels = HOST_MAX_CHANNELS;
 }
 
-enum rail_result table_make(struct choice_table *out, const struct shape *shape, int cores, const struct comm_config *config,
-                            const struct tuning *tuning)
+void table_built_in(struct choice_table *out, const struct shape *shape, int cores)
 {
     choice_table_default(out, shape);
     if (cores > 0 && shape->n_nodes == 1) choice_table_staged(out, shape, shape->n_ranks > (uint32_t)cores);
+}
+
+enum rail_result table_make(struct choice_table *out, const struct shape *shape, int cores, const struct comm_config *config,
+                            const struct tuning *tuning)
+{
+    table_built_in(out, shape, cores);
     for (int k = 0; tuning && k < TABLE_LIMITS; k++)
         if (tuning->set >> k & 1) table_limit_set(out, k, tuning->bytes[k]);
     override64(&out->one_shot_reduce_max_bytes, RAIL_PARAM_ONESHOT_MAX_BYTES);

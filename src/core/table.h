@@ -23,7 +23,9 @@ void table_limit_set(struct choice_table *table, int limit, uint64_t bytes);
 uint32_t table_slots(bool network, bool gpus);
 
 struct tuning; /* core/tuning.h */
-/* `cores`: of the host that has fewest of them; 0 where ranks are GPUs. `tuning` may be NULL. The environment beats it. */
+/* What ranks take that nobody told anything. `cores`: of the host that has fewest of them; 0 where ranks are GPUs. */
+void table_built_in(struct choice_table *out, const struct shape *shape, int cores);
+/* `tuning` may be NULL. The environment beats it. */
 enum rail_result table_make(struct choice_table *out, const struct shape *shape, int cores, const struct comm_config *config,
                             const struct tuning *tuning);
 /* The communicator has one node, and its ranks read one another's buffers where they are. */
