@@ -16,6 +16,7 @@
 
 #include <nccl.h>
 
+#include "core/comm.h"
 #include "support/job.h"
 
 enum { COUNT = 1 << 20, BYTES = COUNT * (int)sizeof(float) };
@@ -126,6 +127,49 @@ static void a_buffer_that_ends_beyond_its_window_is_not_in_it(void **state)
     job_must(&job, overhanging, NULL);
 }
 
+static enum plan_algorithm plan_of_reduce(struct job_rank *rank)
+{
+    const struct comm *comm = (const struct comm *)(void *)rank->comm;
+    return choose_plan(PLAN_REDUCE, &comm->table, &comm->shape, BYTES).algorithm;
+}
+
+static void reduce(struct job_rank *rank, const struct memory *m)
+{
+    for (int i = 0; i < COUNT; i++) m->in[i] = (float)(i % 1000 + rank->rank), m->out[i] = -1;
+    JOB_TRY(ncclReduce(m->in, m->out, COUNT, ncclFloat, ncclSum, 1, rank->comm, NULL));
+    for (int i = 0; rank->rank == 1 && i < COUNT; i++)
+        JOB_EXPECT(m->out[i] == (float)(3 * (i % 1000) + 3), "element %d is %g", i, (double)m->out[i]);
+}
+
+/* `arg`: the limit is the user's, and stays. */
+static void reduce_around_a_window(struct job_rank *rank)
+{
+    struct memory m = {malloc(BYTES), malloc(BYTES), NULL}, shared = {0};
+    enum plan_algorithm later = rank->arg ? PLAN_ONE_SHOT : PLAN_TWO_SHOT;
+    JOB_EXPECT(plan_of_reduce(rank) == PLAN_ONE_SHOT, "before there is a window: %d", plan_of_reduce(rank));
+    reduce(rank, &m);
+    take(rank, &shared);
+    if (rank->why[0]) return;
+    JOB_EXPECT(plan_of_reduce(rank) == later, "with a window: %d", plan_of_reduce(rank));
+    reduce(rank, &shared);
+    reduce(rank, rank->rank ? &shared : &m);
+    JOB_TRY(ncclCommWindowDeregister(rank->comm, shared.window));
+    JOB_TRY(ncclMemFree(shared.in));
+    reduce(rank, &m);
+    free(m.in);
+    free(m.out);
+}
+
+static void a_reduce_is_shared_from_the_first_window_on(void **state)
+{
+    (void)state;
+    static const char *const limit[] = {"RAILCCL_ONESHOT_REDUCE_MAX_BYTES=1073741824", NULL};
+    struct job job = {.n_ranks = 3, .ranks_per_process = 1};
+    job_must(&job, reduce_around_a_window, NULL);
+    job.env = limit;
+    job_must(&job, reduce_around_a_window, &job);
+}
+
 static void *killer(void *ms)
 {
     usleep(1000 * *(unsigned *)ms);
@@ -164,6 +208,7 @@ int main(void)
         cmocka_unit_test(registered_buffers_are_used_where_they_are),
         cmocka_unit_test(where_memory_cannot_be_mapped_it_is_copied),
         cmocka_unit_test(a_buffer_that_ends_beyond_its_window_is_not_in_it),
+        cmocka_unit_test(a_reduce_is_shared_from_the_first_window_on),
         cmocka_unit_test(a_dead_peer_holds_up_nobody),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
