@@ -115,7 +115,6 @@ static uint32_t window_in_host(uint32_t n_ranks)
  * 512; 16 MiB among 4 3.9 ms and 2.4. Every pair may have a link each way: while slots are longer than the shortest, those for
  * Send and Recv of a host stay below HOST_SLOTS_BYTES together. */
 #define HOST_SLOTS_BYTES (128u << 20)
-#define HOST_SLOTS 8u
 #define HOST_SLOT_MIN (32u << 10)
 #define HOST_SLOT_MAX (256u << 10)
 #define HOSTS_SLOT (64u << 10)
@@ -124,7 +123,7 @@ static uint32_t slot_in_host(const struct shape *shape)
 {
     uint64_t n = shape->n_ranks ? shape->n_ranks : 1;
     if (shape->n_nodes != 1) return HOSTS_SLOT;
-    uint64_t share = HOST_SLOTS_BYTES / (HOST_SLOTS * n * n) & ~(uint64_t)(HOST_SLOT_MIN - 1);
+    uint64_t share = HOST_SLOTS_BYTES / (HOST_LINK_SLOTS * n * n) & ~(uint64_t)(HOST_SLOT_MIN - 1);
     return share > HOST_SLOT_MAX ? HOST_SLOT_MAX : share < HOST_SLOT_MIN ? HOST_SLOT_MIN : (uint32_t)share;
 }
 
@@ -196,8 +195,8 @@ void choice_table_default(struct choice_table *out, const struct shape *shape)
 
 /* Reduce. One-shot: n - 1 ranks copy S in, the root reads n S and writes S, 3n - 1 in all; two-shot is 2 - 2/n more, for its results
  * pass windows as well. Where every rank has a core of its own what counts is the longest way, of one-shot the root's 2 + n + 1 (it
- * waits for one copy), of two-shot 5 or so: up to 3 ranks one-shot is no longer. 2 cores, two-shot over one-shot: 2 ranks 64 KiB 1.77,
- * 1 MiB 1.37, 16 MiB 1.50; 3 ranks 64 KiB 1.42, 16 MiB 1.68; 4 ranks 1.40, 1.20, 1.15; 8 ranks 1.39, 1.04, 1.06. */
+ * waits for one copy), of two-shot 5 or so: up to 3 ranks one-shot is no longer. 2 cores, two-shot over one-shot, 64
+ * KiB, 1, 16 MiB: 2 ranks 1.74, 1.33, 1.17; 3 ranks 1.64, 1.04, 1.32; 4 ranks 1.34, 1.16, 1.18; 8 ranks 1.30, 1.22, 1.02. */
 #define REDUCE_ONE_SHOT_RANKS 3u
 void choice_table_staged(struct choice_table *table, const struct shape *shape, bool crowded)
 {

@@ -9,11 +9,8 @@
 #include "core/tuning.h"
 #include "engine/host.h"
 
-/* Two slots are what plans need; two more keep a link busy while credit travels. Where processes share cores a rank may run ahead of
- * its neighbour by as many messages as its link has slots, which saves switches. Send and Recv round, 4 slots over 8 of half the size: 8
- * ranks on 2 cores 64 B 1.22, 4 KiB 1.09. GPUs have every slot pinned. */
+/* Two slots are what plans need; two more keep a link busy while credit travels. GPUs have every slot pinned. */
 #define SLOTS 4
-#define SLOTS_NEAR 8
 
 const struct table_limit table_limits[TABLE_LIMITS] = {
     {RAIL_PARAM_ONESHOT_MAX_BYTES, offsetof(struct choice_table, one_shot_max_bytes), false},
@@ -53,7 +50,7 @@ static void override_bytes(uint32_t *value, enum rail_param param)
 uint32_t table_slots(bool network, bool gpus)
 {
     int64_t asked = rail_param_int(RAIL_PARAM_NET_SLOTS);
-    if (!network) return gpus ? SLOTS : SLOTS_NEAR;
+    if (!network) return gpus ? SLOTS : HOST_LINK_SLOTS;
     if (asked < 0) return SLOTS;
     return asked < PLAN_SLOTS_GUARANTEED ? PLAN_SLOTS_GUARANTEED : asked > SHM_MAX_SLOTS ? SHM_MAX_SLOTS : (uint32_t)asked;
 }
